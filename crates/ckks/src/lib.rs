@@ -1,0 +1,1 @@
+//! The RNS-CKKS scheme: parameters, keys, encoding, evaluator, linear transforms, polynomials.

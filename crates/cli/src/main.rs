@@ -1,0 +1,2 @@
+//! The `cipherform` binary.
+fn main() {}

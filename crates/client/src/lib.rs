@@ -1,0 +1,1 @@
+//! Makes keys, encrypts, uploads, calls, decrypts.

@@ -1,0 +1,1 @@
+//! Generated gRPC types, blob framing and the checked conversions between wire and domain types.

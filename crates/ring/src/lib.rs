@@ -1,0 +1,1 @@
+//! Exact RNS polynomial arithmetic in Z_Q[X]/(X^N+1).

@@ -1,0 +1,1 @@
+//! Model registry, key store, job queue, worker and gRPC services.
