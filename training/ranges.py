@@ -19,8 +19,8 @@ class RangeLoss(Functions):
     which the client computes, is wider than the server's.
     """
 
-    def __init__(self, shape: Shape, client_band: float = 16.0, norm_band: float = 10.0, denominator_band: float = 20.0,
-                 activation: float = 5.0):
+    def __init__(self, shape: Shape, client_band: float = 24.0, norm_band: float = 18.0, denominator_band: float = 50.0,
+                 activation: float = 6.0):
         self.client_band, self.norm_band = client_band, norm_band
         self.denominator_band, self.activation = denominator_band, activation
         self.powered = [i for i, kind in enumerate(shape.heads) if kind == "power"]

@@ -28,7 +28,7 @@ class RunConfig:
     seed: int
     rate: float
     shift: int
-    epochs: int = 60
+    epochs: int = 90
     batch: int = 512
     weight_decay: float = 0.05
     smoothing: float = 0.05
