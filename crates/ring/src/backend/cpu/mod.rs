@@ -1,0 +1,439 @@
+//! The CPU: `tfhe-ntt` plans, one task a row on the thread pool, one pass over memory where possible.
+
+mod kernels;
+mod pool;
+mod tables;
+
+use super::{Backend, Storage, View, storage_variant};
+use crate::automorphism::{GaloisElement, ntt_permutation};
+use crate::basis::{Limbs, RnsBasis};
+use crate::device::{Device, Kind};
+use crate::error::{Error, Result};
+use crate::ntt;
+use kernels::Factor;
+use pool::{Pool, Words};
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tables::{Converter, Prime, Tables};
+use tfhe_ntt::prime64::Plan;
+use zeroize::Zeroize;
+
+/// Permutation tables kept at most (4n bytes each).
+const KEPT_PERMUTATIONS: usize = 256;
+
+/// The CPU bound to a basis.
+#[derive(Debug)]
+pub(crate) struct Cpu {
+    n: usize,
+    basis: RnsBasis,
+    tables: Tables,
+    pool: Arc<Pool>,
+    permutations: Mutex<HashMap<GaloisElement, Arc<Vec<u32>>>>,
+    /// Plans of smaller degree by (m, prime index).
+    small_plans: Mutex<HashMap<(usize, usize), Arc<Plan>>>,
+}
+
+impl Cpu {
+    fn prime(&self, limbs: Limbs, row: usize) -> &Prime {
+        &self.tables.primes[self.basis.prime_index(limbs, row)]
+    }
+
+    /// The row of `view` for row `row` of `limbs`, `width` words a row.
+    fn row<'a>(view: &View<'a, Words>, limbs: Limbs, row: usize, width: usize) -> &'a [u64] {
+        let start = view.limbs.row_of(limbs, row) * width;
+        &view.buf[start..start + width]
+    }
+
+    /// Runs `f(prime, row index, row)` on every row.
+    fn each_row(
+        &self,
+        a: &mut Words,
+        limbs: Limbs,
+        width: usize,
+        f: impl Fn(&Prime, usize, &mut [u64]) + Send + Sync,
+    ) {
+        a.par_chunks_exact_mut(width)
+            .enumerate()
+            .for_each(|(row, words)| f(self.prime(limbs, row), row, words));
+    }
+
+    fn permutation(&self, g: GaloisElement) -> Arc<Vec<u32>> {
+        let mut known = self.permutations.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KEPT_PERMUTATIONS && !known.contains_key(&g) {
+            known.clear();
+        }
+        known.entry(g).or_insert_with(|| Arc::new(ntt_permutation(g, self.n))).clone()
+    }
+
+    /// A plan of degree m whose root is ψ^(n/m), if the library makes one.
+    fn small_plan(&self, m: usize, index: usize) -> Option<Arc<Plan>> {
+        let mut known = self.small_plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = known.get(&(m, index)) {
+            return Some(plan.clone());
+        }
+        let prime = &self.tables.primes[index];
+        let plan = Plan::try_new(m, prime.modulus.value())?;
+        let root = prime.modulus.pow(prime.psi, (self.n / m) as u64);
+        if ntt::root(&plan) != root {
+            return None;
+        }
+        let plan = Arc::new(plan);
+        known.insert((m, index), plan.clone());
+        Some(plan)
+    }
+
+    /// The prepared coefficients `y_i` of one row: inverse transform and one factor.
+    fn prepare(prime: &Prime, factor: Factor, from: &[u64], to: &mut [u64]) {
+        to.copy_from_slice(from);
+        prime.plan.inv(to);
+        kernels::scale(&prime.modulus, to, factor);
+    }
+}
+
+/// The m-point transform with a given root for sizes that the plans do not offer (Longa–Naehrig, ePrint 2016/504).
+fn small_transform(prime: &Prime, root: u64, a: &mut [u64]) {
+    let m = &prime.modulus;
+    let bits = a.len().trailing_zeros();
+    let (mut half, mut blocks) = (a.len() / 2, 1);
+    while half >= 1 {
+        for (block, pair) in a.chunks_exact_mut(2 * half).enumerate() {
+            let twiddle = m.pow(root, crate::automorphism::brv(blocks + block, bits) as u64);
+            let (low, high) = pair.split_at_mut(half);
+            for (u, v) in low.iter_mut().zip(high) {
+                let t = m.mul(*v, twiddle);
+                (*u, *v) = (m.add(*u, t), m.sub(*u, t));
+            }
+        }
+        half /= 2;
+        blocks *= 2;
+    }
+}
+
+impl Backend for Cpu {
+    type Buf = Words;
+    storage_variant!(Cpu, Kind::Cpu);
+
+    fn new(basis: &RnsBasis) -> Result<Self> {
+        Ok(Self {
+            n: basis.n(),
+            basis: basis.clone(),
+            tables: Tables::new(basis)?,
+            pool: Arc::default(),
+            permutations: Mutex::default(),
+            small_plans: Mutex::default(),
+        })
+    }
+
+    fn psi(&self, prime: usize) -> u64 {
+        self.tables.primes[prime].psi
+    }
+
+    fn zeros(&self, words: usize) -> Result<Words> {
+        Ok(self.pool.zeros(words))
+    }
+
+    fn upload(&self, host: Vec<u64>) -> Result<Words> {
+        Ok(self.pool.adopt(host))
+    }
+
+    fn download(&self, buf: &Words) -> Result<Vec<u64>> {
+        Ok(buf.to_vec())
+    }
+
+    fn wipe(&self, buf: &mut Words) {
+        buf.zeroize();
+    }
+
+    fn select(&self, a: &View<'_, Words>, to: Limbs) -> Result<Words> {
+        let mut out = self.pool.take(to.rows() * self.n);
+        self.each_row(&mut out, to, self.n, |_, row, words| {
+            words.copy_from_slice(Self::row(a, to, row, self.n));
+        });
+        Ok(out)
+    }
+
+    fn truncate(&self, a: &mut Words, rows: usize) -> Result<()> {
+        a.truncate(rows * self.n);
+        Ok(())
+    }
+
+    fn ntt(&self, a: &mut Words, limbs: Limbs) -> Result<()> {
+        self.each_row(a, limbs, self.n, |prime, _, words| prime.plan.fwd(words));
+        Ok(())
+    }
+
+    fn intt(&self, a: &mut Words, limbs: Limbs) -> Result<()> {
+        self.each_row(a, limbs, self.n, |prime, _, words| {
+            prime.plan.inv(words);
+            kernels::scale(&prime.modulus, words, prime.n_inv);
+        });
+        Ok(())
+    }
+
+    fn add(&self, a: &mut Words, limbs: Limbs, b: &View<'_, Words>) -> Result<()> {
+        self.each_row(a, limbs, self.n, |prime, row, words| {
+            kernels::add(&prime.modulus, words, Self::row(b, limbs, row, self.n));
+        });
+        Ok(())
+    }
+
+    fn sub(&self, a: &mut Words, limbs: Limbs, b: &View<'_, Words>) -> Result<()> {
+        self.each_row(a, limbs, self.n, |prime, row, words| {
+            kernels::sub(&prime.modulus, words, Self::row(b, limbs, row, self.n));
+        });
+        Ok(())
+    }
+
+    fn neg(&self, a: &mut Words, limbs: Limbs) -> Result<()> {
+        self.each_row(a, limbs, self.n, |prime, _, words| kernels::neg(&prime.modulus, words));
+        Ok(())
+    }
+
+    fn mul(&self, a: &mut Words, limbs: Limbs, b: &View<'_, Words>) -> Result<()> {
+        self.each_row(a, limbs, self.n, |prime, row, words| {
+            kernels::mul(&prime.modulus, words, Self::row(b, limbs, row, self.n));
+        });
+        Ok(())
+    }
+
+    fn mul_add(
+        &self,
+        acc: &mut Words,
+        limbs: Limbs,
+        a: &View<'_, Words>,
+        b: &View<'_, Words>,
+    ) -> Result<()> {
+        self.each_row(acc, limbs, self.n, |prime, row, words| {
+            let (a, b) = (Self::row(a, limbs, row, self.n), Self::row(b, limbs, row, self.n));
+            kernels::mul_add(&prime.modulus, words, a, b);
+        });
+        Ok(())
+    }
+
+    fn mul_scalars(&self, a: &mut Words, limbs: Limbs, scalars: &[u64]) -> Result<()> {
+        self.each_row(a, limbs, self.n, |prime, row, words| {
+            let factor = Factor::new(scalars[row], &prime.modulus);
+            kernels::scale(&prime.modulus, words, factor);
+        });
+        Ok(())
+    }
+
+    fn add_scalars(&self, a: &mut Words, limbs: Limbs, scalars: &[u64]) -> Result<()> {
+        self.each_row(a, limbs, self.n, |prime, row, words| {
+            kernels::add_scalar(&prime.modulus, words, scalars[row]);
+        });
+        Ok(())
+    }
+
+    fn mul_monomial(&self, a: &mut Words, limbs: Limbs, exponent: usize) -> Result<()> {
+        let n = self.n;
+        self.each_row(a, limbs, n, |prime, _, words| {
+            let m = &prime.modulus;
+            // Word i is multiplied by ψ^(exponent·(2·brv(i)+1)). Setting index bit b, of weight 2^b, adds
+            // n/2^(b+1) to brv(i): the factors of a row double up from that of word 0.
+            let power = |e: usize| m.pow(prime.psi, (e % (2 * n)) as u64);
+            let steps = (0..n.trailing_zeros()).map(|b| exponent * (n >> b) % (2 * n));
+            let mut factors = vec![power(exponent)];
+            let mut runs = 1;
+            let mut shifts: Vec<usize> = steps.collect();
+            // Trailing bits that change nothing: one factor serves a run of words.
+            shifts.reverse();
+            let run_bits = shifts.iter().take_while(|&&s| s == 0).count();
+            shifts.reverse();
+            for &shift in &shifts[..shifts.len() - run_bits] {
+                let step = Factor::new(power(shift), m);
+                factors.extend_from_within(..runs);
+                kernels::scale(m, &mut factors[runs..], step);
+                runs *= 2;
+            }
+            for (run, &factor) in words.chunks_exact_mut(n / runs).zip(&factors) {
+                kernels::scale(m, run, Factor::new(factor, m));
+            }
+        });
+        Ok(())
+    }
+
+    fn automorphism(&self, a: &View<'_, Words>, limbs: Limbs, g: GaloisElement) -> Result<Words> {
+        let table = self.permutation(g);
+        let mut out = self.pool.take(limbs.rows() * self.n);
+        self.each_row(&mut out, limbs, self.n, |_, row, words| {
+            let from = Self::row(a, limbs, row, self.n);
+            words.iter_mut().zip(table.iter()).for_each(|(w, &i)| *w = from[i as usize]);
+        });
+        Ok(out)
+    }
+
+    fn rescale(&self, mut a: Words, limbs: Limbs) -> Result<Words> {
+        let last = limbs.q - 1;
+        let (lower, top) = a.split_at_mut(last * self.n);
+        let prime = &self.tables.primes[last];
+        let h = (prime.modulus.value() - 1) / 2;
+        prime.plan.inv(top);
+        kernels::scale_add(&prime.modulus, top, prime.n_inv, h);
+        let top = &*top;
+        lower.par_chunks_exact_mut(self.n).enumerate().for_each_init(
+            || self.pool.take(self.n),
+            |scratch, (row, words)| {
+                let prime = &self.tables.primes[row];
+                let m = &prime.modulus;
+                kernels::reduce_sub_from(m, scratch, top, m.reduce(h as u128));
+                prime.plan.fwd(scratch);
+                kernels::add_scale(m, words, scratch, self.tables.rescale[last][row]);
+            },
+        );
+        a.truncate(last * self.n);
+        Ok(a)
+    }
+
+    fn decompose(&self, a: &View<'_, Words>, q: usize) -> Result<Vec<Words>> {
+        let n = self.n;
+        let limbs = Limbs { q, p: self.basis.p().len() };
+        let converters: Vec<&Converter> = self
+            .basis
+            .digits_at(q)
+            .zip(&self.tables.digits)
+            .map(|(digit, cuts)| &cuts[digit.len() - 1])
+            .collect();
+        let factors: Vec<Factor> =
+            converters.iter().flat_map(|c| c.prepare.iter().copied()).collect();
+        let mut prepared = self.pool.take(q * n);
+        self.each_row(&mut prepared, limbs, n, |prime, row, words| {
+            Self::prepare(prime, factors[row], Self::row(a, limbs, row, n), words);
+        });
+        let prepared = &prepared;
+        let mut digits: Vec<Words> =
+            converters.iter().map(|_| self.pool.take(limbs.rows() * n)).collect();
+        let rows = digits.iter_mut().zip(&converters).flat_map(|(digit, &converter)| {
+            digit.chunks_exact_mut(n).enumerate().map(move |(row, words)| (converter, row, words))
+        });
+        rows.collect::<Vec<_>>().into_par_iter().for_each(|(converter, row, words)| {
+            if converter.source.contains(&row) {
+                words.copy_from_slice(Self::row(a, limbs, row, n));
+                return;
+            }
+            let prime = self.prime(limbs, row);
+            let sources: Vec<&[u64]> =
+                converter.source.clone().map(|i| &prepared[i * n..(i + 1) * n]).collect();
+            let factors = &converter.factors[self.basis.prime_index(limbs, row)];
+            kernels::convert(&prime.modulus, words, &sources, factors, 0);
+            prime.plan.fwd(words);
+        });
+        Ok(digits)
+    }
+
+    fn inner_product(
+        &self,
+        digits: &[&Words],
+        limbs: Limbs,
+        keys: &[[View<'_, Words>; 2]],
+    ) -> Result<[Words; 2]> {
+        let n = self.n;
+        let mut halves = [(); 2].map(|()| self.pool.take(limbs.rows() * n));
+        let [h0, h1] = &mut halves;
+        let rows = h0.par_chunks_exact_mut(n).zip(h1.par_chunks_exact_mut(n));
+        rows.enumerate().for_each(|(row, (out0, out1))| {
+            let digit_rows: Vec<&[u64]> =
+                digits.iter().map(|d| &d[row * n..(row + 1) * n]).collect();
+            let key_rows: Vec<[&[u64]; 2]> = keys
+                .iter()
+                .map(|[k0, k1]| [Self::row(k0, limbs, row, n), Self::row(k1, limbs, row, n)])
+                .collect();
+            let m = &self.prime(limbs, row).modulus;
+            kernels::inner_product(m, [out0, out1], &digit_rows, &key_rows);
+        });
+        Ok(halves)
+    }
+
+    fn mod_down(&self, mut a: Words, limbs: Limbs) -> Result<Words> {
+        let n = self.n;
+        let Some(tables) = &self.tables.mod_down else {
+            let detail = "mod_down needs special primes".to_owned();
+            return Err(Error::InvalidBasis { detail });
+        };
+        let (lower, special) = a.split_at_mut(limbs.q * n);
+        special.par_chunks_exact_mut(n).enumerate().for_each(|(i, words)| {
+            let prime = &self.tables.primes[tables.converter.source.start + i];
+            prime.plan.inv(words);
+            let (factor, half) = (tables.converter.prepare[i], tables.half_prepared[i]);
+            kernels::scale_add(&prime.modulus, words, factor, half);
+        });
+        let mut sources: Vec<&[u64]> = special.chunks_exact(n).collect();
+        let mut quotients = self.pool.take(n);
+        quotients.par_chunks_mut(kernels::BLOCK).enumerate().for_each(|(block, out)| {
+            kernels::quotients(out, &sources, self.basis.p(), block * kernels::BLOCK);
+        });
+        sources.push(&quotients);
+        lower.par_chunks_exact_mut(n).enumerate().for_each_init(
+            || self.pool.take(n),
+            |scratch, (row, words)| {
+                let prime = &self.tables.primes[row];
+                let m = &prime.modulus;
+                kernels::convert(
+                    m,
+                    scratch,
+                    &sources,
+                    &tables.factors[row],
+                    m.neg(tables.half[row]),
+                );
+                prime.plan.fwd(scratch);
+                kernels::sub_scale(m, words, scratch, tables.p_inv[row]);
+            },
+        );
+        a.truncate(limbs.q * n);
+        Ok(a)
+    }
+
+    fn subring_ntt(&self, a: &mut Words, limbs: Limbs, m: usize) -> Result<()> {
+        self.each_row(a, limbs, m, |prime, row, words| {
+            if m == self.n {
+                return prime.plan.fwd(words);
+            }
+            if let Some(plan) = self.small_plan(m, self.basis.prime_index(limbs, row)) {
+                return plan.fwd(words);
+            }
+            let root = prime.modulus.pow(prime.psi, (self.n / m) as u64);
+            small_transform(prime, root, words);
+        });
+        Ok(())
+    }
+
+    fn mul_subring(
+        &self,
+        a: &mut Words,
+        limbs: Limbs,
+        b: &View<'_, Words>,
+        m: usize,
+    ) -> Result<()> {
+        let run = self.n / m;
+        self.each_row(a, limbs, self.n, |prime, row, words| {
+            let factors = Self::row(b, limbs, row, m);
+            for (words, &f) in words.chunks_exact_mut(run).zip(factors) {
+                kernels::scale(&prime.modulus, words, Factor::new(f, &prime.modulus));
+            }
+        });
+        Ok(())
+    }
+
+    fn mul_subring_add(
+        &self,
+        acc: &mut Words,
+        limbs: Limbs,
+        a: &View<'_, Words>,
+        b: &View<'_, Words>,
+        m: usize,
+    ) -> Result<()> {
+        let run = self.n / m;
+        self.each_row(acc, limbs, self.n, |prime, row, words| {
+            let factors = Self::row(b, limbs, row, m);
+            let a = Self::row(a, limbs, row, self.n);
+            for ((words, a), &f) in
+                words.chunks_exact_mut(run).zip(a.chunks_exact(run)).zip(factors)
+            {
+                let factor = Factor::new(f, &prime.modulus);
+                kernels::mul_add_factor(&prime.modulus, words, a, factor);
+            }
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! What a device must be able to do, and the one place that picks a device.
+
+pub(crate) mod cpu;
+pub(crate) mod reference;
+
+use crate::automorphism::GaloisElement;
+use crate::basis::{Limbs, RnsBasis};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use std::fmt::Debug;
+
+/// A buffer and the limbs whose rows it holds, possibly more than an operation needs.
+#[derive(Debug)]
+pub(crate) struct View<'a, B> {
+    pub(crate) buf: &'a B,
+    pub(crate) limbs: Limbs,
+}
+
+/// A device bound to a basis: tables and all arithmetic. Private: a backend is a module of this crate.
+///
+/// Contract. A buffer is rows of `n` words (or `m` for compressed polynomials), limb-major: the q-rows of its
+/// [`Limbs`], then the special rows. Words are canonical residues, transforms are ordered as in [`crate::ntt`], and
+/// results are bit-identical on every backend; each method's formula is its definition. Calls appear synchronous.
+/// Callers check shapes: buffers hold the rows of the stated limbs, a [`View`] contains the limbs of the call.
+/// `{q, p}` below are the `limbs` of a call, `[x]_q` is the residue in [0, q).
+pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
+    /// Memory of the device.
+    type Buf: Clone + Debug + Send + Sync;
+
+    /// Builds the tables.
+    fn new(basis: &RnsBasis) -> Result<Self>;
+    /// ψ of the prime with this index, see [`crate::ntt`].
+    fn psi(&self, prime: usize) -> u64;
+    /// The buffer inside, if it is this backend's.
+    fn of(storage: &Storage) -> Option<&Self::Buf>;
+    /// The buffer inside, if it is this backend's.
+    fn of_mut(storage: &mut Storage) -> Option<&mut Self::Buf>;
+    /// The buffer inside, if it is this backend's.
+    fn into_buf(storage: Storage) -> Option<Self::Buf>;
+    /// The other direction of [`Backend::into_buf`].
+    fn store(buf: Self::Buf) -> Storage;
+
+    /// `words` zeros.
+    fn zeros(&self, words: usize) -> Result<Self::Buf>;
+    /// Copies host words to the device.
+    fn upload(&self, host: Vec<u64>) -> Result<Self::Buf>;
+    /// Copies device words to the host.
+    fn download(&self, buf: &Self::Buf) -> Result<Vec<u64>>;
+    /// Overwrites with zeros, not to be optimised away.
+    fn wipe(&self, buf: &mut Self::Buf);
+    /// The rows of `to` out of `a`.
+    fn select(&self, a: &View<'_, Self::Buf>, to: Limbs) -> Result<Self::Buf>;
+    /// Keeps the first `rows` rows.
+    fn truncate(&self, a: &mut Self::Buf, rows: usize) -> Result<()>;
+
+    /// Coefficients to NTT order, every row.
+    fn ntt(&self, a: &mut Self::Buf, limbs: Limbs) -> Result<()>;
+    /// NTT order to coefficients, every row, normalised.
+    fn intt(&self, a: &mut Self::Buf, limbs: Limbs) -> Result<()>;
+    /// `a += b`.
+    fn add(&self, a: &mut Self::Buf, limbs: Limbs, b: &View<'_, Self::Buf>) -> Result<()>;
+    /// `a -= b`.
+    fn sub(&self, a: &mut Self::Buf, limbs: Limbs, b: &View<'_, Self::Buf>) -> Result<()>;
+    /// `a = -a`.
+    fn neg(&self, a: &mut Self::Buf, limbs: Limbs) -> Result<()>;
+    /// `a *= b`, word by word.
+    fn mul(&self, a: &mut Self::Buf, limbs: Limbs, b: &View<'_, Self::Buf>) -> Result<()>;
+    /// `acc += a · b`, word by word.
+    fn mul_add(
+        &self,
+        acc: &mut Self::Buf,
+        limbs: Limbs,
+        a: &View<'_, Self::Buf>,
+        b: &View<'_, Self::Buf>,
+    ) -> Result<()>;
+    /// Row r times `scalars[r]`.
+    fn mul_scalars(&self, a: &mut Self::Buf, limbs: Limbs, scalars: &[u64]) -> Result<()>;
+    /// `scalars[r]` added to every word of row r.
+    fn add_scalars(&self, a: &mut Self::Buf, limbs: Limbs, scalars: &[u64]) -> Result<()>;
+    /// Times `X^exponent`, `exponent < 2n`, in NTT order.
+    fn mul_monomial(&self, a: &mut Self::Buf, limbs: Limbs, exponent: usize) -> Result<()>;
+    /// `X -> X^g` in NTT order.
+    fn automorphism(
+        &self,
+        a: &View<'_, Self::Buf>,
+        limbs: Limbs,
+        g: GaloisElement,
+    ) -> Result<Self::Buf>;
+
+    /// Division of `a` over `{q, 0}`, q >= 2, by the last prime: `floor((x + h) / q_last)` with
+    /// `h = (q_last - 1) / 2`, over `{q - 1, 0}`. NTT order in and out.
+    fn rescale(&self, a: Self::Buf, limbs: Limbs) -> Result<Self::Buf>;
+    /// The digits of `a` over `{q, 0}` extended to `{q, all special}`. NTT order in and out. For a digit
+    /// D = Π q_i, i in [a, b): own rows are copied; any other row with prime r holds
+    /// `Σ_i [x_i · (D/q_i)^-1]_{q_i} · [D/q_i]_r mod r`.
+    fn decompose(&self, a: &View<'_, Self::Buf>, q: usize) -> Result<Vec<Self::Buf>>;
+    /// `Σ_d digits[d] · keys[d][h]` for both halves h, over `limbs`; keys beyond the digits are ignored.
+    fn inner_product(
+        &self,
+        digits: &[&Self::Buf],
+        limbs: Limbs,
+        keys: &[[View<'_, Self::Buf>; 2]],
+    ) -> Result<[Self::Buf; 2]>;
+    /// Division of `a` over `{q, p}` by P, over `{q, 0}`. NTT order in and out. With h = floor(P / 2),
+    /// z = [x + h]_P, y_i = [z · (P/p_i)^-1]_{p_i}, b_i the bits of p_i, c_i = floor(2^(b_i + 50) / p_i) and
+    /// u = floor(Σ_i floor(y_i · c_i / 2^b_i) / 2^50), row j is
+    /// `(x + h - (Σ_i y_i · (P/p_i) - u · P)) · P^-1 mod q_j`.
+    fn mod_down(&self, a: Self::Buf, limbs: Limbs) -> Result<Self::Buf>;
+
+    /// The m-point transform with root ψ^(n/m) of every row of m words.
+    fn subring_ntt(&self, a: &mut Self::Buf, limbs: Limbs, m: usize) -> Result<()>;
+    /// `a *= b` where each word of b stands for a run of n/m.
+    fn mul_subring(
+        &self,
+        a: &mut Self::Buf,
+        limbs: Limbs,
+        b: &View<'_, Self::Buf>,
+        m: usize,
+    ) -> Result<()>;
+    /// `acc += a · b` where each word of b stands for a run of n/m.
+    fn mul_subring_add(
+        &self,
+        acc: &mut Self::Buf,
+        limbs: Limbs,
+        a: &View<'_, Self::Buf>,
+        b: &View<'_, Self::Buf>,
+        m: usize,
+    ) -> Result<()>;
+
+    /// The buffer inside a storage, or the error that names the two devices.
+    fn buf<'a>(&self, op: &'static str, storage: &'a Storage) -> Result<&'a Self::Buf> {
+        let rhs = storage.device();
+        Self::of(storage).ok_or(Error::DeviceMismatch { op, lhs: Self::DEVICE, rhs })
+    }
+    /// As [`Backend::buf`], mutable.
+    fn buf_mut<'a>(&self, op: &'static str, storage: &'a mut Storage) -> Result<&'a mut Self::Buf> {
+        let rhs = storage.device();
+        Self::of_mut(storage).ok_or(Error::DeviceMismatch { op, lhs: Self::DEVICE, rhs })
+    }
+    /// As [`Backend::buf`], by value.
+    fn take(&self, op: &'static str, storage: Storage) -> Result<Self::Buf> {
+        let rhs = storage.device();
+        Self::into_buf(storage).ok_or(Error::DeviceMismatch { op, lhs: Self::DEVICE, rhs })
+    }
+    /// The device that this backend is.
+    const DEVICE: Device;
+}
+
+/// A bound backend of any device.
+#[derive(Debug)]
+pub(crate) enum AnyBackend {
+    Cpu(cpu::Cpu),
+    Reference(reference::Reference),
+}
+
+/// A buffer of any device.
+#[derive(Clone, Debug)]
+pub(crate) enum Storage {
+    Cpu(<cpu::Cpu as Backend>::Buf),
+    Reference(<reference::Reference as Backend>::Buf),
+}
+
+impl Storage {
+    pub(crate) fn device(&self) -> Device {
+        match self {
+            Storage::Cpu(_) => Device::cpu(),
+            Storage::Reference(_) => Device::reference(),
+        }
+    }
+}
+
+/// Evaluates an expression with `$b` bound to the ring's concrete backend.
+macro_rules! dispatch {
+    ($ring:expr, |$b:ident| $body:expr) => {
+        match &$ring.backend {
+            $crate::backend::AnyBackend::Cpu($b) => $body,
+            $crate::backend::AnyBackend::Reference($b) => $body,
+        }
+    };
+}
+pub(crate) use dispatch;
+
+/// The parts of [`Backend`] that only move a buffer in and out of its [`Storage`] variant.
+macro_rules! storage_variant {
+    ($variant:ident, $device:expr) => {
+        const DEVICE: Device = Device { kind: $device };
+
+        fn of(storage: &Storage) -> Option<&Self::Buf> {
+            if let Storage::$variant(buf) = storage { Some(buf) } else { None }
+        }
+        fn of_mut(storage: &mut Storage) -> Option<&mut Self::Buf> {
+            if let Storage::$variant(buf) = storage { Some(buf) } else { None }
+        }
+        fn into_buf(storage: Storage) -> Option<Self::Buf> {
+            if let Storage::$variant(buf) = storage { Some(buf) } else { None }
+        }
+        fn store(buf: Self::Buf) -> Storage {
+            Storage::$variant(buf)
+        }
+    };
+}
+pub(crate) use storage_variant;
