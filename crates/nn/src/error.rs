@@ -1,0 +1,183 @@
+//! What can go wrong between a model directory and a forward pass.
+
+use std::path::PathBuf;
+
+use crate::shape::Shape;
+
+/// Every failure of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A field of `config.json` is out of its range or contradicts another one.
+    #[error("config field `{field}`: expected {expected}, got {got}")]
+    InvalidConfig {
+        /// Path of the field, such as `layers[0].ranges.denominator[2]`.
+        field: String,
+        /// What would have been accepted.
+        expected: String,
+        /// What was found.
+        got: String,
+    },
+    /// Bytes that are not what their name says.
+    #[error("malformed {what}: {detail}")]
+    Malformed {
+        /// The kind of file or message.
+        what: &'static str,
+        /// Where and why.
+        detail: String,
+    },
+    /// A file or buffer larger than this crate is willing to read.
+    #[error("{what} has {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// The kind of file or message.
+        what: &'static str,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A file could not be read or written.
+    #[error("cannot access {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's word.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A tensor that the config asks for is absent.
+    #[error("tensor `{name}` is missing from the weights")]
+    MissingTensor {
+        /// Its safetensors name.
+        name: String,
+    },
+    /// A tensor that the config does not ask for.
+    #[error("tensor `{name}` is not part of a model with this config")]
+    UnexpectedTensor {
+        /// Its safetensors name.
+        name: String,
+    },
+    /// A tensor of the wrong shape or element type.
+    #[error("tensor `{name}`: expected {expected}, got {got}")]
+    TensorMismatch {
+        /// Its safetensors name.
+        name: String,
+        /// Shape and type the config asks for.
+        expected: String,
+        /// Shape and type found.
+        got: String,
+    },
+    /// A NaN or an infinity where a number is needed.
+    #[error("{what} holds a value that is not finite at index {index}")]
+    NotFinite {
+        /// The tensor or input.
+        what: String,
+        /// Flat index of the first such value.
+        index: usize,
+    },
+    /// Operands whose shapes do not fit together.
+    #[error("{op}: expected shape {expected}, got {got}")]
+    ShapeMismatch {
+        /// The operator.
+        op: &'static str,
+        /// What it needs.
+        expected: Shape,
+        /// What it was given.
+        got: Shape,
+    },
+    /// An operator with the wrong number of arguments, or a reference to a node or parameter that does not exist.
+    #[error("invalid graph at {node}: {detail}")]
+    InvalidGraph {
+        /// Name of the node or operator.
+        node: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A value outside the range that the model's polynomials were fitted for.
+    #[error(
+        "{what} reaches {value:.4} but the model is calibrated up to {limit:.4}; this input would be classified wrongly under encryption"
+    )]
+    OutOfRange {
+        /// The quantity.
+        what: String,
+        /// The offending value.
+        value: f64,
+        /// The widened calibrated bound.
+        limit: f64,
+    },
+    /// No polynomial within the supported depth reaches the tolerance.
+    #[error(
+        "{function} on [{low:.3e}, {high:.3e}] does not reach a relative error of {tolerance:.1e} within {levels} levels; narrow the calibrated range or raise the tolerance"
+    )]
+    Approximation {
+        /// `reciprocal` or `inverse square root`.
+        function: &'static str,
+        /// Lower end of the interval.
+        low: f64,
+        /// Upper end of the interval.
+        high: f64,
+        /// The relative error asked for.
+        tolerance: f64,
+        /// The deepest form tried.
+        levels: usize,
+    },
+    /// The data set is not installed.
+    #[error(
+        "no Fashion-MNIST files in {}; install the Debian package `dataset-fashion-mnist` or name a directory with the four IDX files",
+        dir.display()
+    )]
+    DatasetMissing {
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+    /// An image that cannot be decoded.
+    #[error("cannot read the image: {detail}; pass a PNG or JPEG file")]
+    Image {
+        /// The decoder's word.
+        detail: String,
+    },
+    /// An index beyond the end of a data set.
+    #[error("index {index} is beyond the {count} entries of {what}")]
+    IndexOutOfBounds {
+        /// The collection.
+        what: &'static str,
+        /// The index asked for.
+        index: usize,
+        /// How many entries there are.
+        count: usize,
+    },
+}
+
+/// Result of everything fallible in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn malformed(what: &'static str, detail: impl Into<String>) -> Self {
+        Self::Malformed { what, detail: detail.into() }
+    }
+}
+
+/// Reads a whole file of at most `limit` bytes. The size is asked for first, and the read is bounded as well, so a
+/// file that grows meanwhile cannot exceed the limit either.
+pub(crate) fn read_bounded(
+    path: &std::path::Path,
+    what: &'static str,
+    limit: u64,
+) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    let bytes = file.metadata().map_err(|e| Error::io(path, e))?.len();
+    if bytes > limit {
+        return Err(Error::TooLarge { what, bytes, limit });
+    }
+    let mut buffer = Vec::with_capacity(bytes as usize);
+    file.take(limit + 1).read_to_end(&mut buffer).map_err(|e| Error::io(path, e))?;
+    if buffer.len() as u64 > limit {
+        return Err(Error::TooLarge { what, bytes: buffer.len() as u64, limit });
+    }
+    Ok(buffer)
+}

@@ -1,0 +1,209 @@
+//! Models with random weights, of any shape, for tests, benches and cost studies; labelled as such.
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+
+use crate::config::{
+    Activation, ApproximationConfig, FORMAT, HeadKind, InputKind, LayerConfig, ModelConfig, Range,
+    Ranges,
+};
+use crate::error::{Error, Result};
+use crate::exec::{ClearExecutor, Functions, RangeObserver};
+use crate::matrix::Matrix;
+use crate::weights::{Model, Weights, within_limit};
+
+/// Inputs that the ranges of a random model are calibrated on.
+const CALIBRATION_INPUTS: u64 = 32;
+
+/// The shape and seed of a random model. Equal values give equal models.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RandomModel {
+    /// T.
+    pub tokens: usize,
+    /// d; each token's input is a vector of this size too.
+    pub width: usize,
+    /// H.
+    pub heads: usize,
+    /// Encoder layers.
+    pub layers: usize,
+    /// Hidden features of the feed-forward block.
+    pub ffn: usize,
+    /// p of the power heads.
+    pub power: u32,
+    /// Which heads of every layer are scaled instead.
+    pub scaled_heads: Vec<usize>,
+    /// Logits.
+    pub classes: usize,
+    /// Of the weights, and of the inputs that calibrate the ranges.
+    pub seed: u64,
+}
+
+impl Default for RandomModel {
+    /// 16 tokens of width 32, one layer of 4 power heads with p = 2, 64 hidden features, 10 classes, seed 0.
+    fn default() -> Self {
+        Self {
+            tokens: 16,
+            width: 32,
+            heads: 4,
+            layers: 1,
+            ffn: 64,
+            power: 2,
+            scaled_heads: Vec::new(),
+            classes: 10,
+            seed: 0,
+        }
+    }
+}
+
+impl RandomModel {
+    /// Draws the weights and calibrates the ranges by running the clear executor on seeded inputs.
+    ///
+    /// Matrices have independent entries of variance `1/rows`, so that activations stay of order 1; queries are
+    /// scaled so that the mean of `s^p` is of order 1 too. The config says `random_weights`, and the name `random`.
+    ///
+    /// # Errors
+    /// `InvalidConfig`; `TooLarge` when the weights would exceed the limit of a model file.
+    pub fn generate(&self) -> Result<Model> {
+        let config = self.config()?;
+        config.validate()?;
+        within_limit(&config, 0)?;
+        let mut normals = Normals::new(self.seed, 0);
+        let query_scale = self.query_scale();
+        let weights = Weights::build(&config, |name, shape| {
+            let count = shape.iter().product::<usize>();
+            let rows = shape.first().copied().unwrap_or(1).max(1);
+            let (mean, deviation) = match name {
+                n if n.ends_with("gain") => (1.0, 0.1),
+                n if n.ends_with("bias") => (0.0, 0.1),
+                "embed.position" => (0.0, 0.5),
+                n if n.ends_with("query.weight") => (0.0, query_scale / (rows as f64).sqrt()),
+                _ => (0.0, 1.0 / (rows as f64).sqrt()),
+            };
+            if name.ends_with("activation") {
+                // Near the quadratic that trained models start from, a little different in every channel.
+                let columns = count / rows;
+                let start = [0.12, 0.5, 0.17];
+                let value = |i: usize, noise: f64| {
+                    start.get(i / columns).map_or(0.0, |a| a * (1.0 + 0.1 * noise))
+                };
+                return Ok((0..count).map(|i| round(value(i, normals.next()))).collect());
+            }
+            Ok((0..count).map(|_| round(mean + deviation * normals.next())).collect())
+        })?;
+        let mut model = Model { config, weights };
+        let mut ranges = RangeObserver::new(&model.config);
+        let executor = ClearExecutor::new(&model, Functions::Exact)?;
+        for index in 0..CALIBRATION_INPUTS {
+            // Inputs of another seed than those that a caller evaluates.
+            let input = random_input(&model.config, !self.seed, index)?;
+            executor.run_observed(&input, &mut ranges)?;
+        }
+        ranges.apply(&mut model.config);
+        model.config.validate()?;
+        Ok(model)
+    }
+
+    fn config(&self) -> Result<ModelConfig> {
+        let mut heads = vec![HeadKind::Power; self.heads.min(usize::from(u16::MAX))];
+        for &h in &self.scaled_heads {
+            let head = heads.get_mut(h).ok_or_else(|| Error::InvalidConfig {
+                field: "scaled_heads".to_owned(),
+                expected: format!("indices below the number of heads {}", self.heads),
+                got: h.to_string(),
+            })?;
+            *head = HeadKind::Scaled;
+        }
+        let Self { tokens, width, layers, ffn, power, classes, seed, .. } = *self;
+        for (field, value) in [("layers", layers), ("classes", classes)] {
+            if value > usize::from(u16::MAX) {
+                let (expected, got) = ("a small number".to_owned(), value.to_string());
+                return Err(Error::InvalidConfig { field: field.to_owned(), expected, got });
+            }
+        }
+        // Placeholders that validate; calibration replaces them.
+        let one = Range { min: 1.0, max: 1.0 };
+        let ranges = Ranges {
+            score_abs_max: vec![1.0; heads.len()],
+            denominator: vec![one; heads.len()],
+            norm1_variance: one,
+            norm2_variance: one,
+            activation_abs_max: 1.0,
+            value_abs_max: 1.0,
+            residual_abs_max: 1.0,
+        };
+        let activation = Activation::Quadratic;
+        let layer = LayerConfig { heads, power, eps: 0.01, activation, ranges };
+        Ok(ModelConfig {
+            format: FORMAT.to_owned(),
+            name: format!("random-t{tokens}-d{width}-h{}-l{layers}-p{power}-s{seed}", self.heads),
+            random_weights: true,
+            input: InputKind::Vectors { size: width },
+            dataset: None,
+            classes: (0..classes).map(|c| format!("class {c}")).collect(),
+            tokens,
+            width,
+            ffn,
+            norm_eps: 1e-3,
+            layers: vec![layer; layers],
+            logit_abs_max: 1.0,
+            approximation: ApproximationConfig {
+                tolerance: 0.01,
+                widen_top: 2.0,
+                widen_bottom: 1.5,
+            },
+        })
+    }
+
+    /// With unit-variance scores the mean of `s^p` would be `(p-1)!! = 1, 3, 15, 105`.
+    fn query_scale(&self) -> f64 {
+        let p = self.power.clamp(2, 8);
+        let double_factorial: f64 = (1..p).step_by(2).map(f64::from).product();
+        double_factorial.powf(-1.0 / f64::from(p))
+    }
+}
+
+/// Input `index` of the sequence with this seed: `[T, input_size]` independent standard normals.
+///
+/// # Errors
+/// `InvalidConfig`.
+pub fn random_input(config: &ModelConfig, seed: u64, index: u64) -> Result<Matrix> {
+    config.validate()?;
+    let (rows, columns) = (config.tokens, config.input_size());
+    let mut normals = Normals::new(seed, index.wrapping_add(1));
+    let data = (0..rows * columns).map(|_| normals.next()).collect();
+    Matrix::from_vec(rows, columns, data)
+}
+
+/// Weights are stored as f32; rounding here keeps a saved and reloaded model identical.
+fn round(x: f64) -> f64 {
+    f64::from(x as f32)
+}
+
+/// Standard normal numbers from a seeded ChaCha20 stream (Box–Muller).
+struct Normals {
+    rng: ChaCha20Rng,
+    spare: Option<f64>,
+}
+
+impl Normals {
+    fn new(seed: u64, stream: u64) -> Self {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        rng.set_stream(stream);
+        Self { rng, spare: None }
+    }
+
+    /// Uniform in (0, 1], 53 bits.
+    fn uniform(&mut self) -> f64 {
+        ((self.rng.next_u64() >> 11) + 1) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn next(&mut self) -> f64 {
+        if let Some(x) = self.spare.take() {
+            return x;
+        }
+        let radius = (-2.0 * self.uniform().ln()).sqrt();
+        let (sin, cos) = (std::f64::consts::TAU * self.uniform()).sin_cos();
+        self.spare = Some(radius * sin);
+        radius * cos
+    }
+}
