@@ -1,1 +1,79 @@
-//! The RNS-CKKS scheme: parameters, keys, encoding, evaluator, linear transforms, polynomials.
+//! The RNS-CKKS scheme: approximate arithmetic on encrypted vectors of complex numbers.
+//!
+//! A ciphertext holds n/2 complex *slots* at a *level* (rescalings left) and a *scale* (factor between values and
+//! integers). Sums and products act slot by slot; rotations move slots. Every product multiplies scales, every
+//! [`Evaluator::rescale`] divides the scale by one prime and takes one level. Results are approximate: see
+//! [`noise`] for how approximate, and [`PrecisionStats`] to measure it.
+//!
+//! ```
+//! use cipherform_ckks::{
+//!     Context, Decryptor, Encoder, Encryptor, EvaluationKeys, Evaluator, KeyGenerator, KeySpec, presets,
+//! };
+//! use cipherform_ring::Device;
+//! use rand_core::SeedableRng;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Toy parameters: not secure. Use "lev14" or "lev16_36" for anything but a doctest.
+//! let ctx = Context::new(presets::get("toy11_lev")?, &Device::cpu())?;
+//! let mut seed = [0; 32];
+//! getrandom::fill(&mut seed)?;
+//! let mut rng = rand_chacha::ChaCha20Rng::from_seed(seed);
+//!
+//! let generator = KeyGenerator::new(&ctx);
+//! let secret = generator.secret_key(&mut rng)?;
+//! let level = ctx.params().max_level();
+//! let mut keys = EvaluationKeys::new(&ctx);
+//! for spec in [Some(KeySpec::relinearization(level)), KeySpec::rotation(ctx.params(), 1, level)] {
+//!     let Some(spec) = spec else { continue };
+//!     keys.insert(generator.evaluation_key(&secret, spec, &mut rng)?.expand(&ctx)?)?;
+//! }
+//!
+//! let encoder = Encoder::new(&ctx);
+//! let x = encoder.encode(&[0.5, -1.25], level, ctx.params().scale_at(level))?; // repeats: 0.5, -1.25, 0.5, ..
+//! let x = Encryptor::with_secret_key(&ctx, &secret)?.encrypt(&x, &mut rng)?;
+//! let evaluator = Evaluator::new(&ctx);
+//! let square = evaluator.rescale(evaluator.relinearize(&evaluator.mul(&x, &x)?, &keys)?)?;
+//! let shifted = evaluator.rotate(&square, 1, &keys)?;
+//!
+//! let slots = encoder.decode(&Decryptor::new(&ctx, &secret)?.decrypt(&shifted)?)?;
+//! assert!((slots[0].re - 1.5625).abs() < 1e-6);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Security
+//! Every parameter set that passes [`ParametersLiteral::check`], and every key at construction, meets the 128-bit
+//! [`SecurityTable`]. That is IND-CPA security: it ends where somebody else sees *decryptions*, which carry the noise
+//! of the computation and leak the key (IND-CPA-D, ePrint 2020/1533). Sets named `toy*` are insecure.
+//!
+//! # Non-goals
+//! No bootstrapping yet; no automatic rescaling or scale alignment (a planner's job, where it is seen and costed); no
+//! exact integer schemes; no multi-party keys.
+
+mod ciphertext;
+mod context;
+mod encoding;
+mod error;
+mod evaluator;
+mod fft;
+pub mod noise;
+mod params;
+mod plaintext;
+mod precision;
+pub mod presets;
+mod rlwe;
+mod rotation;
+mod security;
+
+pub use ciphertext::Ciphertext;
+pub use context::Context;
+pub use encoding::Encoder;
+pub use error::{Error, Result};
+pub use evaluator::Evaluator;
+pub use params::{Parameters, ParametersLiteral};
+pub use plaintext::Plaintext;
+pub use precision::PrecisionStats;
+pub use rlwe::{
+    Decryptor, Encryptor, EvaluationKeys, KeyGenerator, KeyKind, KeySpec, PublicKey, SecretKey,
+    SeededKey, SwitchingKey,
+};
+pub use security::{SecretDistribution, SecurityTable};

@@ -1,0 +1,71 @@
+//! Parameters bound to a device.
+
+use crate::error::{Error, Result};
+use crate::params::Parameters;
+use cipherform_ring::{Device, Limbs, Ring, RnsBasis};
+use std::fmt;
+use std::sync::Arc;
+
+/// A parameter set bound to a device: its ring and tables. Cheap to clone.
+///
+/// Objects made by two contexts over the same set and device work together; over different sets every operation fails
+/// with [`Error::ParameterMismatch`].
+#[derive(Clone)]
+pub struct Context(Arc<Inner>);
+
+struct Inner {
+    params: Parameters,
+    ring: Arc<Ring>,
+}
+
+impl Context {
+    /// Builds the tables of a set on a device.
+    ///
+    /// # Errors
+    /// [`Error::Ring`] if the device is not available.
+    pub fn new(params: Parameters, device: &Device) -> Result<Self> {
+        let basis = RnsBasis::new(params.n(), params.q(), params.special(), params.digit_sizes())?;
+        let ring = Ring::new(basis, device)?;
+        Ok(Self(Arc::new(Inner { params, ring })))
+    }
+
+    /// The parameters.
+    #[must_use]
+    pub fn params(&self) -> &Parameters {
+        &self.0.params
+    }
+
+    /// The ring.
+    #[must_use]
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.0.ring
+    }
+
+    /// The limbs of a ciphertext at a level.
+    pub(crate) fn limbs(&self, level: usize) -> Limbs {
+        Limbs::q(self.params().limbs_at(level))
+    }
+
+    /// The limbs of a key at a level: those of a ciphertext and all special ones.
+    pub(crate) fn key_limbs(&self, level: usize) -> Limbs {
+        Limbs { q: self.params().limbs_at(level), p: self.params().special().len() }
+    }
+
+    /// Fails unless the scale is finite and positive and fits the modulus of the level.
+    pub(crate) fn check_scale(&self, op: &'static str, level: usize, scale: f64) -> Result<()> {
+        if !(scale.is_finite() && scale > 0.0) {
+            return Err(Error::InvalidScale { op, scale });
+        }
+        let log2_modulus = self.params().log2_q_at(level);
+        if scale.log2() >= log2_modulus {
+            return Err(Error::ValueTooLarge { op, log2_value: scale.log2(), log2_modulus });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Context({:?} on {})", self.0.params, self.0.ring.device())
+    }
+}

@@ -1,0 +1,496 @@
+//! Arithmetic on ciphertexts.
+
+use crate::ciphertext::Ciphertext;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::plaintext::{PlainPoly, Plaintext};
+use crate::rlwe::EvaluationKeys;
+use crate::rlwe::KeyKind;
+use cipherform_profile::{Counter, count, primitive};
+use cipherform_ring::RingPoly;
+use num_complex::Complex64;
+
+/// Scales are equal if they differ by less than this, relatively: 2^-40, far above the rounding of a chain of f64
+/// operations and far below the noise of any set.
+const SCALE_TOLERANCE: f64 = 1.0 / (1u64 << 40) as f64;
+
+/// Smallest integer that aligns a scale: below, its rounding would show in the value.
+const MIN_ALIGNMENT: f64 = (1u64 << 16) as f64;
+
+/// Computes on ciphertexts of one context.
+///
+/// It checks levels and scales exactly and **never rescales, drops levels or aligns scales on its own**: whoever plans
+/// the computation sees and pays every level. Counters ([`cipherform_profile::Counter`]): `ct_ct` one a tensor product;
+/// `ct_pt` one a product with a plaintext or with a real or complex constant, including the terms of a polynomial's
+/// leaves; integer factors ([`Self::mul_integer`], [`Self::set_level`]) and powers of i are not counted; `rescales` one
+/// a ciphertext; `rotations` rotations and conjugations; `key_switches` rotations and relinearizations; `hoisted` the
+/// rotations that shared a decomposition. The identity rotation is free.
+#[derive(Clone, Debug)]
+pub struct Evaluator {
+    ctx: Context,
+}
+
+impl Evaluator {
+    /// An evaluator for a context.
+    #[must_use]
+    pub fn new(ctx: &Context) -> Self {
+        Self { ctx: ctx.clone() }
+    }
+
+    /// The context.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.ctx
+    }
+
+    pub(crate) fn check(&self, op: &'static str, ct: &Ciphertext) -> Result<()> {
+        self.ctx.params().require_same(op, &ct.params)
+    }
+
+    fn check_pair(&self, op: &'static str, a: &Ciphertext, b: &Ciphertext) -> Result<()> {
+        self.check(op, a)?;
+        self.check(op, b)?;
+        check_levels(op, a.level, b.level)
+    }
+
+    fn check_plain(&self, op: &'static str, a: &Ciphertext, b: &Plaintext) -> Result<()> {
+        self.check(op, a)?;
+        self.ctx.params().require_same(op, &b.params)?;
+        check_levels(op, a.level, b.level)
+    }
+
+    pub(crate) fn check_degree_1(op: &'static str, ct: &Ciphertext) -> Result<()> {
+        if ct.degree() == 1 {
+            Ok(())
+        } else {
+            Err(Error::DegreeMismatch { op, degree: ct.degree(), needed: 1 })
+        }
+    }
+
+    /// `a += b`. Levels and scales must agree; degrees may differ.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`], [`Error::LevelMismatch`], [`Error::ScaleMismatch`].
+    pub fn add_assign(&self, a: &mut Ciphertext, b: &Ciphertext) -> Result<()> {
+        self.check_pair("add", a, b)?;
+        check_scales("add", a.scale, b.scale)?;
+        a.seed = None;
+        for (x, y) in a.polys.iter_mut().zip(&b.polys) {
+            x.add_assign(y)?;
+        }
+        let have = a.polys.len();
+        a.polys.extend(b.polys.iter().skip(have).cloned());
+        Ok(())
+    }
+
+    /// `a + b`; see [`Self::add_assign`].
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`], [`Error::LevelMismatch`], [`Error::ScaleMismatch`].
+    pub fn add(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext> {
+        let mut out = a.clone();
+        self.add_assign(&mut out, b)?;
+        Ok(out)
+    }
+
+    /// `a -= b`. Levels and scales must agree; degrees may differ.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`], [`Error::LevelMismatch`], [`Error::ScaleMismatch`].
+    pub fn sub_assign(&self, a: &mut Ciphertext, b: &Ciphertext) -> Result<()> {
+        self.check_pair("sub", a, b)?;
+        check_scales("sub", a.scale, b.scale)?;
+        a.seed = None;
+        for (x, y) in a.polys.iter_mut().zip(&b.polys) {
+            x.sub_assign(y)?;
+        }
+        for y in b.polys.iter().skip(a.polys.len()) {
+            let mut negative = y.clone();
+            negative.neg_assign()?;
+            a.polys.push(negative);
+        }
+        Ok(())
+    }
+
+    /// `a - b`; see [`Self::sub_assign`].
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`], [`Error::LevelMismatch`], [`Error::ScaleMismatch`].
+    pub fn sub(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext> {
+        let mut out = a.clone();
+        self.sub_assign(&mut out, b)?;
+        Ok(out)
+    }
+
+    /// `a = -a`.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`].
+    pub fn neg_assign(&self, a: &mut Ciphertext) -> Result<()> {
+        self.check("neg", a)?;
+        a.seed = None;
+        a.polys.iter_mut().try_for_each(RingPoly::neg_assign)?;
+        Ok(())
+    }
+
+    /// `-a`.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`].
+    pub fn neg(&self, a: &Ciphertext) -> Result<Ciphertext> {
+        let mut out = a.clone();
+        self.neg_assign(&mut out)?;
+        Ok(out)
+    }
+
+    /// `a + b` for a plaintext of the same level and scale.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`], [`Error::LevelMismatch`], [`Error::ScaleMismatch`].
+    pub fn add_plain(&self, a: &Ciphertext, b: &Plaintext) -> Result<Ciphertext> {
+        let mut out = a.clone();
+        self.add_plain_assign(&mut out, b)?;
+        Ok(out)
+    }
+
+    /// `a += b` for a plaintext of the same level and scale.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`], [`Error::LevelMismatch`], [`Error::ScaleMismatch`].
+    pub fn add_plain_assign(&self, a: &mut Ciphertext, b: &Plaintext) -> Result<()> {
+        self.check_plain("add_plain", a, b)?;
+        check_scales("add_plain", a.scale, b.scale)?;
+        a.seed = None;
+        if let Some(c0) = a.polys.first_mut() {
+            match &b.poly {
+                PlainPoly::Dense(poly) => c0.add_assign(poly)?,
+                PlainPoly::Periodic(_) => c0.add_assign(&b.to_dense(&self.ctx)?)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// `a - b` for a plaintext of the same level and scale.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`], [`Error::LevelMismatch`], [`Error::ScaleMismatch`].
+    pub fn sub_plain(&self, a: &Ciphertext, b: &Plaintext) -> Result<Ciphertext> {
+        self.check_plain("sub_plain", a, b)?;
+        check_scales("sub_plain", a.scale, b.scale)?;
+        let mut out = a.clone();
+        out.seed = None;
+        if let Some(c0) = out.polys.first_mut() {
+            match &b.poly {
+                PlainPoly::Dense(poly) => c0.sub_assign(poly)?,
+                PlainPoly::Periodic(_) => c0.sub_assign(&b.to_dense(&self.ctx)?)?,
+            }
+        }
+        Ok(out)
+    }
+
+    /// Adds a real or complex constant to every slot, rounded to a multiple of 1 / scale in each part. Not counted.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`]; [`Error::NonFinite`]; [`Error::ValueTooLarge`].
+    pub fn add_constant<T: Into<Complex64>>(&self, a: &Ciphertext, value: T) -> Result<Ciphertext> {
+        self.check("add_constant", a)?;
+        let (re, im) = self.constant("add_constant", value.into(), a.scale, a.level)?;
+        let mut out = a.clone();
+        out.seed = None;
+        let quarter = self.ctx.params().n() as i64 / 2;
+        if let Some(c0) = out.polys.first_mut() {
+            c0.add_integer_assign(re)?;
+            if im != 0 {
+                // i is the monomial X^(n/2): turn it to the front, add, turn it back.
+                c0.mul_monomial_assign(-quarter)?;
+                c0.add_integer_assign(im)?;
+                c0.mul_monomial_assign(quarter)?;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Multiplies every slot by a real or complex constant encoded at `scale`: the result's scale is the product of
+    /// both. Counts one `ct_pt`. The caller rescales.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`]; [`Error::NonFinite`]; [`Error::InvalidScale`]; [`Error::ValueTooLarge`].
+    pub fn mul_constant<T: Into<Complex64>>(
+        &self,
+        a: &Ciphertext,
+        value: T,
+        scale: f64,
+    ) -> Result<Ciphertext> {
+        const OP: &str = "mul_constant";
+        self.check(OP, a)?;
+        self.ctx.check_scale(OP, a.level, scale)?;
+        self.ctx.check_scale(OP, a.level, a.scale * scale)?;
+        let (re, im) = self.constant(OP, value.into(), scale, a.level)?;
+        count(Counter::CtPt, 1);
+        let quarter = self.ctx.params().n() as i64 / 2;
+        let mut out = a.clone();
+        out.seed = None;
+        out.scale = a.scale * scale;
+        for poly in &mut out.polys {
+            if im == 0 {
+                poly.mul_integer_assign(re)?;
+            } else {
+                let mut imaginary = poly.clone();
+                imaginary.mul_integer_assign(im)?;
+                imaginary.mul_monomial_assign(quarter)?;
+                poly.mul_integer_assign(re)?;
+                poly.add_assign(&imaginary)?;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Real and imaginary part of round(value * scale), checked against the modulus.
+    fn constant(
+        &self,
+        op: &'static str,
+        value: Complex64,
+        scale: f64,
+        level: usize,
+    ) -> Result<(i128, i128)> {
+        let limit = self.ctx.params().log2_q_at(level).min(126.0);
+        let part = |x: f64| {
+            let scaled = (x * scale).round();
+            if !x.is_finite() {
+                Err(Error::NonFinite { index: 0 })
+            } else if scaled.abs().log2() >= limit {
+                let log2_value = scaled.abs().log2();
+                Err(Error::ValueTooLarge { op, log2_value, log2_modulus: limit })
+            } else {
+                Ok(scaled as i128)
+            }
+        };
+        Ok((part(value.re)?, part(value.im)?))
+    }
+
+    /// The tensor product: a ciphertext of degree 2 and of the product of both scales. Counts one `ct_ct`.
+    ///
+    /// Relinearize and rescale it, in either order, or first add others of the same level and scale.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`], [`Error::LevelMismatch`]; [`Error::DegreeMismatch`] unless both have degree 1;
+    /// [`Error::ValueTooLarge`] if the product of the scales exceeds the modulus (always so at level 0).
+    pub fn mul(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext> {
+        const OP: &str = "mul";
+        self.check_pair(OP, a, b)?;
+        Self::check_degree_1(OP, a)?;
+        Self::check_degree_1(OP, b)?;
+        let scale = a.scale * b.scale;
+        self.ctx.check_scale(OP, a.level, scale)?;
+        let ([a0, a1], [b0, b1]) = (a.polys.as_slice(), b.polys.as_slice()) else {
+            return Err(Error::DegreeMismatch { op: OP, degree: a.degree(), needed: 1 });
+        };
+        let _span = primitive("tensor");
+        count(Counter::CtCt, 1);
+        let limbs = self.ctx.limbs(a.level);
+        let mut d0 = a0.clone();
+        d0.mul_assign(b0)?;
+        let mut d1 = RingPoly::zero(self.ctx.ring(), limbs)?;
+        d1.mul_add_assign(a0, b1)?;
+        d1.mul_add_assign(a1, b0)?;
+        let mut d2 = a1.clone();
+        d2.mul_assign(b1)?;
+        Ok(self.ciphertext(a.level, scale, vec![d0, d1, d2]))
+    }
+
+    /// The tensor product of a ciphertext with itself; see [`Self::mul`].
+    ///
+    /// # Errors
+    /// As [`Self::mul`].
+    pub fn square(&self, a: &Ciphertext) -> Result<Ciphertext> {
+        self.mul(a, a)
+    }
+
+    /// Brings a product back to degree 1. Counts one `relinearizations` and one `key_switches`.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`]; [`Error::DegreeMismatch`] unless the degree is 2; [`Error::MissingKey`].
+    pub fn relinearize(&self, a: &Ciphertext, keys: &EvaluationKeys) -> Result<Ciphertext> {
+        const OP: &str = "relinearize";
+        self.check(OP, a)?;
+        self.ctx.params().require_same(OP, keys.params())?;
+        let [c0, c1, c2] = a.polys.as_slice() else {
+            return Err(Error::DegreeMismatch { op: OP, degree: a.degree(), needed: 2 });
+        };
+        let key = keys.get(KeyKind::Relinearization, a.level)?;
+        let _span = primitive("key_switch");
+        count(Counter::Relinearizations, 1);
+        count(Counter::KeySwitches, 1);
+        let [k0, k1] = c2.decompose()?.inner_product(key)?;
+        let (mut out0, mut out1) = (k0.mod_down()?, k1.mod_down()?);
+        out0.add_assign(c0)?;
+        out1.add_assign(c1)?;
+        Ok(self.ciphertext(a.level, a.scale, vec![out0, out1]))
+    }
+
+    /// `a * b` slot by slot for a plaintext of the same level; scales multiply. Counts one `ct_pt`.
+    ///
+    /// A periodic plaintext multiplies in its subring: it is read at 2 * period words a limb.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`], [`Error::LevelMismatch`]; [`Error::ValueTooLarge`] if the product of the scales
+    /// exceeds the modulus.
+    pub fn mul_plain(&self, a: &Ciphertext, b: &Plaintext) -> Result<Ciphertext> {
+        let scale = self.check_product("mul_plain", a, b)?;
+        let _span = primitive("mul_plain");
+        count(Counter::CtPt, 1);
+        let mut out = a.clone();
+        out.seed = None;
+        out.scale = scale;
+        for poly in &mut out.polys {
+            match &b.poly {
+                PlainPoly::Dense(plain) => poly.mul_assign(plain)?,
+                PlainPoly::Periodic(plain) => poly.mul_subring_assign(plain)?,
+            }
+        }
+        Ok(out)
+    }
+
+    /// `acc += a * b` for a plaintext, without an intermediate ciphertext. Counts one `ct_pt`.
+    ///
+    /// # Errors
+    /// As [`Self::mul_plain`]; [`Error::ScaleMismatch`] unless the accumulator's scale is the product of both scales;
+    /// [`Error::DegreeMismatch`] unless accumulator and `a` have the same degree.
+    pub fn mul_plain_add_assign(
+        &self,
+        acc: &mut Ciphertext,
+        a: &Ciphertext,
+        b: &Plaintext,
+    ) -> Result<()> {
+        const OP: &str = "mul_plain_add";
+        let scale = self.check_product(OP, a, b)?;
+        self.check_pair(OP, acc, a)?;
+        check_scales(OP, acc.scale, scale)?;
+        if acc.degree() != a.degree() {
+            return Err(Error::DegreeMismatch { op: OP, degree: a.degree(), needed: acc.degree() });
+        }
+        let _span = primitive("mul_plain");
+        count(Counter::CtPt, 1);
+        acc.seed = None;
+        for (out, poly) in acc.polys.iter_mut().zip(&a.polys) {
+            match &b.poly {
+                PlainPoly::Dense(plain) => out.mul_add_assign(poly, plain)?,
+                PlainPoly::Periodic(plain) => out.mul_subring_add_assign(poly, plain)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The scale of a product, if it is possible.
+    fn check_product(&self, op: &'static str, a: &Ciphertext, b: &Plaintext) -> Result<f64> {
+        self.check_plain(op, a, b)?;
+        self.ctx.check_scale(op, a.level, a.scale * b.scale)?;
+        Ok(a.scale * b.scale)
+    }
+
+    /// Multiplies by an integer: exact, same scale, not counted. The noise grows by the same factor.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`].
+    pub fn mul_integer(&self, a: &Ciphertext, factor: i64) -> Result<Ciphertext> {
+        self.check("mul_integer", a)?;
+        let mut out = a.clone();
+        out.seed = None;
+        out.polys.iter_mut().try_for_each(|p| p.mul_integer_assign(i128::from(factor)))?;
+        Ok(out)
+    }
+
+    /// Multiplies every slot by i: the monomial X^(n/2), exact and free of noise, scale and level.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`].
+    pub fn mul_i(&self, a: &Ciphertext) -> Result<Ciphertext> {
+        self.check("mul_i", a)?;
+        let quarter = self.ctx.params().n() as i64 / 2;
+        let mut out = a.clone();
+        out.seed = None;
+        out.polys.iter_mut().try_for_each(|p| p.mul_monomial_assign(quarter))?;
+        Ok(out)
+    }
+
+    /// Divides by the prime of the level: level - 1, scale / q_level. Counts one `rescales`.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`]; [`Error::LevelExhausted`] at level 0.
+    pub fn rescale(&self, a: Ciphertext) -> Result<Ciphertext> {
+        self.check("rescale", &a)?;
+        if a.level == 0 {
+            return Err(Error::LevelExhausted { op: "rescale", level: 0, needed: 1 });
+        }
+        count(Counter::Rescales, 1);
+        let scale = a.scale / self.ctx.params().modulus_at(a.level) as f64;
+        let polys = a.polys.into_iter().map(RingPoly::rescale).collect::<Result<_, _>>()?;
+        Ok(self.ciphertext(a.level - 1, scale, polys))
+    }
+
+    /// Forgets limbs down to a level; the scale stays. Free. The product of two ciphertexts whose scales are not the
+    /// nominal ones of their level is fine; sums need [`Self::set_level`].
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`]; [`Error::LevelTooHigh`] above the ciphertext's level.
+    pub fn drop_level(&self, a: &Ciphertext, level: usize) -> Result<Ciphertext> {
+        self.check("drop_level", a)?;
+        if level > a.level {
+            return Err(Error::LevelTooHigh { op: "drop_level", level, max: a.level });
+        }
+        if level == a.level {
+            return Ok(a.clone());
+        }
+        let limbs = self.ctx.limbs(level);
+        let polys = a.polys.iter().map(|p| p.with_limbs(limbs)).collect::<Result<_, _>>()?;
+        Ok(self.ciphertext(level, a.scale, polys))
+    }
+
+    /// Brings a ciphertext to a level *and its exact nominal scale*, so that it can be added to others there.
+    ///
+    /// Drops to `level + 1`, multiplies by the integer k = round(S_level q_(level+1) / scale), rescales. Counts one
+    /// `rescales`. The relative error is 1 / 2k, about 2^-log2_scale. At the target level with the nominal scale
+    /// already, it is a free copy.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`]; [`Error::LevelTooHigh`] above the ciphertext's level; [`Error::ScaleMismatch`] at
+    /// its level with another scale; [`Error::InvalidScale`] if the scale is so large that k would be below 2^16.
+    pub fn set_level(&self, a: &Ciphertext, level: usize) -> Result<Ciphertext> {
+        const OP: &str = "set_level";
+        self.check(OP, a)?;
+        let params = self.ctx.params();
+        let target = params.scale_at(level);
+        if level > a.level {
+            return Err(Error::LevelTooHigh { op: OP, level, max: a.level });
+        }
+        if level == a.level {
+            check_scales(OP, a.scale, target)?;
+            return Ok(a.clone());
+        }
+        let factor = (target * params.modulus_at(level + 1) as f64 / a.scale).round();
+        if !(MIN_ALIGNMENT..2f64.powi(126)).contains(&factor) {
+            return Err(Error::InvalidScale { op: OP, scale: a.scale });
+        }
+        let mut dropped = self.drop_level(a, level + 1)?;
+        dropped.polys.iter_mut().try_for_each(|p| p.mul_integer_assign(factor as i128))?;
+        let mut out = self.rescale(dropped)?;
+        out.scale = target;
+        Ok(out)
+    }
+
+    pub(crate) fn ciphertext(&self, level: usize, scale: f64, polys: Vec<RingPoly>) -> Ciphertext {
+        Ciphertext { params: self.ctx.params().clone(), level, scale, polys, seed: None }
+    }
+}
+
+fn check_levels(op: &'static str, lhs: usize, rhs: usize) -> Result<()> {
+    if lhs == rhs { Ok(()) } else { Err(Error::LevelMismatch { op, lhs, rhs }) }
+}
+
+pub(crate) fn check_scales(op: &'static str, lhs: f64, rhs: f64) -> Result<()> {
+    if (lhs - rhs).abs() <= SCALE_TOLERANCE * lhs.abs() {
+        Ok(())
+    } else {
+        Err(Error::ScaleMismatch { op, lhs_log2: lhs.log2(), rhs_log2: rhs.log2() })
+    }
+}

@@ -1,0 +1,111 @@
+//! Predicted noise: standard deviations of the *coefficients* of the error polynomial, operation by operation.
+//!
+//! For a uniform ternary secret of expected weight h = 2n/3 and errors of deviation [`SIGMA`]. A slot's real or
+//! imaginary part has the coefficient deviation times sqrt(n/2) ([`NoiseModel::slot`]), divided by the scale
+//! ([`NoiseModel::bits`]). Errors are taken as independent, which the tests confirm to a few percent.
+//!
+//! Combining: a sum of k terms has sqrt(k) e; a product of ciphertexts |z_2| e_1 + |z_1| e_2 in units of its scale
+//! plus one rescaling; a product with a plaintext |p| e + |z| e_encoding plus one rescaling, in the same units.
+
+use crate::params::Parameters;
+
+/// Standard deviation of the errors in keys and fresh ciphertexts.
+pub const SIGMA: f64 = 3.2;
+
+/// Noise predictions for one parameter set.
+#[derive(Clone, Debug)]
+pub struct NoiseModel {
+    params: Parameters,
+}
+
+impl NoiseModel {
+    /// The model of a set.
+    #[must_use]
+    pub fn new(params: &Parameters) -> Self {
+        Self { params: params.clone() }
+    }
+
+    /// Expected weight of the secret.
+    fn weight(&self) -> f64 {
+        2.0 * self.params.n() as f64 / 3.0
+    }
+
+    /// A fresh secret-key encryption, without the rounding of the encoding.
+    #[must_use]
+    pub fn fresh_secret_key(&self) -> f64 {
+        SIGMA
+    }
+
+    /// A fresh public-key encryption: sigma sqrt(1 + 2h) divided by P, plus the rounding of that division.
+    #[must_use]
+    pub fn fresh_public_key(&self) -> f64 {
+        let encrypted = SIGMA * (1.0 + 2.0 * self.weight()).sqrt();
+        encrypted.hypot(self.rounding() * self.params.log2_p().exp2()) / self.params.log2_p().exp2()
+    }
+
+    /// Rounding the coefficients of an encoding to integers, relative to the plaintext's scale.
+    #[must_use]
+    pub fn encoding(&self) -> f64 {
+        (1.0f64 / 12.0).sqrt()
+    }
+
+    /// Rounding both polynomials of a ciphertext: rescaling and mod-down.
+    #[must_use]
+    pub fn rounding(&self) -> f64 {
+        ((1.0 + self.weight()) / 12.0).sqrt()
+    }
+
+    /// A key switch at a level: sqrt(sum over digits of k n sigma^2 D^2 / (12 P^2)) and the rounding of mod-down.
+    ///
+    /// A digit of k primes is lifted to the sum of k uniform values of width D, centred, hence variance k D^2 / 12.
+    #[must_use]
+    pub fn key_switch(&self, level: usize) -> f64 {
+        let n = self.params.n() as f64;
+        let digits: f64 = self
+            .params
+            .digits_at(level)
+            .into_iter()
+            .map(|digit| {
+                let k = digit.len() as f64;
+                let log2_d: f64 = digit.map(|i| (self.params.modulus_at(i) as f64).log2()).sum();
+                k * n * SIGMA * SIGMA * (2.0 * (log2_d - self.params.log2_p())).exp2() / 12.0
+            })
+            .sum();
+        (digits + self.rounding() * self.rounding()).sqrt()
+    }
+
+    /// The deviation of a slot's real or imaginary part, before division by the scale.
+    #[must_use]
+    pub fn slot(&self, coefficient: f64) -> f64 {
+        coefficient * (self.params.n() as f64 / 2.0).sqrt()
+    }
+
+    /// Precision in bits: -log2 of the deviation of a slot's part for a coefficient deviation at a scale.
+    #[must_use]
+    pub fn bits(&self, coefficient: f64, scale: f64) -> f64 {
+        -(self.slot(coefficient) / scale).log2()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presets;
+
+    #[test]
+    fn the_designs_figures_come_out() {
+        // Design, section 4: rescale slot noise 2^10.4 / 11.4 / 12.4 / 13.4 and bits at the set's scale.
+        for (name, slot, bits) in [
+            ("lev13", 10.4, 21.6),
+            ("lev14", 11.4, 28.6),
+            ("lev15", 12.4, 27.6),
+            ("lev16_36", 13.4, 22.6),
+        ] {
+            let params = presets::get(name).unwrap();
+            let model = NoiseModel::new(&params);
+            assert!((model.slot(model.rounding()).log2() - slot).abs() < 0.1, "{name}");
+            let got = model.bits(model.rounding(), params.scale_at(params.max_level()));
+            assert!((got - bits).abs() < 0.1, "{name}: {got}");
+        }
+    }
+}

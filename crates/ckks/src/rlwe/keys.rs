@@ -1,0 +1,276 @@
+//! Public keys and key-switching keys.
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::params::Parameters;
+use crate::rlwe::PUBLIC_KEY_DOMAIN;
+use cipherform_ring::{GaloisElement, RingPoly, sample};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What a key-switching key turns back into a ciphertext under s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyKind {
+    /// From s^2: products.
+    Relinearization,
+    /// From the image of s under the rotation by this amount, 1 to slots - 1.
+    Rotation(i64),
+    /// From the image of s under complex conjugation.
+    Conjugation,
+}
+
+impl KeyKind {
+    /// The rotation by `k` modulo the number of slots; `None` for the identity, which needs no key.
+    #[must_use]
+    pub fn rotation(k: i64, slots: usize) -> Option<Self> {
+        match k.rem_euclid(slots.max(1) as i64) {
+            0 => None,
+            k => Some(Self::Rotation(k)),
+        }
+    }
+
+    /// The automorphism X -> X^g behind it; `None` for relinearization.
+    pub(crate) fn galois_element(self, n: usize) -> Option<GaloisElement> {
+        match self {
+            Self::Relinearization => None,
+            Self::Rotation(k) => Some(GaloisElement::rotation(k, n)),
+            Self::Conjugation => Some(GaloisElement::conjugation(n)),
+        }
+    }
+}
+
+impl fmt::Display for KeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Relinearization => f.write_str("relinearization"),
+            Self::Rotation(k) => write!(f, "rotation {k}"),
+            Self::Conjugation => f.write_str("conjugation"),
+        }
+    }
+}
+
+/// A key and the highest level at which it can be used. Keys cost memory by level squared: make them no higher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeySpec {
+    /// What it switches.
+    pub kind: KeyKind,
+    /// Highest level of use.
+    pub level: usize,
+}
+
+impl KeySpec {
+    /// A relinearization key up to a level.
+    #[must_use]
+    pub fn relinearization(level: usize) -> Self {
+        Self { kind: KeyKind::Relinearization, level }
+    }
+
+    /// A key for the rotation by `k` up to a level; `None` for the identity.
+    #[must_use]
+    pub fn rotation(params: &Parameters, k: i64, level: usize) -> Option<Self> {
+        KeyKind::rotation(k, params.slots()).map(|kind| Self { kind, level })
+    }
+
+    /// A key for conjugation up to a level.
+    #[must_use]
+    pub fn conjugation(level: usize) -> Self {
+        Self { kind: KeyKind::Conjugation, level }
+    }
+
+    /// The same key with its rotation amount brought to 1..slots.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for the identity rotation, [`Error::LevelTooHigh`] above the set.
+    pub(crate) fn normalised(self, params: &Parameters) -> Result<Self> {
+        const OP: &str = "key specification";
+        params.require_level(OP, self.level)?;
+        let kind = match self.kind {
+            KeyKind::Rotation(k) => KeyKind::rotation(k, params.slots()).ok_or_else(|| {
+                let detail = format!("rotation {k} is the identity and needs no key");
+                Error::InvalidArgument { op: OP, detail }
+            })?,
+            other => other,
+        };
+        Ok(Self { kind, level: self.level })
+    }
+}
+
+impl fmt::Display for KeySpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at level {}", self.kind, self.level)
+    }
+}
+
+/// A public encryption key (b, a) = (-a s + e, a) over all primes, special ones included.
+#[derive(Clone, Debug)]
+pub struct PublicKey {
+    pub(crate) params: Parameters,
+    pub(crate) seed: [u8; 32],
+    pub(crate) b: RingPoly,
+    pub(crate) a: RingPoly,
+}
+
+impl PublicKey {
+    pub(crate) fn from_parts(ctx: &Context, seed: [u8; 32], b: RingPoly) -> Result<Self> {
+        let params = ctx.params();
+        params.check_modulus("a public key", params.log_qp())?;
+        let limbs = ctx.key_limbs(params.max_level());
+        let a = sample::uniform(ctx.ring(), limbs, &seed, PUBLIC_KEY_DOMAIN)?;
+        Ok(Self { params: params.clone(), seed, b, a })
+    }
+
+    /// The parameter set.
+    #[must_use]
+    pub fn params(&self) -> &Parameters {
+        &self.params
+    }
+}
+
+/// A key-switching key as it travels: one polynomial a digit, and the seed of the uniform halves.
+#[derive(Clone, Debug)]
+pub struct SeededKey {
+    pub(crate) params: Parameters,
+    pub(crate) spec: KeySpec,
+    pub(crate) seed: [u8; 32],
+    /// b_d over the limbs of the key's level and all special ones.
+    pub(crate) b: Vec<RingPoly>,
+}
+
+impl SeededKey {
+    /// What the key is for.
+    #[must_use]
+    pub fn spec(&self) -> KeySpec {
+        self.spec
+    }
+
+    /// The parameter set.
+    #[must_use]
+    pub fn params(&self) -> &Parameters {
+        &self.params
+    }
+
+    /// The key ready for use. Cost: one uniform polynomial a digit from the seed; doubles the memory.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`] for a context of another set; [`Error::Insecure`] if its modulus exceeds the
+    /// security table.
+    pub fn expand(self, ctx: &Context) -> Result<SwitchingKey> {
+        let params = ctx.params();
+        params.require_same("expand", &self.params)?;
+        check_key_modulus(params, self.spec.level)?;
+        let limbs = ctx.key_limbs(self.spec.level);
+        let digits = self
+            .b
+            .into_iter()
+            .enumerate()
+            .map(|(d, b)| Ok([b, sample::uniform(ctx.ring(), limbs, &self.seed, d as u64)?]))
+            .collect::<Result<_>>()?;
+        Ok(SwitchingKey { params: params.clone(), spec: self.spec, digits })
+    }
+}
+
+/// The modulus a key of this level is encrypted under: the q limbs it holds times P.
+pub(crate) fn check_key_modulus(params: &Parameters, level: usize) -> Result<()> {
+    params.check_modulus("an evaluation key", params.log2_q_at(level) + params.log2_p())
+}
+
+/// A key-switching key in use: for every digit d, (b_d, a_d) with b_d = -a_d s + e_d + P [limb in digit d] s'.
+///
+/// Hybrid key switching, Han-Ki (ePrint 2019/688). Usable at its level and all below: a lower level is a view of it.
+#[derive(Clone, Debug)]
+pub struct SwitchingKey {
+    pub(crate) params: Parameters,
+    pub(crate) spec: KeySpec,
+    pub(crate) digits: Vec<[RingPoly; 2]>,
+}
+
+impl SwitchingKey {
+    /// What the key is for.
+    #[must_use]
+    pub fn spec(&self) -> KeySpec {
+        self.spec
+    }
+
+    /// Bytes of the words it holds on the device.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        Self::expanded_bytes(&self.params, self.spec)
+    }
+
+    /// Bytes of the words that a key of this kind and level holds on the device.
+    #[must_use]
+    pub fn expanded_bytes(params: &Parameters, spec: KeySpec) -> u64 {
+        let limbs = params.limbs_at(spec.level) + params.special().len();
+        (params.digits_at(spec.level).len() * 2 * limbs * params.n() * 8) as u64
+    }
+}
+
+/// The keys an evaluator works with: at most one of each kind, the highest inserted.
+#[derive(Clone, Debug)]
+pub struct EvaluationKeys {
+    params: Parameters,
+    keys: BTreeMap<KeyKind, SwitchingKey>,
+}
+
+impl EvaluationKeys {
+    /// No keys yet.
+    #[must_use]
+    pub fn new(ctx: &Context) -> Self {
+        Self { params: ctx.params().clone(), keys: BTreeMap::new() }
+    }
+
+    /// Adds a key; of two of the same kind the one with the higher level stays.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`] for a key of another set.
+    pub fn insert(&mut self, key: SwitchingKey) -> Result<()> {
+        self.params.require_same("insert key", &key.params)?;
+        let kind = key.spec.kind;
+        if self.keys.get(&kind).is_none_or(|old| old.spec.level < key.spec.level) {
+            self.keys.insert(kind, key);
+        }
+        Ok(())
+    }
+
+    /// Those of `needed` for which no key of that kind and at least that level is here, with amounts normalised.
+    #[must_use]
+    pub fn missing(&self, needed: &[KeySpec]) -> Vec<KeySpec> {
+        needed
+            .iter()
+            .filter_map(|spec| match spec.kind {
+                KeyKind::Rotation(k) => KeySpec::rotation(&self.params, k, spec.level),
+                _ => Some(*spec),
+            })
+            .filter(|spec| self.get(spec.kind, spec.level).is_err())
+            .collect()
+    }
+
+    /// What is here.
+    #[must_use]
+    pub fn specs(&self) -> Vec<KeySpec> {
+        self.keys.values().map(|key| key.spec).collect()
+    }
+
+    /// Bytes of all keys on the device.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.keys.values().map(SwitchingKey::bytes).sum()
+    }
+
+    /// The parameter set.
+    #[must_use]
+    pub fn params(&self) -> &Parameters {
+        &self.params
+    }
+
+    /// The digits of the key for a kind, usable at a level.
+    pub(crate) fn get(&self, kind: KeyKind, level: usize) -> Result<&[[RingPoly; 2]]> {
+        self.keys
+            .get(&kind)
+            .filter(|key| key.spec.level >= level)
+            .map(|key| key.digits.as_slice())
+            .ok_or(Error::MissingKey { spec: KeySpec { kind, level } })
+    }
+}

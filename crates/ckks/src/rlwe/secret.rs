@@ -1,0 +1,76 @@
+//! The secret key.
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::params::Parameters;
+use cipherform_ring::{RingPoly, sample};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use std::fmt;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// The secret s: uniform ternary, derived from a 32-byte seed. Zeroised on drop; prints no content; not serialisable.
+///
+/// Its owner decrypts with [`crate::Decryptor`]; nobody else may hold it.
+pub struct SecretKey {
+    params: Parameters,
+    seed: [u8; 32],
+    /// Over all primes, in NTT order.
+    s: RingPoly,
+}
+
+impl SecretKey {
+    pub(crate) fn from_seed(ctx: &Context, seed: [u8; 32]) -> Result<Self> {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let limbs = ctx.key_limbs(ctx.params().max_level());
+        let s = sample::ternary(ctx.ring(), &mut rng).to_ntt(ctx.ring(), limbs)?;
+        Ok(Self { params: ctx.params().clone(), seed, s })
+    }
+
+    /// The parameter set.
+    #[must_use]
+    pub fn params(&self) -> &Parameters {
+        &self.params
+    }
+
+    /// s over all primes.
+    pub(crate) fn poly(&self) -> &RingPoly {
+        &self.s
+    }
+
+    /// **Hands out the secret itself**: 32 bytes from which anyone recovers the key.
+    ///
+    /// # Security
+    /// Whoever reads these bytes decrypts every ciphertext ever made under this key, past and future. Write them
+    /// nowhere but to storage that only the owner can read, never to a log, a message or a server, and drop the
+    /// buffer at once: it is zeroised when dropped, copies of it are not.
+    #[must_use]
+    pub fn expose_bytes_for_storage(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.seed)
+    }
+
+    /// The key whose [`Self::expose_bytes_for_storage`] gave these bytes, for the same parameter set.
+    ///
+    /// Any 32 bytes are some key: nothing here can tell whether they are the right ones.
+    ///
+    /// # Errors
+    /// [`crate::Error::Ring`] for an error of the device.
+    pub fn from_stored_bytes(ctx: &Context, bytes: &[u8; 32]) -> Result<Self> {
+        Self::from_seed(ctx, *bytes)
+    }
+}
+
+impl Drop for SecretKey {
+    fn drop(&mut self) {
+        self.seed.zeroize();
+        self.s.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for SecretKey {}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(..)")
+    }
+}

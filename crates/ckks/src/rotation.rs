@@ -1,0 +1,109 @@
+//! Rotations and conjugation, one at a time or hoisted.
+
+use crate::ciphertext::Ciphertext;
+use crate::error::Result;
+use crate::evaluator::Evaluator;
+use crate::rlwe::{EvaluationKeys, KeyKind};
+use cipherform_profile::{Counter, count, primitive};
+
+impl Evaluator {
+    /// Rotates the slots left by `k`: slot j of the result is slot j + k, cyclically. Negative amounts rotate right.
+    ///
+    /// Counts one `rotations` and one `key_switches`; nothing for a multiple of the number of slots.
+    ///
+    /// # Errors
+    /// [`crate::Error::ParameterMismatch`]; [`crate::Error::DegreeMismatch`] unless the degree is 1;
+    /// [`crate::Error::MissingKey`] names the rotation and the level.
+    pub fn rotate(&self, a: &Ciphertext, k: i64, keys: &EvaluationKeys) -> Result<Ciphertext> {
+        match KeyKind::rotation(k, self.context().params().slots()) {
+            Some(kind) => self.automorphism("rotate", a, kind, keys),
+            None => {
+                self.check("rotate", a)?;
+                Ok(a.clone())
+            }
+        }
+    }
+
+    /// Conjugates every slot. Counts one `rotations` and one `key_switches`.
+    ///
+    /// # Errors
+    /// As [`Self::rotate`].
+    pub fn conjugate(&self, a: &Ciphertext, keys: &EvaluationKeys) -> Result<Ciphertext> {
+        self.automorphism("conjugate", a, KeyKind::Conjugation, keys)
+    }
+
+    fn automorphism(
+        &self,
+        op: &'static str,
+        a: &Ciphertext,
+        kind: KeyKind,
+        keys: &EvaluationKeys,
+    ) -> Result<Ciphertext> {
+        self.check(op, a)?;
+        self.context().params().require_same(op, keys.params())?;
+        Self::check_degree_1(op, a)?;
+        let ([c0, c1], Some(g)) =
+            (a.polys.as_slice(), kind.galois_element(self.context().params().n()))
+        else {
+            return Err(crate::Error::DegreeMismatch { op, degree: a.degree(), needed: 1 });
+        };
+        let key = keys.get(kind, a.level)?;
+        let _span = primitive("key_switch");
+        count(Counter::Rotations, 1);
+        count(Counter::KeySwitches, 1);
+        // The automorphism first: it then permutes the limbs of the level only, not those of every digit.
+        let [k0, k1] = c1.automorphism(g)?.decompose()?.inner_product(key)?;
+        let mut out0 = k0.mod_down()?;
+        out0.add_assign(&c0.automorphism(g)?)?;
+        Ok(self.ciphertext(a.level, a.scale, vec![out0, k1.mod_down()?]))
+    }
+
+    /// Rotates by many amounts with one digit decomposition: each rotation costs an inner product and a mod-down.
+    ///
+    /// Counts one `rotations`, `key_switches` and `hoisted` for each amount that is not the identity.
+    ///
+    /// # Errors
+    /// As [`Self::rotate`]; all keys are looked up before any work is done.
+    ///
+    /// Halevi and Shoup (ePrint 2018/244).
+    pub fn hoisted_rotations(
+        &self,
+        a: &Ciphertext,
+        amounts: &[i64],
+        keys: &EvaluationKeys,
+    ) -> Result<Vec<Ciphertext>> {
+        const OP: &str = "hoisted_rotations";
+        self.check(OP, a)?;
+        let params = self.context().params();
+        params.require_same(OP, keys.params())?;
+        Self::check_degree_1(OP, a)?;
+        let [c0, c1] = a.polys.as_slice() else {
+            return Err(crate::Error::DegreeMismatch { op: OP, degree: a.degree(), needed: 1 });
+        };
+        let plan = amounts
+            .iter()
+            .map(|&k| {
+                let Some(kind) = KeyKind::rotation(k, params.slots()) else { return Ok(None) };
+                let Some(g) = kind.galois_element(params.n()) else { return Ok(None) };
+                Ok(Some((g, keys.get(kind, a.level)?)))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        if plan.iter().all(Option::is_none) {
+            return Ok(plan.iter().map(|_| a.clone()).collect());
+        }
+        let _span = primitive("key_switch");
+        let digits = c1.decompose()?;
+        plan.into_iter()
+            .map(|step| {
+                let Some((g, key)) = step else { return Ok(a.clone()) };
+                count(Counter::Rotations, 1);
+                count(Counter::KeySwitches, 1);
+                count(Counter::Hoisted, 1);
+                let [k0, k1] = digits.automorphism(g)?.inner_product(key)?;
+                let mut out0 = k0.mod_down()?;
+                out0.add_assign(&c0.automorphism(g)?)?;
+                Ok(self.ciphertext(a.level, a.scale, vec![out0, k1.mod_down()?]))
+            })
+            .collect()
+    }
+}

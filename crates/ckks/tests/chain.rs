@@ -1,0 +1,138 @@
+//! The scheme end to end, on both devices.
+//!
+//! | test | what it proves |
+//! |---|---|
+//! | `encrypt_decrypt` | both encryptors, every level, within the predicted noise |
+//! | `multiply_rescale_rotate` | the whole chain against clear slots |
+//! | `rotations_shift_left` | the order of slots, conjugation, the identity, hoisting |
+//! | `keys_serve_lower_levels` | a key of level l works at every level below |
+
+mod common;
+
+use cipherform_ckks::noise::NoiseModel;
+use cipherform_ckks::{Encryptor, KeyGenerator, KeySpec};
+use cipherform_ring::Device;
+use common::{Fixture, max_error};
+use num_complex::Complex64;
+
+/// The largest of 2n parts of a Gaussian of deviation 1 stays below this but for a chance of 2n * 2^-31.
+const WORST: f64 = 6.5;
+
+fn encrypt_decrypt(set: &str, device: &Device) {
+    let mut f = Fixture::new(set, device);
+    let model = NoiseModel::new(f.ctx.params());
+    let public = KeyGenerator::new(&f.ctx).public_key(&f.secret, &mut f.rng).unwrap();
+    let slots = f.ctx.params().slots();
+    for level in [0, 1, f.top()] {
+        let want = f.random_slots(slots);
+        let scale = f.ctx.params().scale_at(level);
+        let plain = f.encoder.encode(&want, level, scale).unwrap();
+        let secret_encryptor = Encryptor::with_secret_key(&f.ctx, &f.secret).unwrap();
+        let a = secret_encryptor.encrypt(&plain, &mut f.rng).unwrap();
+        let public_encryptor = Encryptor::with_public_key(&f.ctx, &public).unwrap();
+        let b = public_encryptor.encrypt(&plain, &mut f.rng).unwrap();
+        assert!(a.is_seeded() && !b.is_seeded());
+        for (ct, noise) in [(a, model.fresh_secret_key()), (b, model.fresh_public_key())] {
+            let bound = WORST * model.slot(noise.hypot(model.encoding())) / scale;
+            let error = max_error(&want, &f.decrypt(&ct));
+            assert!(error < bound, "{set} level {level}: {error:e} v {bound:e}");
+        }
+    }
+}
+
+#[test]
+fn encrypt_decrypt_cpu() {
+    encrypt_decrypt("toy11_deep", &Device::cpu());
+    encrypt_decrypt("lev13", &Device::cpu());
+}
+
+#[test]
+fn encrypt_decrypt_reference() {
+    encrypt_decrypt("toy11_lev", &Device::reference());
+}
+
+fn multiply_rescale_rotate(set: &str, device: &Device) {
+    let mut f = Fixture::new(set, device);
+    let (top, slots) = (f.top(), f.ctx.params().slots());
+    let keys = [KeySpec::relinearization(top), f.rotation(3, top - 1)];
+    let keys = f.keys(keys);
+    let (x, y) = (f.random_slots(slots), f.random_slots(slots));
+    let (cx, cy) = (f.encrypt(&x, top), f.encrypt(&y, top));
+    let e = &f.evaluator;
+    let product = e.mul(&cx, &cy).unwrap();
+    let product = e.rescale(e.relinearize(&product, &keys).unwrap()).unwrap();
+    let rotated = e.rotate(&product, 3, &keys).unwrap();
+    assert_eq!(rotated.level(), top - 1);
+    assert!((rotated.scale() / f.ctx.params().scale_at(top - 1) - 1.0).abs() < 1e-14);
+    let want: Vec<Complex64> =
+        (0..slots).map(|j| x[(j + 3) % slots] * y[(j + 3) % slots]).collect();
+    // Two fresh errors times |values| <= sqrt 2, one relinearization divided by q, one rescaling, one rotation.
+    let model = NoiseModel::new(f.ctx.params());
+    let fresh = model.fresh_secret_key().hypot(model.encoding()) * 2.0;
+    let shrunk = model.key_switch(top) / f.ctx.params().modulus_at(top) as f64;
+    let noise = fresh.hypot(shrunk).hypot(model.rounding()).hypot(model.key_switch(top - 1));
+    let bound = WORST * model.slot(noise) / rotated.scale();
+    let error = max_error(&want, &f.decrypt(&rotated));
+    assert!(error < bound, "{set}: {error:e} v {bound:e}");
+}
+
+#[test]
+fn multiply_rescale_rotate_cpu() {
+    multiply_rescale_rotate("toy11_deep", &Device::cpu());
+    multiply_rescale_rotate("lev13", &Device::cpu());
+    multiply_rescale_rotate("lev14", &Device::cpu());
+}
+
+#[test]
+fn multiply_rescale_rotate_reference() {
+    multiply_rescale_rotate("toy11_lev", &Device::reference());
+}
+
+#[test]
+fn rotations_shift_left() {
+    let mut f = Fixture::new("toy11_deep", &Device::cpu());
+    let slots = f.ctx.params().slots();
+    let x = f.random_slots(slots);
+    let ct = f.encrypt(&x, 5);
+    let amounts = [1, 0, -1, 512, 5 + slots as i64];
+    let mut specs: Vec<_> =
+        amounts.iter().filter_map(|&k| KeySpec::rotation(f.ctx.params(), k, 5)).collect();
+    specs.push(KeySpec::conjugation(5));
+    let keys = f.keys(specs);
+    let hoisted = f.evaluator.hoisted_rotations(&ct, &amounts, &keys).unwrap();
+    let model = NoiseModel::new(f.ctx.params());
+    let noise = model.fresh_secret_key().hypot(model.key_switch(5)).hypot(model.encoding());
+    let bound = WORST * model.slot(noise) / ct.scale();
+    for (&k, hoisted) in amounts.iter().zip(&hoisted) {
+        let want: Vec<Complex64> =
+            (0..slots as i64).map(|j| x[(j + k).rem_euclid(slots as i64) as usize]).collect();
+        let single = f.evaluator.rotate(&ct, k, &keys).unwrap();
+        for got in [&single, hoisted] {
+            let error = max_error(&want, &f.decrypt(got));
+            assert!(error < bound, "rotation {k}: {error:e} v {bound:e}");
+        }
+    }
+    let want: Vec<Complex64> = x.iter().map(Complex64::conj).collect();
+    let got = f.evaluator.conjugate(&ct, &keys).unwrap();
+    assert!(max_error(&want, &f.decrypt(&got)) < bound);
+}
+
+#[test]
+fn keys_serve_lower_levels() {
+    let mut f = Fixture::new("toy11_deep", &Device::cpu());
+    let slots = f.ctx.params().slots();
+    let spec = f.rotation(1, 12);
+    let keys = f.keys([spec]);
+    let x = f.random_slots(slots);
+    let want: Vec<Complex64> = (0..slots).map(|j| x[(j + 1) % slots]).collect();
+    let model = NoiseModel::new(f.ctx.params());
+    // 4, 5 and 9, 10 sit on both sides of the ends of digits.
+    for level in [0, 1, 4, 5, 9, 10, 12] {
+        let ct = f.encrypt(&x, level);
+        let got = f.evaluator.rotate(&ct, 1, &keys).unwrap();
+        let noise = model.fresh_secret_key().hypot(model.key_switch(level)).hypot(model.encoding());
+        let bound = WORST * model.slot(noise) / ct.scale();
+        let error = max_error(&want, &f.decrypt(&got));
+        assert!(error < bound, "level {level}: {error:e} v {bound:e}");
+    }
+}
