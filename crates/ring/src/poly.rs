@@ -356,8 +356,11 @@ impl RingPoly {
     /// Cuts into digits and extends each to limbs {q, all special} (mod-up), q the q-limbs here.
     ///
     /// Digit d of primes [a, b), cut at q, has modulus `D = Π q_i`. Its own limbs are copied; any other limb r is
-    /// `Σ_i y_i·(D/q_i) mod r` with `y_i = [x·(D/q_i)^-1]_{q_i}` (fast base conversion without correction). So all
-    /// limbs of a digit agree on one integer `[x]_D + u·D`, `0 <= u < b - a`.
+    /// `Σ_i y_i·(D/q_i) mod r` with `y_i = [x·(D/q_i)^-1]_{q_i}` centred, in [-(q_i-1)/2, (q_i-1)/2] (fast base
+    /// conversion without correction). So all limbs of a digit agree on one integer `x + u·D` below `(b - a)·D/2` in
+    /// absolute value. Centred, because that integer meets the errors of a key: a mean of `(b - a)·D/2` in every
+    /// coefficient would make the noise of a key switch huge in the few slots near X = 1. And symmetric, so that
+    /// decomposition and automorphisms commute word for word.
     ///
     /// Cost: q inverse transforms and, a digit, one forward transform for each limb that is not its own.
     /// Han–Ki (ePrint 2019/688), section 3.

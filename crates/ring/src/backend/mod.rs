@@ -91,8 +91,8 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
     /// `h = (q_last - 1) / 2`, over `{q - 1, 0}`. NTT order in and out.
     fn rescale(&self, a: Self::Buf, limbs: Limbs) -> Result<Self::Buf>;
     /// The digits of `a` over `{q, 0}` extended to `{q, all special}`. NTT order in and out. For a digit
-    /// D = Π q_i, i in [a, b): own rows are copied; any other row with prime r holds
-    /// `Σ_i [x_i · (D/q_i)^-1]_{q_i} · [D/q_i]_r mod r`.
+    /// D = Π q_i, i in [a, b): own rows are copied; any other row with prime r holds `Σ_i y_i · [D/q_i]_r mod r` with
+    /// `y_i = [x_i · (D/q_i)^-1]_{q_i}` *centred*, in [-(q_i-1)/2, (q_i-1)/2].
     fn decompose(&self, a: &View<'_, Self::Buf>, q: usize) -> Result<Vec<Self::Buf>>;
     /// `Σ_d digits[d] · keys[d][h]` for both halves h, over `limbs`; keys beyond the digits are ignored.
     fn inner_product(

@@ -323,14 +323,22 @@ impl Backend for Reference {
         let digits = self.basis.digits_at(q).map(|digit| {
             let primes: Vec<u64> = digit.clone().map(|row| self.prime(limbs, row)).collect();
             let y = Self::scaled(&self.coefficients(a.buf, limbs, digit.clone()), &primes);
+            // Centred: y_i - q_i stands for a y_i above q_i / 2, so that D is subtracted once for each.
+            let negative =
+                |i: usize| y.iter().zip(&primes).filter(|(row, p)| row[i] > **p / 2).count() as u64;
             let mut out = Words(Vec::with_capacity(limbs.rows() * self.n));
             for row in 0..limbs.rows() {
                 if digit.contains(&row) {
                     out.0.extend_from_slice(&a.buf.0[row * self.n..(row + 1) * self.n]);
                 } else {
                     let r = self.prime(limbs, row);
-                    let mut words: Vec<u64> =
-                        (0..self.n).map(|i| Self::converted(&y, &primes, i, r)).collect();
+                    let d = product(primes.iter().copied(), r);
+                    let mut words: Vec<u64> = (0..self.n)
+                        .map(|i| {
+                            let sum = Self::converted(&y, &primes, i, r);
+                            sub(sum, mul(negative(i), d, r), r)
+                        })
+                        .collect();
                     forward(&mut words, self.root(limbs, row), r);
                     out.0.append(&mut words);
                 }

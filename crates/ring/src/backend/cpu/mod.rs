@@ -83,11 +83,11 @@ impl Cpu {
         Some(plan)
     }
 
-    /// The prepared coefficients `y_i` of one row: inverse transform and one factor.
+    /// The prepared coefficients `y_i + (q_i-1)/2` of one row, y_i centred: inverse transform, factor and offset.
     fn prepare(prime: &Prime, factor: Factor, from: &[u64], to: &mut [u64]) {
         to.copy_from_slice(from);
         prime.plan.inv(to);
-        kernels::scale(&prime.modulus, to, factor);
+        kernels::scale_add(&prime.modulus, to, factor, (prime.modulus.value() - 1) / 2);
     }
 }
 
@@ -315,8 +315,9 @@ impl Backend for Cpu {
             let prime = self.prime(limbs, row);
             let sources: Vec<&[u64]> =
                 converter.source.clone().map(|i| &prepared[i * n..(i + 1) * n]).collect();
-            let factors = &converter.factors[self.basis.prime_index(limbs, row)];
-            kernels::convert(&prime.modulus, words, &sources, factors, 0);
+            let index = self.basis.prime_index(limbs, row);
+            let (factors, offset) = (&converter.factors[index], converter.offsets[index]);
+            kernels::convert(&prime.modulus, words, &sources, factors, offset);
             prime.plan.fwd(words);
         });
         Ok(digits)

@@ -37,6 +37,8 @@ pub(super) struct Converter {
     pub(super) complement_inv: Vec<u64>,
     /// Row r: `D/d_i mod r` for every source i. Indexed by the basis' primes; own rows are empty.
     pub(super) factors: Vec<Vec<u64>>,
+    /// Row r: `-Σ_i (d_i-1)/2 · (D/d_i) mod r`, which takes back the offset of centred inputs.
+    pub(super) offsets: Vec<u64>,
 }
 
 /// Product of some moduli modulo `m`.
@@ -61,7 +63,13 @@ impl Converter {
             let others = if source.contains(&r) { 0 } else { own.len() };
             (0..others).map(|i| complement(i, m)).collect()
         });
-        Ok(Self { factors: factors.collect(), source, prepare, complement_inv })
+        let factors: Vec<Vec<u64>> = factors.collect();
+        let offset = |(row, m): (&Vec<u64>, &Modulus)| {
+            let halves = own.iter().map(|d| m.reduce((d.value() as u128 - 1) / 2));
+            m.neg(row.iter().zip(halves).fold(0, |sum, (&f, h)| m.add(sum, m.mul(f, h))))
+        };
+        let offsets = factors.iter().zip(basis.moduli()).map(offset).collect();
+        Ok(Self { factors, offsets, source, prepare, complement_inv })
     }
 }
 
