@@ -36,7 +36,8 @@ counters! {
     LimbNtts "limb_ntts" "Number-theoretic transforms of one limb, forward or inverse.",
 }
 
-/// How much of each [`Counter`] something takes.
+/// How much of each [`Counter`] something takes. All arithmetic saturates: counts read from a foreign report must
+/// not be able to overflow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost([u64; Counter::ALL.len()]);
 
@@ -61,7 +62,14 @@ impl Cost {
 
     /// Adds `n` to one counter.
     pub fn count(&mut self, counter: Counter, n: u64) {
-        self.0[counter as usize] += n;
+        let cell = &mut self.0[counter as usize];
+        *cell = cell.saturating_add(n);
+    }
+
+    /// Whether every counter is zero.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.0.iter().all(|&n| n == 0)
     }
 
     /// Compares this prediction with what was observed, exactly.
@@ -89,7 +97,7 @@ impl Add for Cost {
 impl AddAssign for Cost {
     fn add_assign(&mut self, rhs: Cost) {
         for (a, b) in self.0.iter_mut().zip(rhs.0) {
-            *a += b;
+            *a = a.saturating_add(b);
         }
     }
 }
@@ -97,7 +105,7 @@ impl AddAssign for Cost {
 impl Mul<u64> for Cost {
     type Output = Cost;
     fn mul(mut self, n: u64) -> Cost {
-        self.0.iter_mut().for_each(|a| *a *= n);
+        self.0.iter_mut().for_each(|a| *a = a.saturating_mul(n));
         self
     }
 }

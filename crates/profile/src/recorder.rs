@@ -1,6 +1,7 @@
 //! The recorder of one thread: a tree of spans with wall times and counters.
 
 use crate::cost::{Cost, Counter};
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -61,13 +62,67 @@ pub struct Span {
 }
 
 /// The span tree of one computation; `spans[0]` is the root, parents precede children.
+///
+/// Reading one from JSON checks that shape, so a recording sent by a server can be aggregated without further checks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "RawRecording")]
 pub struct Recording {
-    /// All spans in order of opening.
-    pub spans: Vec<Span>,
+    spans: Vec<Span>,
+}
+
+/// Deepest nesting a foreign recording may have; ours stay below ten.
+const MAX_DEPTH: usize = 64;
+
+#[derive(Deserialize)]
+struct RawRecording {
+    spans: Vec<Span>,
+}
+
+impl TryFrom<RawRecording> for Recording {
+    type Error = Error;
+    fn try_from(raw: RawRecording) -> Result<Self> {
+        Recording::from_spans(raw.spans)
+    }
 }
 
 impl Recording {
+    /// A recording from spans made elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Recording`] unless the first span is the only root, every other span's parent precedes it, and none is
+    /// nested deeper than 64.
+    pub fn from_spans(spans: Vec<Span>) -> Result<Self> {
+        if spans.is_empty() {
+            return Err(Error::Recording {
+                span: 0,
+                detail: "is missing: the root span comes first",
+            });
+        }
+        let mut depth: Vec<usize> = Vec::with_capacity(spans.len());
+        for (i, span) in spans.iter().enumerate() {
+            let level = depth.get(span.parent).map_or(0, |d| d + 1);
+            let detail = match (i, span.kind) {
+                (0, SpanKind::Root) if span.parent == 0 => "",
+                (0, _) => "is not a root that is its own parent",
+                (_, SpanKind::Root) => "is a second root",
+                _ if span.parent >= i => "does not come after its parent",
+                _ if level > MAX_DEPTH => "is nested too deep",
+                _ => "",
+            };
+            if !detail.is_empty() {
+                return Err(Error::Recording { span: i, detail });
+            }
+            depth.push(level);
+        }
+        Ok(Self { spans })
+    }
+
+    /// All spans in order of opening; never empty.
+    #[must_use]
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
     /// Everything counted.
     #[must_use]
     pub fn total(&self) -> Cost {
@@ -218,12 +273,25 @@ mod tests {
             }
             count(Counter::CtCt, 1);
         });
-        let names: Vec<_> = rec.spans.iter().map(|s| s.operator.name.as_str()).collect();
+        let names: Vec<_> = rec.spans().iter().map(|s| s.operator.name.as_str()).collect();
         assert_eq!(names, ["total", "outer", "ntt"]);
         assert_eq!(rec.spans[1].own.get(Counter::CtCt), 2);
         assert_eq!(rec.spans[2].own.get(Counter::LimbNtts), 5);
         assert_eq!(rec.inclusive(1).get(Counter::LimbNtts), 5);
         assert!(rec.spans[1].wall >= rec.spans[2].wall);
+    }
+
+    #[test]
+    fn a_foreign_recording_must_be_a_tree() {
+        let ((), rec) = record(|| drop(primitive("ntt")));
+        let good = serde_json::to_string(&rec).unwrap();
+        assert_eq!(serde_json::from_str::<Recording>(&good).unwrap(), rec);
+        let mut spans = rec.spans().to_vec();
+        spans[1].parent = 7;
+        let bad = good.replace(r#""parent":0,"start""#, r#""parent":7,"start""#);
+        assert!(serde_json::from_str::<Recording>(&bad).is_err());
+        assert!(serde_json::from_str::<Recording>(r#"{"spans":[]}"#).is_err());
+        assert!(matches!(Recording::from_spans(spans), Err(Error::Recording { span: 1, .. })));
     }
 
     #[test]
