@@ -149,7 +149,7 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
 /// A bound backend of any device.
 #[derive(Debug)]
 pub(crate) enum AnyBackend {
-    Cpu(cpu::Cpu),
+    Cpu(Box<cpu::Cpu>),
     Reference(reference::Reference),
 }
 
@@ -173,7 +173,10 @@ impl Storage {
 macro_rules! dispatch {
     ($ring:expr, |$b:ident| $body:expr) => {
         match &$ring.backend {
-            $crate::backend::AnyBackend::Cpu($b) => $body,
+            $crate::backend::AnyBackend::Cpu($b) => {
+                let $b = &**$b;
+                $body
+            }
             $crate::backend::AnyBackend::Reference($b) => $body,
         }
     };

@@ -364,11 +364,14 @@ impl Backend for Reference {
     }
 
     fn mod_down(&self, a: Words, limbs: Limbs) -> Result<Words> {
-        let primes: Vec<u64> = self.basis.p().iter().map(|m| m.value()).collect();
+        let primes: Vec<u64> =
+            self.basis.p().iter().map(super::super::modulus::Modulus::value).collect();
         let mut special = self.coefficients(&a, limbs, limbs.q..limbs.rows());
         for (row, &p) in special.iter_mut().zip(&primes) {
             let h = half(&primes, p);
-            row.iter_mut().for_each(|x| *x = add(*x, h, p));
+            for x in row.iter_mut() {
+                *x = add(*x, h, p);
+            }
         }
         let y = Self::scaled(&special, &primes);
         // u = floor(Σ y_i / p_i), every quotient to 50 bits.

@@ -1,0 +1,188 @@
+//! The same words on every device.
+//!
+//! | test | what |
+//! | --- | --- |
+//! | programs | random programs over all operations, N = 16 to 256 |
+//! | extremes | every operation on 0, p - 1 and other extreme words |
+//! | large_degree | one key switch and rescale at N = 2^12 (and 2^16 when asked for: slow) |
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use cipherform_ring::{Device, GaloisElement, Limbs, Ring, RingPoly, RnsBasis, SubringPoly};
+use common::{mixed_basis, primes_below, random, samples, words};
+use proptest::prelude::*;
+use std::sync::Arc;
+
+fn rings(basis: &RnsBasis) -> [Arc<Ring>; 2] {
+    [Device::cpu(), Device::reference()].map(|d| Ring::new(basis.clone(), &d).unwrap())
+}
+
+/// One step of a program on a pair of polynomials with limbs {q, 0}.
+#[derive(Clone, Debug)]
+enum Step {
+    Add,
+    Sub,
+    Neg,
+    Mul,
+    MulAdd,
+    Integer(i128),
+    Constant(i128),
+    Monomial(i64),
+    Rotate(i64),
+    Conjugate,
+    Subring(Vec<i64>),
+    SubringAdd(Vec<i64>),
+    KeySwitch(u8),
+    Rescale,
+    RoundTrip,
+    Drop,
+    Swap,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let small = (0usize..4).prop_flat_map(|b| prop::collection::vec(any::<i64>(), 1 << b));
+    prop_oneof![
+        Just(Step::Add),
+        Just(Step::Sub),
+        Just(Step::Neg),
+        Just(Step::Mul),
+        Just(Step::MulAdd),
+        any::<i128>().prop_map(Step::Integer),
+        any::<i128>().prop_map(Step::Constant),
+        any::<i32>().prop_map(|e| Step::Monomial(e as i64)),
+        any::<i16>().prop_map(|k| Step::Rotate(k as i64)),
+        Just(Step::Conjugate),
+        small.clone().prop_map(Step::Subring),
+        small.prop_map(Step::SubringAdd),
+        any::<u8>().prop_map(Step::KeySwitch),
+        Just(Step::Rescale),
+        Just(Step::RoundTrip),
+        Just(Step::Drop),
+        Just(Step::Swap),
+    ]
+}
+
+fn switch(a: &RingPoly, key_seed: u8) -> [RingPoly; 2] {
+    let ring = a.ring();
+    let all = ring.basis().all_limbs();
+    let key: Vec<[RingPoly; 2]> = (0..3)
+        .map(|d| [0, 1].map(|h| random(ring, all, key_seed.wrapping_add(2 * d + h))))
+        .collect();
+    let g = GaloisElement::rotation(key_seed as i64, ring.n());
+    let digits = a.decompose().unwrap().automorphism(g).unwrap();
+    digits.inner_product(&key).unwrap().map(|half| half.mod_down().unwrap())
+}
+
+fn apply(step: &Step, [mut a, mut b]: [RingPoly; 2]) -> [RingPoly; 2] {
+    let ring = a.ring().clone();
+    let n = ring.n();
+    let limbs = a.limbs();
+    match step {
+        Step::Add => a.add_assign(&b).unwrap(),
+        Step::Sub => a.sub_assign(&b).unwrap(),
+        Step::Neg => a.neg_assign().unwrap(),
+        Step::Mul => a.mul_assign(&b).unwrap(),
+        Step::MulAdd => b.mul_add_assign(&a, &a).unwrap(),
+        Step::Integer(c) => a.mul_integer_assign(*c).unwrap(),
+        Step::Constant(c) => a.add_integer_assign(*c).unwrap(),
+        Step::Monomial(e) => a.mul_monomial_assign(*e).unwrap(),
+        Step::Rotate(k) => a = a.automorphism(GaloisElement::rotation(*k, n)).unwrap(),
+        Step::Conjugate => a = a.automorphism(GaloisElement::conjugation(n)).unwrap(),
+        Step::Subring(c) => {
+            a.mul_subring_assign(&SubringPoly::from_i64(&ring, limbs, c).unwrap()).unwrap();
+        }
+        Step::SubringAdd(c) => {
+            let c = SubringPoly::from_i64(&ring, limbs, c).unwrap();
+            b.mul_subring_add_assign(&a, &c).unwrap();
+        }
+        Step::KeySwitch(seed) => [a, b] = switch(&a, *seed),
+        Step::Rescale if limbs.q > 1 => {
+            a = a.rescale().unwrap();
+            b = b.rescale().unwrap();
+        }
+        Step::Drop if limbs.q > 1 => {
+            a.drop_limbs(limbs.q - 1).unwrap();
+            b.drop_limbs(limbs.q - 1).unwrap();
+        }
+        Step::RoundTrip => a = a.into_coeff().unwrap().into_ntt().unwrap(),
+        Step::Swap => std::mem::swap(&mut a, &mut b),
+        Step::Rescale | Step::Drop => {}
+    }
+    [a, b]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn programs(log_n in 4u32..9, seed: u8, steps in prop::collection::vec(step(), 1..12)) {
+        let [mut cpu, mut reference] = rings(&mixed_basis(1 << log_n))
+            .map(|r| [0, 1].map(|i| random(&r, Limbs::q(6), seed.wrapping_add(i))));
+        for step in &steps {
+            cpu = apply(step, cpu);
+            reference = apply(step, reference);
+            for (c, r) in cpu.iter().zip(&reference) {
+                prop_assert_eq!(c.limbs(), r.limbs());
+                prop_assert_eq!(words(c), words(r), "after {:?}", step);
+            }
+        }
+    }
+}
+
+#[test]
+fn extremes() {
+    // The largest primes that are allowed, all of Q and P.
+    let n = 64;
+    let primes = primes_below(50, n, 14);
+    let basis = RnsBasis::new(n, &primes[..9], &primes[9..], &[5, 4]).unwrap();
+    for basis in [basis, mixed_basis(n)] {
+        let [cpu, reference] = rings(&basis);
+        assert_eq!(cpu.psi(), reference.psi());
+        let all = basis.all_limbs();
+        let small = Limbs::q(all.q);
+        for (c, r) in samples(&cpu, all).into_iter().zip(samples(&reference, all)) {
+            let key = |a: &RingPoly| {
+                let key = vec![[a.clone(), a.clone()]; basis.digits().len()];
+                let digits = a.with_limbs(small).unwrap().decompose().unwrap();
+                let [half, _] = digits.inner_product(&key).unwrap();
+                [digits.digit(1).unwrap(), half]
+            };
+            for (c, r) in key(&c).iter().zip(&key(&r)) {
+                assert_eq!(words(c), words(r));
+            }
+            assert_eq!(
+                words(&c.clone().mod_down().unwrap()),
+                words(&r.clone().mod_down().unwrap())
+            );
+            for operand in [Step::Add, Step::Sub, Step::Neg, Step::Mul, Step::MulAdd] {
+                let [ca, cb] = apply(&operand, [c.clone(), c.clone()]);
+                let [ra, rb] = apply(&operand, [r.clone(), r.clone()]);
+                assert_eq!((words(&ca), words(&cb)), (words(&ra), words(&rb)), "{operand:?}");
+            }
+            let rescaled = |a: &RingPoly| words(&a.with_limbs(small).unwrap().rescale().unwrap());
+            assert_eq!(rescaled(&c), rescaled(&r));
+        }
+    }
+}
+
+fn compare_at(n: usize) {
+    let [cpu, reference] = rings(&mixed_basis(n));
+    let run = |ring: &Arc<Ring>| {
+        let a = random(ring, Limbs::q(6), 1);
+        let [b, c] = switch(&a, 3);
+        [b, c.rescale().unwrap()].map(|p| words(&p))
+    };
+    assert!(run(&cpu) == run(&reference));
+}
+
+#[test]
+fn large_degree() {
+    compare_at(1 << 12);
+}
+
+#[test]
+#[ignore = "slow: N = 2^16 on the reference device"]
+fn largest_degree() {
+    compare_at(1 << 16);
+}

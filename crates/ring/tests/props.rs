@@ -1,0 +1,398 @@
+//! Algebraic laws and exact arithmetic, on every device.
+//!
+//! | test | law |
+//! | --- | --- |
+//! | ring_axioms | associativity, commutativity, distributivity, neutral and inverse elements, fused operations |
+//! | transforms_invert | intt∘ntt = id on random and extreme words |
+//! | automorphism_group | composition, inverse, compatibility with products and digits |
+//! | monomials | X^i · X^j = X^(i+j), X^n = -1, agreement with coefficient shifts |
+//! | integers | constants act as the integers they are |
+//! | subring | compressed products equal those with the embedded polynomial, m from 1 to n |
+//! | rescale_rounds | exact rounding of whole integers by q_last |
+//! | digits_are_congruent | every digit is one integer [x]_D + u·D, u below its number of primes |
+//! | mod_down_rounds | division by P off by at most one half, exactly as documented |
+//! | key_switch_shape | Σ digits · gadget recovers the input after mod_down |
+//! | limbs_are_views | operands and keys with more limbs; dropped limbs |
+//! | counts | limb transforms counted |
+//! | misuse | typed errors |
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use cipherform_profile::{Counter, record};
+use cipherform_ring::{
+    Coeff, Device, Error, GaloisElement, Limbs, Ring, RingPoly, RnsBasis, SubringPoly,
+};
+use common::{integers, mixed_ring, random, samples, words};
+use num_bigint::BigUint;
+use std::sync::Arc;
+
+on_devices! {
+    ring_axioms transforms_invert automorphism_group monomials integers_act subring rescale_rounds
+    digits_are_congruent mod_down_rounds key_switch_shape limbs_are_views counts misuse
+}
+
+fn sum(a: &RingPoly, b: &RingPoly) -> RingPoly {
+    let mut out = a.clone();
+    out.add_assign(b).unwrap();
+    out
+}
+
+fn product(a: &RingPoly, b: &RingPoly) -> RingPoly {
+    let mut out = a.clone();
+    out.mul_assign(b).unwrap();
+    out
+}
+
+fn ring_axioms(device: &Device) {
+    let ring = mixed_ring(32, device);
+    let all = ring.basis().all_limbs();
+    let zero = RingPoly::zero(&ring, all).unwrap();
+    let mut one = zero.clone();
+    one.add_integer_assign(1).unwrap();
+    let polys = samples(&ring, all);
+    for a in &polys {
+        assert_eq!(words(&sum(a, &zero)), words(a));
+        assert_eq!(words(&product(a, &one)), words(a));
+        let mut negative = a.clone();
+        negative.neg_assign().unwrap();
+        assert_eq!(words(&sum(a, &negative)), words(&zero));
+        for b in &polys {
+            assert_eq!(words(&sum(a, b)), words(&sum(b, a)));
+            assert_eq!(words(&product(a, b)), words(&product(b, a)));
+            let mut difference = sum(a, b);
+            difference.sub_assign(b).unwrap();
+            assert_eq!(words(&difference), words(a));
+            let c = random(&ring, all, 9);
+            assert_eq!(words(&product(&product(a, b), &c)), words(&product(a, &product(b, &c))));
+            let distributed = sum(&product(a, &c), &product(b, &c));
+            assert_eq!(words(&product(&sum(a, b), &c)), words(&distributed));
+            let mut fused = c.clone();
+            fused.mul_add_assign(a, b).unwrap();
+            assert_eq!(words(&fused), words(&sum(&c, &product(a, b))));
+        }
+    }
+}
+
+fn transforms_invert(device: &Device) {
+    for n in [16, 64, 1024] {
+        let ring = mixed_ring(n, device);
+        for a in samples(&ring, ring.basis().all_limbs()) {
+            let there = a.clone().into_coeff().unwrap();
+            assert_eq!(words(&there.into_ntt().unwrap()), words(&a));
+        }
+    }
+}
+
+fn automorphism_group(device: &Device) {
+    let n = 64;
+    let ring = mixed_ring(n, device);
+    let limbs = Limbs::q(6);
+    let (a, b) = (random(&ring, limbs, 1), random(&ring, limbs, 2));
+    let apply = |a: &RingPoly, g| a.automorphism(g).unwrap();
+    for k in [-40, -1, 0, 1, 3, 31, 32, 100] {
+        let g = GaloisElement::rotation(k, n);
+        let back = GaloisElement::rotation(-k, n);
+        assert_eq!(words(&apply(&apply(&a, g), back)), words(&a), "rotation {k}");
+        let conjugation = GaloisElement::conjugation(n);
+        let both = g.then(conjugation, n);
+        assert_eq!(words(&apply(&apply(&a, g), conjugation)), words(&apply(&a, both)));
+        assert_eq!(
+            words(&apply(&product(&a, &b), g)),
+            words(&product(&apply(&a, g), &apply(&b, g)))
+        );
+    }
+    assert_eq!(GaloisElement::rotation(0, n), GaloisElement::rotation(n as i64 / 2, n));
+    assert_eq!(GaloisElement::rotation(2, n).get(), 25);
+    // Hoisting: automorphisms of digits are digits of the image.
+    let g = GaloisElement::rotation(5, n);
+    let permuted = a.decompose().unwrap().automorphism(g).unwrap();
+    // Own limbs agree exactly; the other limbs are those of one integer congruent modulo D.
+    let direct = apply(&a, g).decompose().unwrap();
+    for (i, own) in ring.basis().digits_at(6).enumerate() {
+        let (x, y) = (permuted.digit(i).unwrap(), direct.digit(i).unwrap());
+        assert_eq!(words(&x)[own.start * n..own.end * n], words(&y)[own.start * n..own.end * n]);
+    }
+}
+
+fn monomials(device: &Device) {
+    let n = 32;
+    let ring = mixed_ring(n, device);
+    let limbs = ring.basis().all_limbs();
+    let a = random(&ring, limbs, 3);
+    let shift = |e: i64| {
+        let mut out = a.clone();
+        out.mul_monomial_assign(e).unwrap();
+        out
+    };
+    for e in [0i64, 1, 2, 7, 16, 31, 32, 40, 63, 64, -1, -5, 1_000_003] {
+        let exponent = e.rem_euclid(2 * n as i64) as usize;
+        let mut x = vec![0i64; n];
+        x[exponent % n] = if exponent < n { 1 } else { -1 };
+        let x = RingPoly::from_i64(&ring, limbs, &x).unwrap().into_ntt().unwrap();
+        assert_eq!(words(&shift(e)), words(&product(&a, &x)), "X^{e}");
+    }
+}
+
+fn integers_act(device: &Device) {
+    let ring = mixed_ring(16, device);
+    let limbs = ring.basis().all_limbs();
+    let a = random(&ring, limbs, 4);
+    for value in [0, 1, -1, 12345, -(1i128 << 100), i128::MAX, i128::MIN] {
+        let mut constant = vec![0i128; 16];
+        constant[0] = value;
+        let constant = RingPoly::from_i128(&ring, limbs, &constant).unwrap().into_ntt().unwrap();
+        let mut scaled = a.clone();
+        scaled.mul_integer_assign(value).unwrap();
+        assert_eq!(words(&scaled), words(&product(&a, &constant)));
+        let mut raised = a.clone();
+        raised.add_integer_assign(value).unwrap();
+        assert_eq!(words(&raised), words(&sum(&a, &constant)));
+    }
+    let small = RingPoly::from_i64(&ring, limbs, &[i64::MIN; 16]).unwrap();
+    let wide = RingPoly::<Coeff>::from_i128(&ring, limbs, &[i64::MIN as i128; 16]).unwrap();
+    assert_eq!(words(&small), words(&wide));
+}
+
+fn subring(device: &Device) {
+    let n = 128;
+    let ring = mixed_ring(n, device);
+    let limbs = ring.basis().all_limbs();
+    let (a, c) = (random(&ring, limbs, 5), random(&ring, limbs, 6));
+    for m in (0..=7).map(|b| 1usize << b) {
+        let small: Vec<i128> =
+            (0..m).map(|i| (i as i128 * 0x1234_5678_9abc_def0_1357) - (7i128 << 70)).collect();
+        let mut full = vec![0; n];
+        small.iter().enumerate().for_each(|(i, &s)| full[i * n / m] = s);
+        let compressed = SubringPoly::from_i128(&ring, limbs, &small).unwrap();
+        let embedded = RingPoly::from_i128(&ring, limbs, &full).unwrap().into_ntt().unwrap();
+        let runs: Vec<u64> = compressed
+            .to_residues()
+            .unwrap()
+            .iter()
+            .flat_map(|&w| std::iter::repeat_n(w, n / m))
+            .collect();
+        assert_eq!(runs, words(&embedded), "m = {m}");
+
+        let mut multiplied = a.clone();
+        multiplied.mul_subring_assign(&compressed).unwrap();
+        assert_eq!(words(&multiplied), words(&product(&a, &embedded)));
+        let mut accumulated = c.clone();
+        accumulated.mul_subring_add_assign(&a, &compressed).unwrap();
+        assert_eq!(words(&accumulated), words(&sum(&c, &multiplied)));
+    }
+    let same = SubringPoly::from_i64(&ring, limbs, &[3, -4]).unwrap();
+    let wide = SubringPoly::from_i128(&ring, limbs, &[3, -4]).unwrap();
+    assert_eq!(same.to_residues().unwrap(), wide.to_residues().unwrap());
+}
+
+fn rescale_rounds(device: &Device) {
+    let ring = mixed_ring(32, device);
+    for q in 2..=6 {
+        for a in samples(&ring, Limbs::q(q)) {
+            let (x, _) = integers(&a);
+            let divisor = ring.basis().q()[q - 1].value();
+            let (got, modulus) = integers(&a.rescale().unwrap());
+            for (x, got) in x.iter().zip(got) {
+                // floor((x + (d-1)/2) / d) is the integer nearest to x / d.
+                assert_eq!(got, (x + (divisor - 1) / 2) / divisor % &modulus);
+            }
+        }
+    }
+}
+
+fn digits_are_congruent(device: &Device) {
+    let ring = mixed_ring(32, device);
+    let basis = ring.basis();
+    for q in 1..=6 {
+        for a in samples(&ring, Limbs::q(q)) {
+            let (x, _) = integers(&a);
+            let digits = a.decompose().unwrap();
+            assert_eq!(digits.len(), basis.digits_at(q).count());
+            assert_eq!(digits.limbs(), Limbs { q, p: 3 });
+            for (i, range) in basis.digits_at(q).enumerate() {
+                let (lifted, _) = integers(&digits.digit(i).unwrap());
+                let d: BigUint =
+                    basis.q()[range.clone()].iter().map(|m| BigUint::from(m.value())).product();
+                for (x, lifted) in x.iter().zip(lifted) {
+                    assert_eq!(x % &d, &lifted % &d);
+                    assert!(lifted < &d * range.len(), "digit {i} at {q} limbs");
+                }
+            }
+        }
+    }
+}
+
+fn mod_down_rounds(device: &Device) {
+    let ring = mixed_ring(32, device);
+    let p: BigUint = ring.basis().p().iter().map(|m| BigUint::from(m.value())).product();
+    for q in [1, 2, 4, 6] {
+        for a in samples(&ring, Limbs { q, p: 3 }) {
+            let (x, _) = integers(&a);
+            let (got, modulus) = integers(&a.mod_down().unwrap());
+            for (x, got) in x.iter().zip(got) {
+                // The estimate of the quotient is exact unless x / P is within 2^-46 of a half integer; random
+                // and extreme words here are not.
+                assert_eq!(got, (x + (&p >> 1)) / &p % &modulus);
+            }
+        }
+    }
+}
+
+/// The gadget: for digit d, P · (Q/D)·[(Q/D)^-1]_D, i.e. P on the digit's own limbs and 0 on all others.
+fn gadget(ring: &Arc<Ring>, digit: std::ops::Range<usize>) -> RingPoly {
+    let basis = ring.basis();
+    let all = basis.all_limbs();
+    let residue = |row: usize, m: &cipherform_ring::Modulus| {
+        if digit.contains(&row) {
+            basis.p().iter().fold(1, |product, p| m.mul(product, m.reduce(p.value() as u128)))
+        } else {
+            0
+        }
+    };
+    let rows = basis.row_moduli(all).enumerate();
+    let words = rows.flat_map(|(row, m)| vec![residue(row, m); ring.n()]).collect();
+    RingPoly::from_residues(ring, all, words).unwrap()
+}
+
+fn key_switch_shape(device: &Device) {
+    let ring = mixed_ring(32, device);
+    let all = ring.basis().all_limbs();
+    for q in 1..=6 {
+        let a = random(&ring, Limbs::q(q), 7);
+        // Key halves P·g_d·1 and P·g_d·s with a known s: after mod_down they are a and a·s exactly, because
+        // Σ digit·gadget is P·a modulo Q and 0 modulo P.
+        let s = random(&ring, all, 8);
+        let key: Vec<[RingPoly; 2]> = ring
+            .basis()
+            .digits()
+            .iter()
+            .map(|d| {
+                let g = gadget(&ring, d.clone());
+                [g.clone(), product(&g, &s)]
+            })
+            .collect();
+        let digits = a.decompose().unwrap();
+        let [b0, b1] = digits.inner_product(&key).unwrap();
+        assert_eq!(b0.limbs(), Limbs { q, p: 3 });
+        let by_hand = digits.digit(0).map(|d| product(&d, &key[0][1])).unwrap();
+        let by_hand = (1..digits.len())
+            .fold(by_hand, |acc, i| sum(&acc, &product(&digits.digit(i).unwrap(), &key[i][1])));
+        assert_eq!(words(&b1), words(&by_hand));
+        assert_eq!(words(&b0.mod_down().unwrap()), words(&a));
+        assert_eq!(words(&b1.mod_down().unwrap()), words(&product(&a, &s)));
+    }
+}
+
+fn limbs_are_views(device: &Device) {
+    let ring = mixed_ring(16, device);
+    let all = ring.basis().all_limbs();
+    let big = random(&ring, all, 1);
+    for limbs in [Limbs::q(1), Limbs::q(4), Limbs { q: 3, p: 3 }, all] {
+        let part = big.with_limbs(limbs).unwrap();
+        // The sampler is limb-addressable: the same words without the other limbs.
+        assert_eq!(words(&part), words(&random(&ring, limbs, 1)));
+        let mut left = random(&ring, limbs, 2);
+        let mut right = left.clone();
+        left.mul_assign(&big).unwrap();
+        right.mul_assign(&part).unwrap();
+        assert_eq!(words(&left), words(&right));
+        left.mul_add_assign(&big, &part).unwrap();
+        right.mul_add_assign(&part, &part).unwrap();
+        assert_eq!(words(&left), words(&right));
+        left.add_assign(&big).unwrap();
+        left.sub_assign(&part).unwrap();
+        assert_eq!(words(&left), words(&right));
+        let mut dropped = part;
+        dropped.drop_limbs(1).unwrap();
+        assert_eq!(words(&dropped), words(&big.with_limbs(Limbs::q(1)).unwrap()));
+    }
+}
+
+fn counts(device: &Device) {
+    let ring = mixed_ring(16, device);
+    let count = |f: &dyn Fn()| record(f).1.total().get(Counter::LimbNtts);
+    let at = |q| random(&ring, Limbs::q(q), 1);
+    assert_eq!(count(&|| drop(at(4).into_coeff().unwrap())), 4);
+    assert_eq!(count(&|| drop(at(4).rescale().unwrap())), 4);
+    // q = 4: digits of 2 and 2 primes; 4 inverse, then 7 - 2 forward each.
+    assert_eq!(count(&|| drop(at(4).decompose().unwrap())), 4 + 5 + 5);
+    let big = random(&ring, Limbs { q: 4, p: 3 }, 1);
+    assert_eq!(count(&|| drop(big.clone().mod_down().unwrap())), 3 + 4);
+}
+
+fn misuse(device: &Device) {
+    let n = 16;
+    let ring = mixed_ring(n, device);
+    let q4 = Limbs::q(4);
+    let mut a = random(&ring, q4, 1);
+    let before = words(&a);
+    let low = random(&ring, Limbs::q(3), 2);
+    assert!(matches!(a.add_assign(&low), Err(Error::LimbMismatch { op: "add", .. })));
+    let other = if *device == Device::cpu() { Device::reference() } else { Device::cpu() };
+    let foreign = random(&mixed_ring(n, &other), q4, 1);
+    assert!(matches!(a.mul_assign(&foreign), Err(Error::DeviceMismatch { .. })));
+    let wide = random(&mixed_ring(32, device), q4, 1);
+    assert!(matches!(a.sub_assign(&wide), Err(Error::RingMismatch { .. })));
+    let twin = random(&mixed_ring(n, device), q4, 1);
+    let mut twice = a.clone();
+    twice.add_assign(&twin).unwrap();
+    assert_eq!(words(&a), before);
+
+    let bad = |limbs| RingPoly::<Coeff>::zero(&ring, limbs).unwrap_err();
+    for limbs in [Limbs::q(0), Limbs::q(7), Limbs { q: 2, p: 1 }] {
+        assert!(matches!(bad(limbs), Error::LimbMismatch { .. }));
+    }
+    assert!(matches!(a.clone().mod_down(), Err(Error::LimbMismatch { .. })));
+    assert!(matches!(random(&ring, Limbs::q(1), 1).rescale(), Err(Error::LimbMismatch { .. })));
+    let digits = a.decompose().unwrap();
+    assert!(matches!(digits.inner_product(&[]), Err(Error::MissingDigits { needed: 2, got: 0 })));
+    let short = [[low.clone(), low.clone()], [low.clone(), low]];
+    assert!(matches!(digits.inner_product(&short), Err(Error::LimbMismatch { .. })));
+    let g = GaloisElement::conjugation(64);
+    assert!(matches!(a.automorphism(g), Err(Error::InvalidGaloisElement { .. })));
+    assert!(matches!(
+        RingPoly::<Coeff>::from_residues(&ring, Limbs::q(1), vec![0; 15]),
+        Err(Error::LengthMismatch { expected: 16, got: 15, .. })
+    ));
+    let p = ring.basis().q()[0].value();
+    let mut large = vec![0; 16];
+    large[3] = p;
+    assert!(matches!(
+        RingPoly::<Coeff>::from_residues(&ring, Limbs::q(1), large),
+        Err(Error::NotCanonical { limb: 0, index: 3, .. })
+    ));
+    assert!(SubringPoly::from_i64(&ring, q4, &[1, 2, 3]).is_err());
+    assert!(SubringPoly::from_i64(&ring, q4, &[0; 32]).is_err());
+    let no_specials = RnsBasis::new(n, &[p], &[], &[]).unwrap();
+    let plain = Ring::new(no_specials, device).unwrap();
+    assert!(matches!(random(&plain, Limbs::q(1), 1).decompose(), Err(Error::InvalidBasis { .. })));
+}
+
+#[test]
+fn bases_are_checked() {
+    let q = common::primes_below(50, 16, 3);
+    let p = common::primes_below(40, 16, 1);
+    assert!(RnsBasis::new(16, &q, &p, &[2, 1]).is_ok());
+    for digits in [&[2usize][..], &[2, 2], &[3, 0], &[]] {
+        assert!(matches!(RnsBasis::new(16, &q, &p, digits), Err(Error::InvalidBasis { .. })));
+    }
+    for n in [0, 8, 24, 1 << 18] {
+        assert!(matches!(RnsBasis::new(n, &q, &p, &[3]), Err(Error::InvalidBasis { .. })));
+    }
+    assert!(RnsBasis::new(16, &[], &p, &[]).is_err());
+    let twice = [q[0], q[0], q[1]];
+    assert!(matches!(RnsBasis::new(16, &twice, &p, &[3]), Err(Error::InvalidModulus { .. })));
+    assert!(matches!(RnsBasis::new(16, &q, &[q[0]], &[3]), Err(Error::InvalidModulus { .. })));
+    assert!(matches!(RnsBasis::new(16, &[7], &[], &[]), Err(Error::InvalidModulus { .. })));
+}
+
+#[test]
+fn devices_have_names() {
+    for device in [Device::cpu(), Device::reference()] {
+        assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
+        assert!(device.description().starts_with(&device.to_string()));
+    }
+    assert!(matches!("cuda:0".parse::<Device>(), Err(Error::DeviceUnavailable { .. })));
+}
