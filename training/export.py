@@ -1,7 +1,6 @@
 """From trained runs to a model folder: choice by validation accuracy, calibration, substitution, test, files."""
 
 import json
-import platform
 from pathlib import Path
 
 import torch
@@ -9,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 import approximations
 import data
-from data import Dataset
+from data import Dataset, Images
+from fold import fold_scales
 from model import EXACT, FAMILIES, Shape
 from ranges import Polynomials, accuracy, calibrate, logits, worst_ratios
 
@@ -18,25 +18,28 @@ LIMITS = {"denominator": 72.0, "norm_variance": 23.0}
 REFERENCE_IMAGES = 16
 
 
-def averaged(state: dict, shape: Shape, device) -> torch.nn.Module:
-    """The averaged weights of a run, rounded to f32 as they are exported, evaluated in float64."""
+def averaged(state: dict, shape: Shape, images: Images) -> torch.nn.Module:
+    """The averaged (f32) weights of a run, evaluated in float64; a power model's free scales are folded by `images`."""
     model = FAMILIES[state["config"]["family"]](shape)
     model.load_state_dict(state["average"])
-    return model.double().to(device).eval()
+    model = model.double().to(images.pixels.device).eval()
+    if state["config"]["family"] == "power":
+        fold_scales(model, images)
+    return model
 
 
 def tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.float().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
-def choose(runs: list[dict], dataset: Dataset, shape: Shape, device) -> tuple[dict, dict, list[dict]]:
+def choose(runs: list[dict], dataset: Dataset, shape: Shape) -> tuple[dict, dict, list[dict]]:
     """The best baseline and the best Power-Softmax run, and what was seen of every run. Never looks at the test images.
 
     Among the Power-Softmax runs, those within LIMITS are preferred, then validation accuracy of the polynomial model decides.
     """
     tried = []
     for state in runs:
-        model = averaged(state, shape, device)
+        model = averaged(state, shape, dataset.train)
         seen = {"run": state["config"], "validation": accuracy(model, dataset.validation, EXACT)}
         if state["config"]["family"] == "power":
             ranges, _ = calibrate(model, dataset.train).ranges(shape.layers)
@@ -77,26 +80,25 @@ def config(dataset: Dataset, shape: Shape, ranges: list[dict], logit: float, nam
     }
 
 
-def export(work: Path, out: Path, dataset: Dataset, shape: Shape, device, name: str) -> dict:
+def export(work: Path, out: Path, dataset: Dataset, shape: Shape, device, name: str, notes: list[str]) -> dict:
     """Writes config.json, model.safetensors, card.json, card.md and reference.json to `out`; returns the card."""
     saved = torch.load(work / "checkpoint.pt", map_location="cpu", weights_only=True)
     parts = {part: getattr(dataset, part).to(device) for part in ("train", "validation", "test")}
     dataset = Dataset(**parts, hashes=dataset.hashes, name=dataset.name)
-    baseline_run, power_run, tried = choose(saved["runs"], dataset, shape, device)
+    baseline_run, power_run, tried = choose(saved["runs"], dataset, shape)
     out.mkdir(parents=True, exist_ok=True)
-    save_file(tensors(averaged(power_run, shape, "cpu")), out / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors(averaged(power_run, shape, dataset.train)), out / "model.safetensors", metadata={"format": "pt"})
 
     # Everything below is measured on the file that ships, read back.
     model = FAMILIES["power"](shape)
     model.load_state_dict(load_file(out / "model.safetensors"))
     model = model.double().to(device).eval()
-    baseline = averaged(baseline_run, shape, device)
+    baseline = averaged(baseline_run, shape, dataset.train)
     ranges, logit = calibrate(model, dataset.train).ranges(shape.layers)
     test_ranges, _ = calibrate(model, dataset.test).ranges(shape.layers)
     server, everywhere = Polynomials(shape, ranges), Polynomials(shape, ranges, first_norm=True)
     exact_logits, polynomial_logits = (logits(model, dataset.test, f) for f in (EXACT, server))
     percent = lambda found: round(100 * (found.argmax(1) == dataset.test.labels).double().mean().item(), 4)
-    hardware = torch.cuda.get_device_name() if torch.device(device).type == "cuda" else f"CPU, {platform.machine()}"
     counts = {part: len(getattr(dataset, part)) for part in parts}
     families = [state["config"]["family"] for state in saved["runs"]]
     batch = power_run["config"]["batch"]
@@ -108,10 +110,10 @@ def export(work: Path, out: Path, dataset: Dataset, shape: Shape, device, name: 
         "parameters": sum(p.numel() for p in model.parameters()),
         "shape": shape.as_dict(),
         "training": {
-            "hardware": hardware, "torch": torch.__version__, "seconds": round(saved["seconds"], 1),
+            "hardware": saved["hardware"], "torch": saved["torch"], "seconds": round(saved["seconds"], 1),
             "steps": power_run["step"], "batch": batch, "runs": {f: families.count(f) for f in FAMILIES},
             "chosen_by": "validation accuracy (of the polynomial model for power), among power runs within the limits if any",
-            "limits": LIMITS, "baseline": baseline_run["config"], "power": power_run["config"], "tried": tried,
+            "limits": LIMITS, "notes": notes, "baseline": baseline_run["config"], "power": power_run["config"], "tried": tried,
         },
         "accuracy_test_percent": {
             "images": counts["test"],
@@ -161,12 +163,14 @@ def markdown(card: dict) -> str:
         f"- Dataset: {d['name']}; {d['counts']['train']:,} training, {d['counts']['validation']:,} validation, "
         f"{d['counts']['test']:,} test images. {d['split']}.",
         f"- {t['steps']:,} steps of {t['batch']} images; runs tried: {t['runs']['baseline']} baseline, {t['runs']['power']} power; "
-        f"chosen by {t['chosen_by']}. Test images were used once, after the choice.",
+        f"chosen by {t['chosen_by']}. The test images had no part in it.",
+        *(f"- {note}" for note in t["notes"]),
         f"- Chosen: power seed {t['power']['seed']}, rate {t['power']['rate']:g}, shift {t['power']['shift']}; baseline seed "
         f"{t['baseline']['seed']}, rate {t['baseline']['rate']:g}, shift {t['baseline']['shift']}. All runs and their validation "
         "accuracies are in `card.json`.",
         f"- Hardware: {t['hardware']}, torch {t['torch']}; {t['seconds']:.0f} s for all runs side by side.",
-        "- Weights: running average of the training weights, f32.", "",
+        "- Weights: running average of the training weights, f32; then the queries of each head scaled by a power of two "
+        "(`training/fold.py`). Everything below and above is measured on the result.", "",
         "## Calibrated ranges", "",
         f"Over the {d['counts']['train']:,} training images, not widened. Polynomials are fitted on ranges widened at the top by "
         f"{approximations.WIDEN_TOP:g} and at the bottom by {approximations.WIDEN_BOTTOM:g}; the reciprocal holds up to twice "

@@ -6,4 +6,5 @@ cd "$(dirname "$0")"
 OUT=${OUT:?set OUT to the folder for the results}
 export PYTHONUNBUFFERED=1
 mkdir -p "$OUT"
-timeout 540 python3 train.py --data "${DATA:-../.data/fashion-mnist}" --work "$OUT" --out "$OUT/model" --minutes "${MINUTES:-6.5}" "$@" 2>&1 | tee -a "$OUT/train.log"
+timeout 540 python3 train.py --data "${DATA:-../.data/fashion-mnist}" --work "$OUT" --out "$OUT/model" --minutes "${MINUTES:-6.5}" \
+  "$@" 2>&1 | tee -a "$OUT/train.log"

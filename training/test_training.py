@@ -10,7 +10,8 @@ import torch
 
 import approximations
 import data
-from model import FAMILIES, PowerTransformer, Shape
+from fold import LARGEST_DENOMINATOR, LARGEST_SCALED_SCORE, fold_scales
+from model import EXACT, FAMILIES, PowerTransformer, Shape
 from ranges import Calibration, Polynomials, logits
 from trainer import RunConfig, train
 
@@ -90,7 +91,9 @@ class Approximations(unittest.TestCase):
     def test_inverse_sqrt_equioscillates_within_its_error(self):
         for ratio in (3, 20, 100, 1000):
             fit = approximations.InverseSqrt.fit(0.1, 0.1 * ratio, 1e-3)
-            x = torch.logspace(math.log10(fit.low), math.log10(fit.high), 20_000, dtype=torch.float64)
+            steep = torch.logspace(math.log10(fit.low), math.log10(fit.high), 20_000, dtype=torch.float64)
+            ends = 0.5 * (1 - torch.cos(torch.linspace(0, math.pi, 20_000, dtype=torch.float64)))
+            x = torch.cat([steep, fit.low + ends * (fit.high - fit.low)]).clamp(fit.low, fit.high).sort().values
             error = (fit(x) * x.sqrt() - 1).numpy()
             self.assertLessEqual(np.abs(error).max(), 1.01 * fit.error)  # the fit sees a finite grid
             changes = np.count_nonzero(np.diff(np.sign(error)))
@@ -106,6 +109,24 @@ class Approximations(unittest.TestCase):
         self.assertAlmostEqual(largest, exact.abs().max().item())
         found = logits(model, dataset.train, Polynomials(shape, ranges, first_norm=True))
         self.assertLess((found - exact).abs().max().item(), 0.1 * largest)
+
+
+class Folding(unittest.TestCase):
+    def test_scales_move_without_changing_the_function(self):
+        torch.manual_seed(6)
+        dataset, shape = data.synthetic(64), Shape(eps=0.0, heads=["power", "scaled", "power", "scaled"])
+        model = PowerTransformer(shape).double()
+        with torch.no_grad():
+            model.layers[0].attention.query.weight *= 100
+        before = logits(model, dataset.train, EXACT)
+        after = fold_scales(model, dataset.train)
+        self.assertLess((logits(model, dataset.train, EXACT) - before).abs().max().item(), 1e-9)
+        for h, kind in enumerate(shape.heads):
+            if kind == "power":
+                self.assertLessEqual(after.high["0.denominator"][h].item(), LARGEST_DENOMINATOR * (1 + 1e-12))
+                self.assertGreater(after.high["0.denominator"][h].item(), LARGEST_DENOMINATOR / 4)
+            else:
+                self.assertLessEqual(after.high["0.score"][h].item(), LARGEST_SCALED_SCORE * (1 + 1e-12))
 
 
 class Resuming(unittest.TestCase):

@@ -37,6 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=90)
     parser.add_argument("--minutes", type=float, default=9, help="stop training with a checkpoint after this long")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in --work")
+    parser.add_argument("--note", action="append", default=[], help="a sentence for the model card; may be repeated")
     parser.add_argument("--smoke", action="store_true", help="the whole pipeline on a CPU in a minute, on synthetic images")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
@@ -54,7 +55,7 @@ def smoke() -> None:
         if train(configs, shape, dataset.train, "cpu", work, minutes=0.0, resume=False):
             raise SystemExit("the smoke run should have stopped at its time limit")
         train(configs, shape, dataset.train, "cpu", work, minutes=5, resume=True)
-        card = export(work, work / "model", dataset, shape, "cpu", "smoke")
+        card = export(work, work / "model", dataset, shape, "cpu", "smoke", [])
     found = card["accuracy_test_percent"]
     print(json.dumps(found))
     if min(found["power_softmax"], found["softmax_baseline"]) < 60 or found["polynomial_agrees_with_power_softmax"] < 95:
@@ -73,7 +74,7 @@ def main() -> None:
         sys.stdout.flush()
         os._exit(UNFINISHED)  # graphs need no orderly teardown, and the time limit is near
     torch.backends.cuda.matmul.allow_tf32 = False
-    card = export(options.work, options.out, dataset, shape, options.device, NAME)
+    card = export(options.work, options.out, dataset, shape, options.device, NAME, options.note)
     print(json.dumps(card["accuracy_test_percent"], indent=2))
 
 

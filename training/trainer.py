@@ -6,6 +6,7 @@ side by side.
 """
 
 import math
+import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -162,7 +163,10 @@ class Run:
 def save(path: Path, runs: list[Run], epoch: int, seconds: float) -> None:
     """Whole or not at all: a killed command leaves the previous checkpoint."""
     part = path.with_suffix(".part")
-    torch.save({"epoch": epoch, "seconds": seconds, "runs": [run.state() for run in runs]}, part)
+    on_gpu = runs[0].framed.is_cuda
+    hardware = torch.cuda.get_device_name() if on_gpu else f"CPU, {platform.machine()}"
+    torch.save({"epoch": epoch, "seconds": seconds, "hardware": hardware, "torch": str(torch.__version__),
+                "runs": [run.state() for run in runs]}, part)
     part.replace(path)
 
 
