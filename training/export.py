@@ -189,6 +189,9 @@ def markdown(card: dict) -> str:
     lines += [f"| logit_abs_max | {card['logit_abs_max']:.4g} | |", "", "| polynomial | levels | relative error on the widened range |",
               "| --- | --- | --- |"]
     lines += [f"| {n} | {p['levels']} | {p['relative_error']:.2g} |" for n, p in card["polynomials"].items()]
+    lines += ["", "## Files", "",
+              "`config.json` and `model.safetensors` are the model; `card.json` holds every figure of this card; `reference.json` holds "
+              "labels and float64 logits (exact and polynomial) of the first test images, to check another implementation against."]
     return "\n".join(lines) + "\n"
 
 

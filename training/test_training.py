@@ -1,12 +1,15 @@
 """python3 -m unittest: the formula against loops, the approximations against their bounds, resuming against not stopping."""
 
+import json
 import math
+import os
 import tempfile
 import unittest
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 import approximations
 import data
@@ -127,6 +130,22 @@ class Folding(unittest.TestCase):
                 self.assertGreater(after.high["0.denominator"][h].item(), LARGEST_DENOMINATOR / 4)
             else:
                 self.assertLessEqual(after.high["0.score"][h].item(), LARGEST_SCALED_SCORE * (1 + 1e-12))
+
+
+class Shipped(unittest.TestCase):
+    def test_reference_logits_follow_from_the_files_by_loops(self):
+        folder = Path(__file__).parent.parent / "models" / "fashion-mnist-vit"
+        try:
+            dataset = data.load(Path(os.environ.get("DATA", "/usr/share/datasets/fashion-mnist")))
+        except SystemExit as missing:
+            self.skipTest(str(missing))
+        layer = json.loads((folder / "config.json").read_text())["layers"][0]
+        shape = Shape(heads=layer["heads"], power=layer["power"], eps=layer["eps"])
+        weights = {name: value.double() for name, value in load_file(folder / "model.safetensors").items()}
+        reference = json.loads((folder / "reference.json").read_text())
+        for i in range(3):
+            image = data.normalise(dataset.test.pixels[i], torch.float64).numpy()
+            self.assertLess(np.abs(by_loops(weights, image, shape) - np.array(reference["logits"][i])).max(), 1e-10)
 
 
 class Resuming(unittest.TestCase):
