@@ -51,13 +51,17 @@
 
 mod ciphertext;
 mod context;
+pub mod cost;
 mod encoding;
 mod error;
 mod evaluator;
 mod fft;
+mod linear;
 pub mod noise;
 mod params;
+mod paterson_stockmeyer;
 mod plaintext;
+mod polynomial;
 mod precision;
 pub mod presets;
 mod rlwe;
@@ -69,8 +73,10 @@ pub use context::Context;
 pub use encoding::Encoder;
 pub use error::{Error, Result};
 pub use evaluator::Evaluator;
+pub use linear::LinearTransform;
 pub use params::{Parameters, ParametersLiteral};
 pub use plaintext::Plaintext;
+pub use polynomial::{Basis, Polynomial};
 pub use precision::PrecisionStats;
 pub use rlwe::{
     Decryptor, Encryptor, EvaluationKeys, KeyGenerator, KeyKind, KeySpec, PublicKey, SecretKey,

@@ -1,0 +1,68 @@
+//! What each operation will count, predicted from parameters and level alone.
+//!
+//! The predictions are exact, number-theoretic transforms included; tests compare them with what the recorder saw. A
+//! plan's cost is a sum of these before any key exists.
+
+use crate::params::Parameters;
+use cipherform_profile::{Cost, Counter};
+
+/// Limbs of a polynomial over {q of the level, all special}.
+fn extended(params: &Parameters, level: usize) -> u64 {
+    (params.limbs_at(level) + params.special().len()) as u64
+}
+
+/// Transforms of decomposing one polynomial: the inverse ones of its own limbs, and for every digit the limbs that
+/// are not its own; together digits x (level + 1 + special).
+fn decompose_transforms(params: &Parameters, level: usize) -> u64 {
+    params.digits_at(level).len() as u64 * extended(params, level)
+}
+
+/// Transforms of dividing both halves of an inner product by P.
+fn mod_down_transforms(params: &Parameters, level: usize) -> u64 {
+    2 * extended(params, level)
+}
+
+/// One key switch, however it is named.
+fn key_switch(params: &Parameters, level: usize) -> Cost {
+    let transforms = decompose_transforms(params, level) + mod_down_transforms(params, level);
+    Cost::of(Counter::KeySwitches, 1) + Cost::of(Counter::LimbNtts, transforms)
+}
+
+/// One relinearization at a level.
+#[must_use]
+pub fn relinearize(params: &Parameters, level: usize) -> Cost {
+    Cost::of(Counter::Relinearizations, 1) + key_switch(params, level)
+}
+
+/// One rotation (not by a multiple of the slots) or conjugation at a level.
+#[must_use]
+pub fn rotate(params: &Parameters, level: usize) -> Cost {
+    Cost::of(Counter::Rotations, 1) + key_switch(params, level)
+}
+
+/// `amounts` hoisted rotations of one ciphertext, identities not counted among them; nothing for none.
+#[must_use]
+pub fn hoisted_rotations(params: &Parameters, level: usize, amounts: u64) -> Cost {
+    if amounts == 0 {
+        return Cost::default();
+    }
+    let transforms =
+        decompose_transforms(params, level) + amounts * mod_down_transforms(params, level);
+    Cost::of(Counter::Rotations, amounts)
+        + Cost::of(Counter::KeySwitches, amounts)
+        + Cost::of(Counter::Hoisted, amounts)
+        + Cost::of(Counter::LimbNtts, transforms)
+}
+
+/// One rescaling from a level of a ciphertext of a degree.
+#[must_use]
+pub fn rescale(params: &Parameters, level: usize, degree: usize) -> Cost {
+    let transforms = ((degree + 1) * params.limbs_at(level)) as u64;
+    Cost::of(Counter::Rescales, 1) + Cost::of(Counter::LimbNtts, transforms)
+}
+
+/// Bringing a ciphertext of degree 1 down to a level and its nominal scale.
+#[must_use]
+pub fn set_level(params: &Parameters, level: usize) -> Cost {
+    rescale(params, level + 1, 1)
+}
