@@ -83,3 +83,8 @@ pub use rlwe::{
     SeededKey, SwitchingKey,
 };
 pub use security::{SecretDistribution, SecurityTable};
+
+/// The example of the workspace's README, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -1,0 +1,32 @@
+"""Checks the JSON of `cipherform demo --json FILE`: the promises that a run of the demo must keep."""
+
+import json
+import sys
+
+with open(sys.argv[1], encoding="utf-8") as file:
+    demo = json.load(file)
+
+failures = []
+
+
+def require(holds, promise):
+    print(f"  {'ok  ' if holds else 'FAIL'} {promise}")
+    if not holds:
+        failures.append(promise)
+
+
+inputs = demo["inputs"]
+require(demo["schema"] == "cipherform.demo/1", "schema is cipherform.demo/1")
+require(len(inputs) == 3, "three inputs")
+for number, item in enumerate(inputs):
+    encrypted, clear, true = (item[key] for key in ("encrypted_label", "clear_label", "true_label"))
+    require(encrypted == clear, f"input {number}: encrypted label {encrypted}, clear label {clear}, true label {true}")
+    error, bound = item["max_abs_logit_error"], item["logit_range"] * 2**-10
+    require(0 <= error <= bound, f"input {number}: logits within 2^-10 of their range ({error:.2e} of {bound:.2e})")
+require(demo["security_bits"] >= 128, f"security of at least 128 bits ({demo['security_bits']})")
+require(demo["attributed_fraction"] >= 0.98, f"operators explain 98 % of the time ({demo['attributed_fraction']:.4f})")
+for counter in ("rotations", "relinearizations", "key_switches", "ct_ct", "ct_pt", "rescales"):
+    predicted, observed = demo["predicted"][counter], demo["observed"][counter]
+    require(predicted == observed, f"{counter}: {predicted} predicted, {observed} observed")
+
+sys.exit(1 if failures else 0)
