@@ -134,8 +134,9 @@ def conversions():
     for size in digits:
         own = q[start:start + size]
         d = product(own)
-        # The integer that all limbs of the digit agree on: no correction by the multiple of d.
-        lifted = [sum(c * pow(d // o, -1, o) % o * (d // o) for o in own) for c in x]
+        # The integer that all limbs of the digit agree on: centred inputs, no correction by the multiple of d.
+        centred = lambda y, o: y - o if y > o // 2 else y
+        lifted = [sum(centred(c * pow(d // o, -1, o) % o, o) * (d // o) for o in own) for c in x]
         decomposed.append(rows(lifted, q + p, n))
         start += size
 
