@@ -129,9 +129,9 @@ fn unknown_and_missing_fields_are_refused_everywhere() {
 
 #[test]
 fn tensors_are_checked_one_by_one() {
-    type Change = dyn Fn(&str, &[usize], Vec<f64>) -> (String, Vec<usize>, Vec<f64>);
+    type Change<'a> = dyn Fn(&str, &[usize], Vec<f64>) -> (String, Vec<usize>, Vec<f64>) + 'a;
     let model = small_model();
-    let rebuild = |change: &Change| {
+    let rebuild = |change: &Change<'_>| {
         let tensors: Vec<_> = model
             .weights
             .tensors()
