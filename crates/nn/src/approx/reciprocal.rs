@@ -39,7 +39,7 @@ pub struct ReciprocalStep {
 /// down, so the product of r ≥ 2 factors, taken left to right, ends r levels down, and the first factor has one level
 /// to spare (masks go there).
 ///
-/// Relaxation as in Moon et al., THOR (ePrint 2024/1881), "adaptive successive over-relaxation".
+/// The relaxed step is the one of THOR (CCS 2025), where it is called aSOR.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reciprocal {
     /// e, the lower end of the interval; the upper end is 1.
