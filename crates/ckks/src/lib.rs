@@ -7,9 +7,8 @@
 //!
 //! ```
 //! use cipherform_ckks::{
-//!     Context, Decryptor, Encoder, Encryptor, EvaluationKeys, Evaluator, KeyGenerator, KeySpec, presets,
+//!     Context, Decryptor, Device, Encoder, Encryptor, EvaluationKeys, Evaluator, KeyGenerator, KeySpec, presets,
 //! };
-//! use cipherform_ring::Device;
 //! use rand_core::SeedableRng;
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // Toy parameters: not secure. Use "lev14" or "lev16_36" for anything but a doctest.
@@ -49,6 +48,7 @@
 //! No bootstrapping yet; no automatic rescaling or scale alignment (a planner's job, where it is seen and costed); no
 //! exact integer schemes; no multi-party keys.
 
+mod bits;
 mod ciphertext;
 mod context;
 pub mod cost;
@@ -67,7 +67,9 @@ pub mod presets;
 mod rlwe;
 mod rotation;
 mod security;
+mod serial;
 
+pub use cipherform_ring::Device;
 pub use ciphertext::Ciphertext;
 pub use context::Context;
 pub use encoding::Encoder;

@@ -7,6 +7,7 @@ mod secret;
 
 pub use encrypt::{Decryptor, Encryptor};
 pub use keygen::KeyGenerator;
+pub(crate) use keys::check_key_modulus;
 pub use keys::{EvaluationKeys, KeyKind, KeySpec, PublicKey, SeededKey, SwitchingKey};
 pub use secret::SecretKey;
 
