@@ -7,6 +7,10 @@
 //! | uniform | the seeded sampler's stream layout |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "a device is passed as the library takes it"
+)]
 
 mod common;
 

@@ -1,6 +1,8 @@
 //! Shared by the test files: rings of many shapes, random polynomials, one test for all devices.
 #![allow(
     clippy::allow_attributes,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::unwrap_used,
     dead_code,
     unreachable_pub,
     missing_docs,

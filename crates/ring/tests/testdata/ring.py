@@ -98,6 +98,11 @@ def rows(a, primes, n):
     return [ntt([c % p for c in a], p, n) for p in primes]
 
 
+def centred(a, p):
+    a %= p
+    return a - p if a > p // 2 else a
+
+
 def transforms():
     cases = []
     for n in (16, 32):
@@ -135,8 +140,7 @@ def conversions():
         own = q[start:start + size]
         d = product(own)
         # The integer that all limbs of the digit agree on: centred inputs, no correction by the multiple of d.
-        centred = lambda y, o: y - o if y > o // 2 else y
-        lifted = [sum(centred(c * pow(d // o, -1, o) % o, o) * (d // o) for o in own) for c in x]
+        lifted = [sum(centred(c * pow(d // o, -1, o), o) * (d // o) for o in own) for c in x]
         decomposed.append(rows(lifted, q + p, n))
         start += size
 

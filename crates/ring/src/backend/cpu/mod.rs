@@ -1,5 +1,8 @@
-//! The CPU: `tfhe-ntt` plans, one task a row on the thread pool, one pass over memory where possible.
+//! The CPU: `tfhe-ntt` plans, one task a row on the thread pool, vector loops where the machine has IFMA.
 
+mod convert;
+#[cfg(target_arch = "x86_64")]
+mod ifma;
 mod kernels;
 mod pool;
 mod tables;
@@ -10,6 +13,7 @@ use crate::basis::{Limbs, RnsBasis};
 use crate::device::{Device, Kind};
 use crate::error::{Error, Result};
 use crate::ntt;
+use convert::{Target, convert_rows};
 use kernels::Factor;
 use pool::{Pool, Words};
 use rayon::prelude::*;
@@ -87,7 +91,7 @@ impl Cpu {
     fn prepare(prime: &Prime, factor: Factor, from: &[u64], to: &mut [u64]) {
         to.copy_from_slice(from);
         prime.plan.inv(to);
-        kernels::scale_add(&prime.modulus, to, factor, (prime.modulus.value() - 1) / 2);
+        kernels::scale_add(&prime.constants, to, factor, (prime.modulus.value() - 1) / 2);
     }
 }
 
@@ -166,33 +170,33 @@ impl Backend for Cpu {
     fn intt(&self, a: &mut Words, limbs: Limbs) -> Result<()> {
         self.each_row(a, limbs, self.n, |prime, _, words| {
             prime.plan.inv(words);
-            kernels::scale(&prime.modulus, words, prime.n_inv);
+            kernels::scale(&prime.constants, words, prime.n_inv);
         });
         Ok(())
     }
 
     fn add(&self, a: &mut Words, limbs: Limbs, b: &View<'_, Words>) -> Result<()> {
         self.each_row(a, limbs, self.n, |prime, row, words| {
-            kernels::add(&prime.modulus, words, Self::row(b, limbs, row, self.n));
+            kernels::add(&prime.constants, words, Self::row(b, limbs, row, self.n));
         });
         Ok(())
     }
 
     fn sub(&self, a: &mut Words, limbs: Limbs, b: &View<'_, Words>) -> Result<()> {
         self.each_row(a, limbs, self.n, |prime, row, words| {
-            kernels::sub(&prime.modulus, words, Self::row(b, limbs, row, self.n));
+            kernels::sub(&prime.constants, words, Self::row(b, limbs, row, self.n));
         });
         Ok(())
     }
 
     fn neg(&self, a: &mut Words, limbs: Limbs) -> Result<()> {
-        self.each_row(a, limbs, self.n, |prime, _, words| kernels::neg(&prime.modulus, words));
+        self.each_row(a, limbs, self.n, |prime, _, words| kernels::neg(&prime.constants, words));
         Ok(())
     }
 
     fn mul(&self, a: &mut Words, limbs: Limbs, b: &View<'_, Words>) -> Result<()> {
         self.each_row(a, limbs, self.n, |prime, row, words| {
-            kernels::mul(&prime.modulus, words, Self::row(b, limbs, row, self.n));
+            kernels::mul(&prime.constants, words, Self::row(b, limbs, row, self.n));
         });
         Ok(())
     }
@@ -206,7 +210,7 @@ impl Backend for Cpu {
     ) -> Result<()> {
         self.each_row(acc, limbs, self.n, |prime, row, words| {
             let (a, b) = (Self::row(a, limbs, row, self.n), Self::row(b, limbs, row, self.n));
-            kernels::mul_add(&prime.modulus, words, a, b);
+            kernels::mul_add(&prime.constants, words, a, b);
         });
         Ok(())
     }
@@ -214,14 +218,14 @@ impl Backend for Cpu {
     fn mul_scalars(&self, a: &mut Words, limbs: Limbs, scalars: &[u64]) -> Result<()> {
         self.each_row(a, limbs, self.n, |prime, row, words| {
             let factor = Factor::new(scalars[row], &prime.modulus);
-            kernels::scale(&prime.modulus, words, factor);
+            kernels::scale(&prime.constants, words, factor);
         });
         Ok(())
     }
 
     fn add_scalars(&self, a: &mut Words, limbs: Limbs, scalars: &[u64]) -> Result<()> {
         self.each_row(a, limbs, self.n, |prime, row, words| {
-            kernels::add_scalar(&prime.modulus, words, scalars[row]);
+            kernels::add_scalar(&prime.constants, words, scalars[row]);
         });
         Ok(())
     }
@@ -230,26 +234,18 @@ impl Backend for Cpu {
         let n = self.n;
         self.each_row(a, limbs, n, |prime, _, words| {
             let m = &prime.modulus;
-            // Word i is multiplied by ψ^(exponent·(2·brv(i)+1)). Setting index bit b, of weight 2^b, adds
-            // n/2^(b+1) to brv(i): the factors of a row double up from that of word 0.
+            // Word i is multiplied by ψ^(exponent·(2·brv(i)+1)). Bit b of i adds n/2^(b+1) to brv(i), so the factors
+            // of a row double up from that of word 0; the low bits that change nothing make runs.
             let power = |e: usize| m.pow(prime.psi, (e % (2 * n)) as u64);
             let steps = (0..n.trailing_zeros()).map(|b| exponent * (n >> b) % (2 * n));
             let mut factors = vec![power(exponent)];
-            let mut runs = 1;
-            let mut shifts: Vec<usize> = steps.collect();
-            // Trailing bits that change nothing: one factor serves a run of words.
-            shifts.reverse();
-            let run_bits = shifts.iter().take_while(|&&s| s == 0).count();
-            shifts.reverse();
-            for &shift in &shifts[..shifts.len() - run_bits] {
-                let step = Factor::new(power(shift), m);
-                factors.extend_from_within(..runs);
-                kernels::scale(m, &mut factors[runs..], step);
-                runs *= 2;
+            for step in steps.skip_while(|&step| step == 0) {
+                let known = factors.len();
+                factors.extend_from_within(..);
+                let step = Factor::new(power(step), m);
+                kernels::scale(&prime.constants, &mut factors[known..], step);
             }
-            for (run, &factor) in words.chunks_exact_mut(n / runs).zip(&factors) {
-                kernels::scale(m, run, Factor::new(factor, m));
-            }
+            kernels::mul_runs(&prime.constants, words, &factors);
         });
         Ok(())
     }
@@ -270,16 +266,21 @@ impl Backend for Cpu {
         let prime = &self.tables.primes[last];
         let h = (prime.modulus.value() - 1) / 2;
         prime.plan.inv(top);
-        kernels::scale_add(&prime.modulus, top, prime.n_inv, h);
+        kernels::scale_add(&prime.constants, top, prime.n_inv, h);
         let top = &*top;
         lower.par_chunks_exact_mut(self.n).enumerate().for_each_init(
             || self.pool.take(self.n),
             |scratch, (row, words)| {
                 let prime = &self.tables.primes[row];
                 let m = &prime.modulus;
-                kernels::reduce_sub_from(m, scratch, top, m.reduce(h as u128));
+                kernels::reduce_sub_from(&prime.constants, scratch, top, m.reduce(h as u128));
                 prime.plan.fwd(scratch);
-                kernels::add_scale(m, words, scratch, self.tables.rescale[last][row]);
+                kernels::add_scale(
+                    &prime.constants,
+                    words,
+                    scratch,
+                    self.tables.rescale[last][row],
+                );
             },
         );
         a.truncate(last * self.n);
@@ -301,24 +302,34 @@ impl Backend for Cpu {
         self.each_row(&mut prepared, limbs, n, |prime, row, words| {
             Self::prepare(prime, factors[row], Self::row(a, limbs, row, n), words);
         });
-        let prepared = &prepared;
         let mut digits: Vec<Words> =
             converters.iter().map(|_| self.pool.take(limbs.rows() * n)).collect();
-        let rows = digits.iter_mut().zip(&converters).flat_map(|(digit, &converter)| {
-            digit.chunks_exact_mut(n).enumerate().map(move |(row, words)| (converter, row, words))
+        let prepared: Vec<&[u64]> = prepared.chunks_exact(n).collect();
+        for (digit, converter) in digits.iter_mut().zip(&converters) {
+            let foreign = digit.chunks_exact_mut(n).enumerate();
+            let targets =
+                foreign.filter(|(row, _)| !converter.source.contains(row)).map(|(row, words)| {
+                    let index = self.basis.prime_index(limbs, row);
+                    let constants = &self.tables.primes[index].constants;
+                    Target {
+                        constants,
+                        factors: &converter.factors[index],
+                        init: converter.offsets[index],
+                        words,
+                    }
+                });
+            convert_rows(&prepared[converter.source.clone()], targets.collect(), &[]);
+        }
+        let rows = digits.iter_mut().zip(&converters).flat_map(|(digit, converter)| {
+            let own = &converter.source;
+            digit.chunks_exact_mut(n).enumerate().map(move |(row, words)| (own, row, words))
         });
-        rows.collect::<Vec<_>>().into_par_iter().for_each(|(converter, row, words)| {
-            if converter.source.contains(&row) {
+        rows.collect::<Vec<_>>().into_par_iter().for_each(|(own, row, words)| {
+            if own.contains(&row) {
                 words.copy_from_slice(Self::row(a, limbs, row, n));
-                return;
+            } else {
+                self.prime(limbs, row).plan.fwd(words);
             }
-            let prime = self.prime(limbs, row);
-            let sources: Vec<&[u64]> =
-                converter.source.clone().map(|i| &prepared[i * n..(i + 1) * n]).collect();
-            let index = self.basis.prime_index(limbs, row);
-            let (factors, offset) = (&converter.factors[index], converter.offsets[index]);
-            kernels::convert(&prime.modulus, words, &sources, factors, offset);
-            prime.plan.fwd(words);
         });
         Ok(digits)
     }
@@ -340,8 +351,8 @@ impl Backend for Cpu {
                 .iter()
                 .map(|[k0, k1]| [Self::row(k0, limbs, row, n), Self::row(k1, limbs, row, n)])
                 .collect();
-            let m = &self.prime(limbs, row).modulus;
-            kernels::inner_product(m, [out0, out1], &digit_rows, &key_rows);
+            let constants = &self.prime(limbs, row).constants;
+            kernels::inner_product(constants, [out0, out1], &digit_rows, &key_rows);
         });
         Ok(halves)
     }
@@ -357,30 +368,23 @@ impl Backend for Cpu {
             let prime = &self.tables.primes[tables.converter.source.start + i];
             prime.plan.inv(words);
             let (factor, half) = (tables.converter.prepare[i], tables.half_prepared[i]);
-            kernels::scale_add(&prime.modulus, words, factor, half);
+            kernels::scale_add(&prime.constants, words, factor, half);
         });
-        let mut sources: Vec<&[u64]> = special.chunks_exact(n).collect();
-        let mut quotients = self.pool.take(n);
-        quotients.par_chunks_mut(kernels::BLOCK).enumerate().for_each(|(block, out)| {
-            kernels::quotients(out, &sources, self.basis.p(), block * kernels::BLOCK);
+        let sources: Vec<&[u64]> = special.chunks_exact(n).collect();
+        let mut remainder = self.pool.take(limbs.q * n);
+        let targets = remainder.chunks_exact_mut(n).enumerate().map(|(row, words)| Target {
+            constants: &self.tables.primes[row].constants,
+            factors: &tables.factors[row],
+            init: tables.minus_half[row],
+            words,
         });
-        sources.push(&quotients);
-        lower.par_chunks_exact_mut(n).enumerate().for_each_init(
-            || self.pool.take(n),
-            |scratch, (row, words)| {
-                let prime = &self.tables.primes[row];
-                let m = &prime.modulus;
-                kernels::convert(
-                    m,
-                    scratch,
-                    &sources,
-                    &tables.factors[row],
-                    m.neg(tables.half[row]),
-                );
-                prime.plan.fwd(scratch);
-                kernels::sub_scale(m, words, scratch, tables.p_inv[row]);
-            },
-        );
+        convert_rows(&sources, targets.collect(), &tables.special);
+        let pairs = lower.par_chunks_exact_mut(n).zip(remainder.par_chunks_exact_mut(n));
+        pairs.enumerate().for_each(|(row, (words, remainder))| {
+            let prime = &self.tables.primes[row];
+            prime.plan.fwd(remainder);
+            kernels::sub_scale(&prime.constants, words, remainder, tables.p_inv[row]);
+        });
         a.truncate(limbs.q * n);
         Ok(a)
     }
@@ -406,12 +410,8 @@ impl Backend for Cpu {
         b: &View<'_, Words>,
         m: usize,
     ) -> Result<()> {
-        let run = self.n / m;
         self.each_row(a, limbs, self.n, |prime, row, words| {
-            let factors = Self::row(b, limbs, row, m);
-            for (words, &f) in words.chunks_exact_mut(run).zip(factors) {
-                kernels::scale(&prime.modulus, words, Factor::new(f, &prime.modulus));
-            }
+            kernels::mul_runs(&prime.constants, words, Self::row(b, limbs, row, m));
         });
         Ok(())
     }
@@ -424,16 +424,9 @@ impl Backend for Cpu {
         b: &View<'_, Words>,
         m: usize,
     ) -> Result<()> {
-        let run = self.n / m;
         self.each_row(acc, limbs, self.n, |prime, row, words| {
-            let factors = Self::row(b, limbs, row, m);
-            let a = Self::row(a, limbs, row, self.n);
-            for ((words, a), &f) in
-                words.chunks_exact_mut(run).zip(a.chunks_exact(run)).zip(factors)
-            {
-                let factor = Factor::new(f, &prime.modulus);
-                kernels::mul_add_factor(&prime.modulus, words, a, factor);
-            }
+            let (a, factors) = (Self::row(a, limbs, row, self.n), Self::row(b, limbs, row, m));
+            kernels::mul_add_runs(&prime.constants, words, a, factors);
         });
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What is computed once per basis.
 
-use super::kernels::Factor;
+use super::kernels::{Constants, Factor};
 use crate::basis::RnsBasis;
 use crate::error::Result;
 use crate::modulus::Modulus;
@@ -12,6 +12,7 @@ use tfhe_ntt::prime64::Plan;
 #[derive(Debug)]
 pub(super) struct Prime {
     pub(super) modulus: Modulus,
+    pub(super) constants: Constants,
     pub(super) plan: Plan,
     pub(super) psi: u64,
     /// n^-1: the inverse transform leaves n times the coefficients.
@@ -23,7 +24,7 @@ impl Prime {
         let plan = ntt::plan(n, modulus)?;
         let psi = ntt::root(&plan);
         let n_inv = Factor::new(modulus.inv(n as u64)?, modulus);
-        Ok(Self { modulus: *modulus, plan, psi, n_inv })
+        Ok(Self { modulus: *modulus, constants: Constants::new(modulus), plan, psi, n_inv })
     }
 }
 
@@ -69,7 +70,7 @@ impl Converter {
             m.neg(row.iter().zip(halves).fold(0, |sum, (&f, h)| m.add(sum, m.mul(f, h))))
         };
         let offsets = factors.iter().zip(basis.moduli()).map(offset).collect();
-        Ok(Self { factors, offsets, source, prepare, complement_inv })
+        Ok(Self { source, prepare, complement_inv, factors, offsets })
     }
 }
 
@@ -81,8 +82,10 @@ pub(super) struct ModDown {
     pub(super) half_prepared: Vec<u64>,
     /// For every q_j: the conversion's factors and, for the quotient row, `-P`.
     pub(super) factors: Vec<Vec<u64>>,
-    /// `-floor(P/2)`, negated once more where it is subtracted: `floor(P/2) mod q_j`.
-    pub(super) half: Vec<u64>,
+    /// `-floor(P/2) mod q_j`.
+    pub(super) minus_half: Vec<u64>,
+    /// Constants of the special primes.
+    pub(super) special: Vec<Constants>,
     /// `P^-1 mod q_j`.
     pub(super) p_inv: Vec<Factor>,
 }
@@ -110,8 +113,9 @@ impl ModDown {
             factors.push(row);
             p_inv.push(Factor::new(m.inv(big)?, m));
         }
-        let half = basis.q().iter().map(half).collect::<Result<_>>()?;
-        Ok(Self { converter, half_prepared, factors, half, p_inv })
+        let minus_half = basis.q().iter().map(|m| Ok(m.neg(half(m)?))).collect::<Result<_>>()?;
+        let special = basis.p().iter().map(Constants::new).collect();
+        Ok(Self { converter, half_prepared, factors, minus_half, special, p_inv })
     }
 }
 
