@@ -123,7 +123,9 @@ impl Encoder {
             low.iter().zip(high).map(|(&re, &im)| Complex64::new(re, im)).collect();
         self.fft.forward(&mut work);
         let factor = 1.0 / plaintext.scale;
-        work.iter_mut().for_each(|v| *v *= factor);
+        for value in &mut work {
+            *value *= factor;
+        }
         Ok(work)
     }
 

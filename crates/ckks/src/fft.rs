@@ -67,7 +67,9 @@ impl SpecialFft {
         }
         bit_reverse(values);
         let factor = 1.0 / values.len() as f64;
-        values.iter_mut().for_each(|v| *v *= factor);
+        for value in values {
+            *value *= factor;
+        }
     }
 }
 

@@ -416,6 +416,8 @@ impl fmt::Debug for Parameters {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::float_cmp, reason = "exact by construction")]
+
     use super::*;
     use crate::presets;
 

@@ -84,6 +84,8 @@ impl fmt::Display for PrecisionStats {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::float_cmp, reason = "exact by construction")]
+
     use super::*;
 
     fn vector(re: f64, im: f64, n: usize) -> Vec<Complex64> {

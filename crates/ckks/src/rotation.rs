@@ -15,13 +15,9 @@ impl Evaluator {
     /// [`crate::Error::ParameterMismatch`]; [`crate::Error::DegreeMismatch`] unless the degree is 1;
     /// [`crate::Error::MissingKey`] names the rotation and the level.
     pub fn rotate(&self, a: &Ciphertext, k: i64, keys: &EvaluationKeys) -> Result<Ciphertext> {
-        match KeyKind::rotation(k, self.context().params().slots()) {
-            Some(kind) => self.automorphism("rotate", a, kind, keys),
-            None => {
-                self.check("rotate", a)?;
-                Ok(a.clone())
-            }
-        }
+        self.check("rotate", a)?;
+        KeyKind::rotation(k, self.context().params().slots())
+            .map_or_else(|| Ok(a.clone()), |kind| self.automorphism("rotate", a, kind, keys))
     }
 
     /// Conjugates every slot. Counts one `rotations` and one `key_switches`.

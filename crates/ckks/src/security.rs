@@ -92,6 +92,8 @@ impl SecurityTable {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::float_cmp, reason = "exact by construction")]
+
     use super::*;
 
     #[test]

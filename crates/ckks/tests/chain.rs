@@ -7,6 +7,8 @@
 //! | `rotations_shift_left` | the order of slots, conjugation, the identity, hoisting |
 //! | `keys_serve_lower_levels` | a key of level l works at every level below |
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use cipherform_ckks::noise::NoiseModel;
@@ -19,7 +21,7 @@ use num_complex::Complex64;
 /// none of 2^16 parts exceeds this.
 const WORST: f64 = 16.0;
 
-fn encrypt_decrypt(set: &str, device: &Device) {
+fn encrypt_decrypt(set: &str, device: Device) {
     let mut f = Fixture::new(set, device);
     let model = NoiseModel::new(f.ctx.params());
     let public = KeyGenerator::new(&f.ctx).public_key(&f.secret, &mut f.rng).unwrap();
@@ -43,16 +45,16 @@ fn encrypt_decrypt(set: &str, device: &Device) {
 
 #[test]
 fn encrypt_decrypt_cpu() {
-    encrypt_decrypt("toy11_deep", &Device::cpu());
-    encrypt_decrypt("lev13", &Device::cpu());
+    encrypt_decrypt("toy11_deep", Device::cpu());
+    encrypt_decrypt("lev13", Device::cpu());
 }
 
 #[test]
 fn encrypt_decrypt_reference() {
-    encrypt_decrypt("toy11_lev", &Device::reference());
+    encrypt_decrypt("toy11_lev", Device::reference());
 }
 
-fn multiply_rescale_rotate(set: &str, device: &Device) {
+fn multiply_rescale_rotate(set: &str, device: Device) {
     let mut f = Fixture::new(set, device);
     let (top, slots) = (f.top(), f.ctx.params().slots());
     let keys = [KeySpec::relinearization(top), f.rotation(3, top - 1)];
@@ -79,19 +81,19 @@ fn multiply_rescale_rotate(set: &str, device: &Device) {
 
 #[test]
 fn multiply_rescale_rotate_cpu() {
-    multiply_rescale_rotate("toy11_deep", &Device::cpu());
-    multiply_rescale_rotate("lev13", &Device::cpu());
-    multiply_rescale_rotate("lev14", &Device::cpu());
+    multiply_rescale_rotate("toy11_deep", Device::cpu());
+    multiply_rescale_rotate("lev13", Device::cpu());
+    multiply_rescale_rotate("lev14", Device::cpu());
 }
 
 #[test]
 fn multiply_rescale_rotate_reference() {
-    multiply_rescale_rotate("toy11_lev", &Device::reference());
+    multiply_rescale_rotate("toy11_lev", Device::reference());
 }
 
 #[test]
 fn rotations_shift_left() {
-    let mut f = Fixture::new("toy11_deep", &Device::cpu());
+    let mut f = Fixture::new("toy11_deep", Device::cpu());
     let slots = f.ctx.params().slots();
     let x = f.random_slots(slots);
     let ct = f.encrypt(&x, 5);
@@ -120,7 +122,7 @@ fn rotations_shift_left() {
 
 #[test]
 fn keys_serve_lower_levels() {
-    let mut f = Fixture::new("toy11_deep", &Device::cpu());
+    let mut f = Fixture::new("toy11_deep", Device::cpu());
     let slots = f.ctx.params().slots();
     let spec = f.rotation(1, 12);
     let keys = f.keys([spec]);

@@ -5,6 +5,8 @@
 //! | `matches_the_definition_and_its_cost` | dense and periodic, negative diagonals, gaps, many B |
 //! | `misuse` | typed errors |
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use cipherform_ckks::{Error, LinearTransform};
@@ -16,7 +18,7 @@ use std::collections::BTreeMap;
 
 #[test]
 fn matches_the_definition_and_its_cost() {
-    let mut f = Fixture::new("toy11_deep", &Device::cpu());
+    let mut f = Fixture::new("toy11_deep", Device::cpu());
     let (slots, level) = (f.ctx.params().slots(), 4);
     let scale = f.ctx.params().modulus_at(level) as f64;
     let x = f.random_slots(slots);
@@ -56,7 +58,7 @@ fn matches_the_definition_and_its_cost() {
 
 #[test]
 fn misuse() {
-    let mut f = Fixture::new("toy11_deep", &Device::cpu());
+    let mut f = Fixture::new("toy11_deep", Device::cpu());
     let scale = f.ctx.params().modulus_at(2) as f64;
     let diagonals = BTreeMap::from([(0, vec![1.0]), (3, vec![0.5])]);
     let map = LinearTransform::new(&f.encoder, 2, scale, &diagonals, 2).unwrap();

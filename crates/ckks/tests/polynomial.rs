@@ -7,6 +7,8 @@
 //! | `any_target_scale_is_hit` | odd input scales, odd target scales |
 //! | `misuse` | typed errors |
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use cipherform_ckks::{Basis, Error, Polynomial};
@@ -34,7 +36,7 @@ fn without_transforms(cost: Cost) -> Cost {
 
 #[test]
 fn every_degree_is_exact_in_depth_scale_and_cost() {
-    let mut f = Fixture::new("toy11_deep", &Device::cpu());
+    let mut f = Fixture::new("toy11_deep", Device::cpu());
     let slots = f.ctx.params().slots();
     let level = 9;
     let keys = f.keys([cipherform_ckks::KeySpec::relinearization(level)]);
@@ -83,7 +85,7 @@ fn sparse_polynomials_are_cheaper() {
 
 #[test]
 fn any_target_scale_is_hit() {
-    let mut f = Fixture::new("toy11_deep", &Device::cpu());
+    let mut f = Fixture::new("toy11_deep", Device::cpu());
     let keys = f.keys([cipherform_ckks::KeySpec::relinearization(8)]);
     let x = f.random_reals(f.ctx.params().slots());
     let encoded = f.encoder.encode(&x, 8, 2f64.powf(35.3)).unwrap();
@@ -101,7 +103,7 @@ fn any_target_scale_is_hit() {
 
 #[test]
 fn misuse() {
-    let mut f = Fixture::new("toy11_deep", &Device::cpu());
+    let mut f = Fixture::new("toy11_deep", Device::cpu());
     let none = f.keys([]);
     let keys = f.keys([cipherform_ckks::KeySpec::relinearization(2)]);
     let ct = f.encrypt(&[0.5], 3);

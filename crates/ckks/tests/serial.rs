@@ -11,6 +11,8 @@
 //! | `random_bytes` | never a panic |
 //! | `secret_keys` | storage bytes give the same key; nothing is printed |
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use cipherform_ckks::{
@@ -22,12 +24,13 @@ use common::Fixture;
 use proptest::prelude::*;
 
 fn toy() -> Fixture {
-    Fixture::new("toy11_lev", &Device::cpu())
+    Fixture::new("toy11_lev", Device::cpu())
 }
 
 /// One serialised object of each kind, small ones, and the reader of its kind.
 type Reader = fn(&Context, &[u8]) -> Result<(), Error>;
-fn objects(f: &mut Fixture) -> Vec<(&'static str, Vec<u8>, Reader)> {
+type Object = (&'static str, Vec<u8>, Reader);
+fn objects(f: &mut Fixture) -> Vec<Object> {
     let seeded = f.encrypt(&[0.5, 0.25], 1);
     let full = f.evaluator.neg(&seeded).unwrap();
     let product = f.evaluator.mul(&full, &full).unwrap();
@@ -49,7 +52,7 @@ fn objects(f: &mut Fixture) -> Vec<(&'static str, Vec<u8>, Reader)> {
 
 #[test]
 fn ciphertexts_survive() {
-    let mut f = Fixture::new("toy11_deep", &Device::cpu());
+    let mut f = Fixture::new("toy11_deep", Device::cpu());
     for level in [0, 1, 11, 24] {
         let values = f.random_slots(8);
         let ct = f.encrypt(&values, level);
@@ -84,7 +87,7 @@ fn ciphertexts_survive() {
 
 #[test]
 fn keys_survive() {
-    let mut f = Fixture::new("toy11_deep", &Device::cpu());
+    let mut f = Fixture::new("toy11_deep", Device::cpu());
     let generator = KeyGenerator::new(&f.ctx);
     let specs = [
         KeySpec::relinearization(24),
@@ -221,7 +224,7 @@ proptest! {
     #[test]
     fn random_bytes(junk in prop::collection::vec(any::<u8>(), 0..600), keep in 0usize..60) {
         thread_local! {
-            static TOY: (Context, Vec<(&'static str, Vec<u8>, Reader)>) = {
+            static TOY: (Context, Vec<Object>) = {
                 let mut f = toy();
                 let objects = objects(&mut f);
                 (f.ctx.clone(), objects)

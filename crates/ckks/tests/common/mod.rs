@@ -28,8 +28,8 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    pub(crate) fn new(set: &str, device: &Device) -> Self {
-        let ctx = Context::new(presets::get(set).unwrap(), device).unwrap();
+    pub(crate) fn new(set: &str, device: Device) -> Self {
+        let ctx = Context::new(presets::get(set).unwrap(), &device).unwrap();
         let mut rng = insecure_test_rng(7);
         let secret = KeyGenerator::new(&ctx).secret_key(&mut rng).unwrap();
         Self { encoder: Encoder::new(&ctx), evaluator: Evaluator::new(&ctx), ctx, secret, rng }
