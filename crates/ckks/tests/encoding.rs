@@ -7,7 +7,6 @@
 //! | `large_scales` | scales of 2^90 and values near the modulus, at several levels |
 //! | `misuse` | typed errors |
 
-#![expect(clippy::float_cmp, reason = "exact by construction")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
