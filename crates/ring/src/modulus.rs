@@ -92,6 +92,17 @@ impl Modulus {
         r.min(r.wrapping_sub(self.p))
     }
 
+    /// `x mod p` for any 64-bit `x`.
+    #[inline]
+    #[must_use]
+    pub fn reduce_u64(&self, x: u64) -> u64 {
+        // The high word of the reciprocal is floor(2^64 / p): the quotient is exact or one too small.
+        let reciprocal = (self.ratio >> 64) as u64;
+        let q = ((x as u128 * reciprocal as u128) >> 64) as u64;
+        let r = x - q * self.p;
+        r.min(r.wrapping_sub(self.p))
+    }
+
     /// `x mod p`, in `[0, p)`, of a signed integer.
     #[inline]
     #[must_use]
@@ -104,7 +115,7 @@ impl Modulus {
     #[inline]
     #[must_use]
     pub fn reduce_i64(&self, x: i64) -> u64 {
-        let r = self.reduce(x.unsigned_abs() as u128);
+        let r = self.reduce_u64(x.unsigned_abs());
         if x < 0 { self.neg(r) } else { r }
     }
 
@@ -157,6 +168,9 @@ mod tests {
             let m = Modulus::new(p).unwrap();
             prop_assert_eq!(m.reduce(x), (x % p as u128) as u64);
             prop_assert_eq!(m.reduce(u128::MAX - x % 4), ((u128::MAX - x % 4) % p as u128) as u64);
+            prop_assert_eq!(m.reduce_u64(a), a % p);
+            prop_assert_eq!(m.reduce_i64(a as i64), (a as i64 as i128).rem_euclid(p as i128) as u64);
+            prop_assert_eq!(m.reduce_i64(i64::MIN), (i64::MIN as i128).rem_euclid(p as i128) as u64);
             prop_assert_eq!(m.reduce_i128(y), y.rem_euclid(p as i128) as u64);
             let (a, b) = (a % p, b % p);
             prop_assert_eq!(m.add(a, b), (a + b) % p);

@@ -6,9 +6,11 @@ use crate::basis::Limbs;
 use crate::digits::Digits;
 use crate::error::{Error, Result};
 use crate::form::{Coeff, Form, Ntt};
+use crate::modulus::Modulus;
 use crate::ring::Ring;
 use crate::subring::SubringPoly;
 use cipherform_profile::{Counter, count, primitive};
+use rayon::prelude::*;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -254,13 +256,27 @@ impl RingPoly<Coeff> {
 }
 
 pub(crate) fn residues_i64(ring: &Ring, limbs: Limbs, coefficients: &[i64]) -> Vec<u64> {
-    let moduli = ring.basis().row_moduli(limbs);
-    moduli.flat_map(|m| coefficients.iter().map(|&c| m.reduce_i64(c))).collect()
+    residues(ring, limbs, coefficients, Modulus::reduce_i64)
 }
 
 pub(crate) fn residues_i128(ring: &Ring, limbs: Limbs, coefficients: &[i128]) -> Vec<u64> {
-    let moduli = ring.basis().row_moduli(limbs);
-    moduli.flat_map(|m| coefficients.iter().map(|&c| m.reduce_i128(c))).collect()
+    residues(ring, limbs, coefficients, Modulus::reduce_i128)
+}
+
+/// The residues of every coefficient, limb-major.
+fn residues<T: Copy + Sync>(
+    ring: &Ring,
+    limbs: Limbs,
+    coefficients: &[T],
+    reduce: impl Fn(&Modulus, T) -> u64 + Sync,
+) -> Vec<u64> {
+    let moduli: Vec<&Modulus> = ring.basis().row_moduli(limbs).collect();
+    let mut words = vec![0; moduli.len() * coefficients.len()];
+    let rows = words.par_chunks_exact_mut(coefficients.len()).zip(moduli);
+    rows.for_each(|(row, modulus)| {
+        row.iter_mut().zip(coefficients).for_each(|(word, &c)| *word = reduce(modulus, c));
+    });
+    words
 }
 
 impl RingPoly {

@@ -6,7 +6,7 @@ use crate::device::{Device, Kind};
 use crate::error::Result;
 use std::sync::Arc;
 
-/// The ring Z_Q[X]/(X^n + 1) over an [`RnsBasis`], with its tables on a [`Device`]. Shared by `Arc`.
+/// The ring `Z_Q[X]/(X^n + 1)` over an [`RnsBasis`], with its tables on a [`Device`]. Shared by `Arc`.
 #[derive(Debug)]
 pub struct Ring {
     basis: RnsBasis,

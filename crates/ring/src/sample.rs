@@ -43,13 +43,18 @@ fn fill_uniform(m: &Modulus, index: usize, seed: &[u8; 32], domain: u64, words: 
     stream.set_stream(domain);
     stream.set_word_pos((index as u128) << WORDS_PER_PRIME);
     let mask = (1u64 << m.bits()) - 1;
-    for word in words {
-        *word = loop {
-            let candidate = stream.next_u64() & mask;
-            if candidate < m.value() {
-                break candidate;
-            }
-        };
+    // In pieces: the cipher is several times faster on long requests.
+    let mut bytes = [0u8; 2048];
+    let mut filled = 0;
+    while filled < words.len() {
+        stream.fill_bytes(&mut bytes);
+        for &candidate in bytes.as_chunks::<8>().0 {
+            let candidate = u64::from_le_bytes(candidate) & mask;
+            let Some(word) = words.get_mut(filled) else { return };
+            // A rejected candidate is overwritten by the next: no branch on random bits.
+            *word = candidate;
+            filled += usize::from(candidate < m.value());
+        }
     }
 }
 

@@ -194,6 +194,26 @@ fn each2(a: &mut [u64], b: &[u64], f: impl Fn(u64x8, u64x8) -> u64x8) {
     }
 }
 
+pub(super) fn add(s: Ifma, c: &Constants, a: &mut [u64], b: &[u64]) {
+    s.run(
+        #[inline(always)]
+        || {
+            let w = s.wide(c);
+            each2(a, b, |a, b| s.fold(s.add(a, b), w.p));
+        },
+    );
+}
+
+pub(super) fn sub(s: Ifma, c: &Constants, a: &mut [u64], b: &[u64]) {
+    s.run(
+        #[inline(always)]
+        || {
+            let w = s.wide(c);
+            each2(a, b, |a, b| s.fold(s.add(a, s.sub(w.p, b)), w.p));
+        },
+    );
+}
+
 pub(super) fn mul(s: Ifma, c: &Constants, a: &mut [u64], b: &[u64]) {
     s.run(
         #[inline(always)]

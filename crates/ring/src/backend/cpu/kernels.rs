@@ -68,6 +68,7 @@ macro_rules! with_ifma {
 }
 
 pub(super) fn add(c: &Constants, a: &mut [u64], b: &[u64]) {
+    with_ifma!(a.len(), add(c, a, b));
     let m = c.modulus;
     for (a, &b) in a.iter_mut().zip(b) {
         *a = m.add(*a, b);
@@ -75,6 +76,7 @@ pub(super) fn add(c: &Constants, a: &mut [u64], b: &[u64]) {
 }
 
 pub(super) fn sub(c: &Constants, a: &mut [u64], b: &[u64]) {
+    with_ifma!(a.len(), sub(c, a, b));
     let m = c.modulus;
     for (a, &b) in a.iter_mut().zip(b) {
         *a = m.sub(*a, b);

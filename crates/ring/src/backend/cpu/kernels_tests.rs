@@ -49,6 +49,8 @@ proptest! {
     ) {
         let c = constants(which);
         let factor = Factor::new(f, &c.modulus);
+        agree(&a, |a, i| add(&c, a, part(&b, i)))?;
+        agree(&a, |a, i| sub(&c, a, part(&b, i)))?;
         agree(&a, |a, i| mul(&c, a, part(&b, i)))?;
         agree(&a, |a, i| mul_add(&c, a, part(&b, i), part(&d, i)))?;
         agree(&a, |a, _| scale(&c, a, factor))?;
