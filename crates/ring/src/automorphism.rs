@@ -61,17 +61,34 @@ pub(crate) fn brv(i: usize, bits: u32) -> usize {
     if bits == 0 { 0 } else { i.reverse_bits() >> (usize::BITS - bits) }
 }
 
-/// The permutation `out[i] = a[table[i]]` that X -> X^g is on NTT-ordered rows of `n` words.
+/// Words of a block: X -> X^g maps aligned blocks of NTT-ordered words to aligned blocks, n being at least 16.
+pub(crate) const BLOCK: usize = 8;
+const BLOCK_BITS: u32 = BLOCK.trailing_zeros();
+
+/// What X -> X^g does to NTT-ordered rows of `n` words: block h of the result is block `source >> 3` of the argument,
+/// its lanes permuted by `lanes[source & 7]`, with `source = sources[h]`.
 ///
-/// Index i holds the evaluation at ψ^e with e = 2·brv(i)+1, and (a∘X^g)(ψ^e) = a(ψ^(g·e)), which rests at
-/// index brv((g·e mod 2n - 1) / 2).
-pub(crate) fn ntt_permutation(g: GaloisElement, n: usize) -> Vec<u32> {
-    let bits = n.trailing_zeros();
-    let mask = 2 * n - 1;
-    (0..n)
-        .map(|i| {
-            let exponent = (2 * brv(i, bits) + 1).wrapping_mul(g.0 as usize) & mask;
-            brv(exponent >> 1, bits) as u32
-        })
-        .collect()
+/// Index i holds the evaluation at ψ^e with e = 2·brv(i)+1, and (a∘X^g)(ψ^e) = a(ψ^(g·e)), which rests at index
+/// brv((g·e mod 2n - 1) / 2). With i = 8h + l, e = e_h + brv_3(l)·2n/8 where e_h depends on h alone. So with
+/// g·e_h mod 2n = t·2n/8 + r, r < 2n/8, the source is block brv((r - 1) / 2), lane brv_3(t + g·brv_3(l) mod 8).
+#[derive(Debug)]
+pub(crate) struct Permutation {
+    pub(crate) sources: Vec<u32>,
+    pub(crate) lanes: [[u64; BLOCK]; BLOCK],
+}
+
+impl Permutation {
+    pub(crate) fn new(g: GaloisElement, n: usize) -> Self {
+        let g = g.0 as usize;
+        let bits = n.trailing_zeros() - BLOCK_BITS;
+        let eighth = 2 * n / BLOCK;
+        let sources = (0..n / BLOCK).map(|h| {
+            let exponent = (2 * brv(h, bits) + 1) * g % (2 * n);
+            let (turns, rest) = (exponent / eighth, exponent % eighth);
+            (brv(rest / 2, bits) * BLOCK + turns) as u32
+        });
+        let lane = |turns: usize, l: usize| brv((turns + g * brv(l, 3)) % BLOCK, 3) as u64;
+        let lanes = std::array::from_fn(|turns| std::array::from_fn(|l| lane(turns, l)));
+        Self { sources: sources.collect(), lanes }
+    }
 }

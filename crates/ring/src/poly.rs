@@ -10,7 +10,6 @@ use crate::modulus::Modulus;
 use crate::ring::Ring;
 use crate::subring::SubringPoly;
 use cipherform_profile::{Counter, count, primitive};
-use rayon::prelude::*;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -98,11 +97,6 @@ impl<F: Form> RingPoly<F> {
                 return Err(Error::NotCanonical { limb, index, modulus: p });
             }
         }
-        Self::from_canonical(ring, limbs, words)
-    }
-
-    /// As [`RingPoly::from_residues`] for words that are known to be right.
-    pub(crate) fn from_canonical(ring: &Arc<Ring>, limbs: Limbs, words: Vec<u64>) -> Result<Self> {
         let data = dispatch!(ring, |b| store(b, b.upload(words)?));
         Ok(Self::from_parts(ring.clone(), limbs, data))
     }
@@ -229,7 +223,8 @@ impl RingPoly<Coeff> {
     pub fn from_i64(ring: &Arc<Ring>, limbs: Limbs, coefficients: &[i64]) -> Result<Self> {
         ring.basis().check_limbs("from_i64", limbs)?;
         check_length("coefficients", ring.n(), coefficients.len())?;
-        Self::from_canonical(ring, limbs, residues_i64(ring, limbs, coefficients))
+        let data = residues(ring, limbs, coefficients, Modulus::reduce_i64)?;
+        Ok(Self::from_parts(ring.clone(), limbs, data))
     }
 
     /// The polynomial with `n` signed coefficients.
@@ -239,7 +234,8 @@ impl RingPoly<Coeff> {
     pub fn from_i128(ring: &Arc<Ring>, limbs: Limbs, coefficients: &[i128]) -> Result<Self> {
         ring.basis().check_limbs("from_i128", limbs)?;
         check_length("coefficients", ring.n(), coefficients.len())?;
-        Self::from_canonical(ring, limbs, residues_i128(ring, limbs, coefficients))
+        let data = residues(ring, limbs, coefficients, Modulus::reduce_i128)?;
+        Ok(Self::from_parts(ring.clone(), limbs, data))
     }
 
     /// Transforms to NTT order. Cost: one transform a limb.
@@ -255,28 +251,28 @@ impl RingPoly<Coeff> {
     }
 }
 
-pub(crate) fn residues_i64(ring: &Ring, limbs: Limbs, coefficients: &[i64]) -> Vec<u64> {
-    residues(ring, limbs, coefficients, Modulus::reduce_i64)
-}
-
-pub(crate) fn residues_i128(ring: &Ring, limbs: Limbs, coefficients: &[i128]) -> Vec<u64> {
-    residues(ring, limbs, coefficients, Modulus::reduce_i128)
-}
-
 /// The residues of every coefficient, limb-major.
-fn residues<T: Copy + Sync>(
+pub(crate) fn residues<T: Copy + Sync>(
     ring: &Ring,
     limbs: Limbs,
     coefficients: &[T],
     reduce: impl Fn(&Modulus, T) -> u64 + Sync,
-) -> Vec<u64> {
+) -> Result<Storage> {
     let moduli: Vec<&Modulus> = ring.basis().row_moduli(limbs).collect();
-    let mut words = vec![0; moduli.len() * coefficients.len()];
-    let rows = words.par_chunks_exact_mut(coefficients.len()).zip(moduli);
-    rows.for_each(|(row, modulus)| {
-        row.iter_mut().zip(coefficients).for_each(|(word, &c)| *word = reduce(modulus, c));
-    });
-    words
+    build(ring, limbs, coefficients.len(), |row, words| {
+        let modulus = moduli[row];
+        words.iter_mut().zip(coefficients).for_each(|(word, &c)| *word = reduce(modulus, c));
+    })
+}
+
+/// Rows that `fill` writes, on the ring's device.
+pub(crate) fn build(
+    ring: &Ring,
+    limbs: Limbs,
+    width: usize,
+    fill: impl Fn(usize, &mut [u64]) + Sync,
+) -> Result<Storage> {
+    Ok(dispatch!(ring, |b| store(b, b.build(limbs.rows(), width, fill)?)))
 }
 
 impl RingPoly {

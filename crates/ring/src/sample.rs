@@ -3,11 +3,10 @@
 use crate::basis::Limbs;
 use crate::error::Result;
 use crate::modulus::Modulus;
-use crate::poly::RingPoly;
+use crate::poly::{RingPoly, build};
 use crate::ring::Ring;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{CryptoRng, Rng, SeedableRng};
-use rayon::prelude::*;
 use std::fmt;
 use std::sync::Arc;
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -29,13 +28,11 @@ const WORDS_PER_PRIME: u32 = 40;
 /// `LimbMismatch` if the basis has no such limbs.
 pub fn uniform(ring: &Arc<Ring>, limbs: Limbs, seed: &[u8; 32], domain: u64) -> Result<RingPoly> {
     ring.basis().check_limbs("uniform", limbs)?;
-    let n = ring.n();
-    let mut words = vec![0; limbs.rows() * n];
-    words.par_chunks_exact_mut(n).enumerate().for_each(|(row, words)| {
+    let data = build(ring, limbs, ring.n(), |row, words| {
         let index = ring.basis().prime_index(limbs, row);
         fill_uniform(&ring.basis().moduli()[index], index, seed, domain, words);
-    });
-    RingPoly::from_canonical(ring, limbs, words)
+    })?;
+    Ok(RingPoly::from_parts(ring.clone(), limbs, data))
 }
 
 fn fill_uniform(m: &Modulus, index: usize, seed: &[u8; 32], domain: u64, words: &mut [u64]) {

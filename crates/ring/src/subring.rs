@@ -3,7 +3,8 @@
 use crate::backend::{Backend, Storage, View, dispatch};
 use crate::basis::Limbs;
 use crate::error::{Error, Result};
-use crate::poly::{residues_i64, residues_i128, store};
+use crate::modulus::Modulus;
+use crate::poly::residues;
 use crate::ring::Ring;
 use cipherform_profile::{Counter, count, primitive};
 use std::fmt;
@@ -34,7 +35,8 @@ impl SubringPoly {
     /// `LengthMismatch` unless m is a power of two up to n; `LimbMismatch`.
     pub fn from_i64(ring: &Arc<Ring>, limbs: Limbs, coefficients: &[i64]) -> Result<Self> {
         check(ring, limbs, coefficients.len())?;
-        Self::transform(ring, limbs, coefficients.len(), residues_i64(ring, limbs, coefficients))
+        let data = residues(ring, limbs, coefficients, Modulus::reduce_i64)?;
+        Self::transform(ring, limbs, coefficients.len(), data)
     }
 
     /// As [`SubringPoly::from_i64`] for larger coefficients.
@@ -43,19 +45,16 @@ impl SubringPoly {
     /// `LengthMismatch` unless m is a power of two up to n; `LimbMismatch`.
     pub fn from_i128(ring: &Arc<Ring>, limbs: Limbs, coefficients: &[i128]) -> Result<Self> {
         check(ring, limbs, coefficients.len())?;
-        Self::transform(ring, limbs, coefficients.len(), residues_i128(ring, limbs, coefficients))
+        let data = residues(ring, limbs, coefficients, Modulus::reduce_i128)?;
+        Self::transform(ring, limbs, coefficients.len(), data)
     }
 
-    fn transform(ring: &Arc<Ring>, limbs: Limbs, m: usize, words: Vec<u64>) -> Result<Self> {
+    fn transform(ring: &Arc<Ring>, limbs: Limbs, m: usize, mut data: Storage) -> Result<Self> {
         let _span = primitive("ntt");
         if m == ring.n() {
             count(Counter::LimbNtts, limbs.rows() as u64);
         }
-        let data = dispatch!(ring, |b| {
-            let mut buf = b.upload(words)?;
-            b.subring_ntt(&mut buf, limbs, m)?;
-            store(b, buf)
-        });
+        dispatch!(ring, |b| b.subring_ntt(b.buf_mut("subring", &mut data)?, limbs, m)?);
         Ok(Self { ring: ring.clone(), limbs, m, data })
     }
 

@@ -44,6 +44,13 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
     fn zeros(&self, words: usize) -> Result<Self::Buf>;
     /// Copies host words to the device.
     fn upload(&self, host: Vec<u64>) -> Result<Self::Buf>;
+    /// Makes rows of `width` words on the host, in any order: `fill(row, words)` writes every word.
+    fn build(
+        &self,
+        rows: usize,
+        width: usize,
+        fill: impl Fn(usize, &mut [u64]) + Sync,
+    ) -> Result<Self::Buf>;
     /// Copies device words to the host.
     fn download(&self, buf: &Self::Buf) -> Result<Vec<u64>>;
     /// Overwrites with zeros, not to be optimised away.

@@ -195,6 +195,17 @@ impl Backend for Reference {
         Ok(Words(host))
     }
 
+    fn build(
+        &self,
+        rows: usize,
+        width: usize,
+        fill: impl Fn(usize, &mut [u64]) + Sync,
+    ) -> Result<Words> {
+        let mut words = vec![0; rows * width];
+        words.chunks_exact_mut(width).enumerate().for_each(|(row, words)| fill(row, words));
+        Ok(Words(words))
+    }
+
     fn download(&self, buf: &Words) -> Result<Vec<u64>> {
         Ok(buf.0.clone())
     }

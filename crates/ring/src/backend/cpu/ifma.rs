@@ -8,6 +8,7 @@
 )]
 
 use super::kernels::{Constants, Factor, QUOTIENT_BITS};
+use crate::automorphism::Permutation;
 use pulp::{cast, u64x8};
 
 pulp::simd_type! {
@@ -410,6 +411,21 @@ pub(super) fn mul_runs(s: Ifma, c: &Constants, a: &mut [u64], factors: &[u64]) {
             for (a, &f) in a.chunks_exact_mut(run).zip(factors) {
                 let f = s.splat(f);
                 each(a, |a| s.product(&w, s.splat(0), a, f));
+            }
+        },
+    );
+}
+
+/// `out` = `from` permuted.
+pub(super) fn permute(s: Ifma, out: &mut [u64], from: &[u64], permutation: &Permutation) {
+    s.run(
+        #[inline(always)]
+        || {
+            let blocks = lanes(from);
+            for (out, &source) in lanes_mut(out).iter_mut().zip(&permutation.sources) {
+                let lanes = permutation.lanes[source as usize % LANES];
+                let words = blocks[source as usize / LANES];
+                *out = cast(s.avx512f._mm512_permutexvar_epi64(cast(lanes), cast(words)));
             }
         },
     );

@@ -3,6 +3,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::ifma::{self, Ifma, LANES};
+use crate::automorphism::{BLOCK as LANE_BLOCK, Permutation};
 use crate::modulus::Modulus;
 
 /// A constant factor with its precomputed quotient (Shoup): `floor(value · 2^64 / p)`.
@@ -228,6 +229,22 @@ pub(super) fn mul_add_runs(c: &Constants, acc: &mut [u64], a: &[u64], factors: &
         for (acc, &a) in acc.iter_mut().zip(a) {
             *acc = c.modulus.reduce(a as u128 * f as u128 + *acc as u128);
         }
+    }
+}
+
+/// `out` = `from` permuted; the scalar loop is [`permute_scalar`].
+pub(super) fn permute(out: &mut [u64], from: &[u64], permutation: &Permutation) {
+    with_ifma!(out.len(), permute(out, from, permutation));
+    permute_scalar(out, from, permutation);
+}
+
+fn permute_scalar(out: &mut [u64], from: &[u64], permutation: &Permutation) {
+    let blocks = from.as_chunks::<LANE_BLOCK>().0;
+    let outs = out.as_chunks_mut::<LANE_BLOCK>().0;
+    for (out, &source) in outs.iter_mut().zip(&permutation.sources) {
+        let lanes = &permutation.lanes[source as usize % LANE_BLOCK];
+        let words = &blocks[source as usize / LANE_BLOCK];
+        *out = lanes.map(|lane| words[lane as usize % LANE_BLOCK]);
     }
 }
 

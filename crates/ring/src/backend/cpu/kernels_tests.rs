@@ -107,3 +107,18 @@ proptest! {
         })?;
     }
 }
+
+#[test]
+fn permutations_agree() {
+    use crate::automorphism::GaloisElement;
+    for n in [16, 32, 256] {
+        let from: Vec<u64> = (0..n as u64).collect();
+        for g in [1, 5, 25, 2 * n as u64 - 1, 7] {
+            let permutation = Permutation::new(GaloisElement::new(g, n).unwrap(), n);
+            let (mut vector, mut scalar) = (vec![0; n], vec![0; n]);
+            permute(&mut vector, &from, &permutation);
+            permute_scalar(&mut scalar, &from, &permutation);
+            assert_eq!(vector, scalar);
+        }
+    }
+}

@@ -8,7 +8,7 @@ mod pool;
 mod tables;
 
 use super::{Backend, Storage, View, storage_variant};
-use crate::automorphism::{GaloisElement, ntt_permutation};
+use crate::automorphism::{GaloisElement, Permutation};
 use crate::basis::{Limbs, RnsBasis};
 use crate::device::{Device, Kind};
 use crate::error::{Error, Result};
@@ -23,7 +23,7 @@ use tables::{Converter, Prime, Tables};
 use tfhe_ntt::prime64::Plan;
 use zeroize::Zeroize;
 
-/// Permutation tables kept at most (4n bytes each).
+/// Permutation tables kept at most (n/2 bytes each).
 const KEPT_PERMUTATIONS: usize = 256;
 
 /// The CPU bound to a basis.
@@ -33,7 +33,7 @@ pub(crate) struct Cpu {
     basis: RnsBasis,
     tables: Tables,
     pool: Arc<Pool>,
-    permutations: Mutex<HashMap<GaloisElement, Arc<Vec<u32>>>>,
+    permutations: Mutex<HashMap<GaloisElement, Arc<Permutation>>>,
     /// Plans of smaller degree by (m, prime index).
     small_plans: Mutex<HashMap<(usize, usize), Arc<Plan>>>,
 }
@@ -62,12 +62,12 @@ impl Cpu {
             .for_each(|(row, words)| f(self.prime(limbs, row), row, words));
     }
 
-    fn permutation(&self, g: GaloisElement) -> Arc<Vec<u32>> {
+    fn permutation(&self, g: GaloisElement) -> Arc<Permutation> {
         let mut known = self.permutations.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KEPT_PERMUTATIONS && !known.contains_key(&g) {
             known.clear();
         }
-        known.entry(g).or_insert_with(|| Arc::new(ntt_permutation(g, self.n))).clone()
+        known.entry(g).or_insert_with(|| Arc::new(Permutation::new(g, self.n))).clone()
     }
 
     /// A plan of degree m whose root is ψ^(n/m), if the library makes one.
@@ -139,6 +139,17 @@ impl Backend for Cpu {
 
     fn upload(&self, host: Vec<u64>) -> Result<Words> {
         Ok(self.pool.adopt(host))
+    }
+
+    fn build(
+        &self,
+        rows: usize,
+        width: usize,
+        fill: impl Fn(usize, &mut [u64]) + Sync,
+    ) -> Result<Words> {
+        let mut out = self.pool.take(rows * width);
+        out.par_chunks_exact_mut(width).enumerate().for_each(|(row, words)| fill(row, words));
+        Ok(out)
     }
 
     fn download(&self, buf: &Words) -> Result<Vec<u64>> {
@@ -254,8 +265,7 @@ impl Backend for Cpu {
         let table = self.permutation(g);
         let mut out = self.pool.take(limbs.rows() * self.n);
         self.each_row(&mut out, limbs, self.n, |_, row, words| {
-            let from = Self::row(a, limbs, row, self.n);
-            words.iter_mut().zip(table.iter()).for_each(|(w, &i)| *w = from[i as usize]);
+            kernels::permute(words, Self::row(a, limbs, row, self.n), &table);
         });
         Ok(out)
     }
