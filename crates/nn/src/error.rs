@@ -136,6 +136,71 @@ pub enum Error {
         /// The decoder's word.
         detail: String,
     },
+    /// A layout bound is exceeded.
+    #[error(
+        "the model does not fit one ciphertext: {what} is {got}, at most {limit} fit; use a smaller model or a parameter set with more slots"
+    )]
+    DoesNotFit {
+        /// The quantity.
+        what: &'static str,
+        /// What the model needs.
+        got: usize,
+        /// What there is.
+        limit: usize,
+    },
+    /// The model consumes more levels than the parameter set has.
+    #[error(
+        "the model needs {needed} levels and {set} has {available}; use fewer layers, scaled heads, a lower power, narrower calibrated ranges or a higher tolerance"
+    )]
+    LevelsInsufficient {
+        /// The parameter set.
+        set: String,
+        /// Its levels.
+        available: usize,
+        /// The levels that the model consumes.
+        needed: usize,
+    },
+    /// The planner ran out of levels, which the depth count should have prevented.
+    #[error("{op} at level {level} needs {needed} more")]
+    LevelExhausted {
+        /// The instruction.
+        op: &'static str,
+        /// Where it stands.
+        level: usize,
+        /// Levels it consumes.
+        needed: usize,
+    },
+    /// Something that this planner cannot evaluate under encryption.
+    #[error("{what} is not supported; {hint}")]
+    Unsupported {
+        /// The feature.
+        what: &'static str,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// The planner contradicted itself.
+    #[error("planner: {op}: {detail}")]
+    Planner {
+        /// Where.
+        op: &'static str,
+        /// How.
+        detail: String,
+    },
+    /// Input ciphertexts that do not match the plan.
+    #[error("wrong inputs: {detail}")]
+    WrongInputs {
+        /// Expected and got.
+        detail: String,
+    },
+    /// The run was cancelled from outside.
+    #[error("cancelled before {operator}")]
+    Cancelled {
+        /// The operator that did not run.
+        operator: String,
+    },
+    /// The scheme refused.
+    #[error(transparent)]
+    Ckks(#[from] cipherform_ckks::Error),
     /// An index beyond the end of a data set.
     #[error("index {index} is beyond the {count} entries of {what}")]
     IndexOutOfBounds {

@@ -21,15 +21,23 @@
 //! polynomial form.
 
 pub mod approx;
+pub mod calibrate;
 pub mod config;
+pub mod cost;
 pub mod data;
 pub mod embedding;
 mod error;
+pub mod estimate;
 pub mod exec;
 pub mod graph;
+mod lower;
 pub mod matrix;
 pub mod op;
+mod packing;
+mod plan;
+pub mod program;
 pub mod random;
+mod session;
 pub mod shape;
 pub mod weights;
 
@@ -38,8 +46,13 @@ pub use embedding::{ClientWeights, Embedded, client_embedding};
 pub use error::{Error, Result};
 pub use exec::Functions;
 pub use graph::{Graph, Node, NodeId};
+pub use lower::InputSpec;
 pub use matrix::Matrix;
+pub use num_complex::Complex64;
 pub use op::Op;
+pub use packing::Packing;
+pub use plan::{PLAN_FORMAT, Plan, Sizes, StepInfo};
 pub use random::{RandomModel, random_input};
+pub use session::{HeModel, ModelDescription};
 pub use shape::Shape;
 pub use weights::{Model, Weights};

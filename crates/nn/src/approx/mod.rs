@@ -9,7 +9,7 @@ mod reciprocal;
 pub use inverse_sqrt::InverseSqrt;
 pub use reciprocal::{Reciprocal, ReciprocalStep};
 
-use crate::config::{HeadKind, ModelConfig, Range};
+use crate::config::{ApproximationConfig, HeadKind, ModelConfig, Range, Ranges};
 use crate::error::{Error, Result};
 
 /// The scalar functions of one encoder layer.
@@ -62,8 +62,7 @@ pub fn layer_approximations(config: &ModelConfig, layer: usize) -> Result<LayerA
         InverseSqrt::fit(low, high, policy.tolerance)
     };
     let ranges = &settings.ranges;
-    let scale: Vec<f64> =
-        ranges.denominator.iter().map(|r| 1.0 / (2.0 * r.max * policy.widen_top)).collect();
+    let scale = denominator_scale(ranges, policy);
     let lower = settings
         .heads
         .iter()
@@ -81,6 +80,11 @@ pub fn layer_approximations(config: &ModelConfig, layer: usize) -> Result<LayerA
     };
     let norm1 = if layer == 0 { None } else { Some(norm(ranges.norm1_variance)?) };
     Ok(LayerApproximations { norm1, denominator, norm2: norm(ranges.norm2_variance)? })
+}
+
+/// Per head `1 / (2 top_h)`: what brings its denominators, and partial sums of two of them, to at most 1.
+pub(crate) fn denominator_scale(ranges: &Ranges, policy: ApproximationConfig) -> Vec<f64> {
+    ranges.denominator.iter().map(|r| 1.0 / (2.0 * r.max * policy.widen_top)).collect()
 }
 
 /// Largest relative error `|approximate(x) · exact⁻¹(x) - 1|` over a grid that is dense in both the linear and the

@@ -1,10 +1,16 @@
 //! Executors of a model's graph, and what they share.
 
 mod clear;
+mod he;
+mod machine;
 mod observe;
+mod slots;
 
 pub use clear::ClearExecutor;
+pub use he::{Encoded, Encrypted};
+pub use machine::{Machine, Monitor, Progress, execute};
 pub use observe::{Observer, RangeObserver};
+pub use slots::Slots;
 
 use crate::approx::{LayerApproximations, layer_approximations};
 use crate::config::ModelConfig;

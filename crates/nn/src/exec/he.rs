@@ -1,0 +1,143 @@
+//! Runs a program on ciphertexts.
+
+use crate::error::{Error, Result};
+use crate::exec::Machine;
+use crate::program::{ConstantId, Instruction, Opcode, Program};
+use cipherform_ckks::{
+    Basis, Ciphertext, Context, Encoder, EvaluationKeys, Evaluator, Plaintext, Polynomial,
+};
+use std::rc::Rc;
+
+/// A program bound to a context: constants encoded, polynomials planned. Made once, shared by all runs.
+#[derive(Debug)]
+pub struct Encoded {
+    evaluator: Evaluator,
+    plaintexts: Vec<Plaintext>,
+    polynomials: Vec<Polynomial>,
+}
+
+impl Encoded {
+    /// Encodes every constant at its level and scale.
+    ///
+    /// # Errors
+    /// When a constant does not fit its modulus.
+    pub fn new(program: &Program, context: &Context) -> Result<Self> {
+        let encoder = Encoder::new(context);
+        let plaintexts = program
+            .constants()
+            .iter()
+            .map(|c| encoder.encode(&c.values, c.level, c.scale))
+            .collect::<Result<_, _>>()?;
+        let polynomials = program
+            .polynomials()
+            .iter()
+            .map(|c| Polynomial::new(Basis::Chebyshev, c.clone()))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { evaluator: Evaluator::new(context), plaintexts, polynomials })
+    }
+
+    /// Bytes that the encoded constants occupy.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.plaintexts.iter().map(Plaintext::bytes).sum()
+    }
+}
+
+/// The machine whose registers are ciphertexts.
+#[derive(Debug)]
+pub struct Encrypted<'a> {
+    encoded: &'a Encoded,
+    keys: &'a EvaluationKeys,
+    inputs: Vec<Option<Ciphertext>>,
+}
+
+impl<'a> Encrypted<'a> {
+    /// Takes the client's ciphertexts in the order of the plan's inputs.
+    #[must_use]
+    pub fn new(encoded: &'a Encoded, keys: &'a EvaluationKeys, inputs: Vec<Ciphertext>) -> Self {
+        Self { encoded, keys, inputs: inputs.into_iter().map(Some).collect() }
+    }
+}
+
+impl Machine for Encrypted<'_> {
+    type Value = Ciphertext;
+
+    fn run(
+        &mut self,
+        instruction: &Instruction,
+        args: Vec<Rc<Ciphertext>>,
+    ) -> Result<Vec<Ciphertext>> {
+        let e = &self.encoded.evaluator;
+        let keys = self.keys;
+        let plaintext = |id: &ConstantId| &self.encoded.plaintexts[id.0 as usize];
+        let mut args = args.into_iter();
+        let mut next = || args.next().ok_or(Error::Planner { op: "run", detail: MISSING.into() });
+        let out = match &instruction.op {
+            Opcode::Input(index) => {
+                let input = self.inputs.get_mut(*index).and_then(Option::take);
+                input.ok_or(Error::Planner { op: "run", detail: MISSING.into() })?
+            }
+            Opcode::Rotate(by) => e.rotate(&*next()?, *by, keys)?,
+            Opcode::HoistedRotations(amounts) => {
+                return Ok(e.hoisted_rotations(&*next()?, amounts, keys)?);
+            }
+            Opcode::Conjugate => e.conjugate(&*next()?, keys)?,
+            Opcode::MulImaginary(1) => e.mul_i(&*next()?)?,
+            Opcode::MulImaginary(power) => {
+                // i^3 = -i, i^2 = -1.
+                let mut out = owned(next()?);
+                for _ in 1..(*power % 4) {
+                    out = e.mul_i(&out)?;
+                }
+                e.mul_i(&out)?
+            }
+            Opcode::Add => {
+                let mut a = owned(next()?);
+                e.add_assign(&mut a, &*next()?)?;
+                a
+            }
+            Opcode::Sub => {
+                let mut a = owned(next()?);
+                e.sub_assign(&mut a, &*next()?)?;
+                a
+            }
+            Opcode::AddPlain(id) => {
+                let mut a = owned(next()?);
+                e.add_plain_assign(&mut a, plaintext(id))?;
+                a
+            }
+            Opcode::AddNumber(x) => e.add_constant(&*next()?, *x)?,
+            Opcode::DotPlain(ids) => {
+                let first = next()?;
+                let mut ids = ids.iter().map(plaintext);
+                let start =
+                    ids.next().ok_or(Error::Planner { op: "run", detail: MISSING.into() })?;
+                let mut sum = e.mul_plain(&first, start)?;
+                for p in ids {
+                    e.mul_plain_add_assign(&mut sum, &*next()?, p)?;
+                }
+                sum
+            }
+            Opcode::MulInteger(k) => e.mul_integer(&*next()?, *k)?,
+            Opcode::Tensor => e.mul(&*next()?, &*next()?)?,
+            Opcode::Relinearize => e.relinearize(&*next()?, keys)?,
+            Opcode::Rescale => e.rescale(owned(next()?))?,
+            Opcode::SetLevel { level, factor } => {
+                // The factor is a change of what the words mean: value times factor at scale over factor.
+                let mut a = owned(next()?);
+                a.reinterpret_scale(a.scale() / factor)?;
+                e.set_level(&a, *level)?
+            }
+            Opcode::Polynomial(id) => {
+                e.polynomial(&*next()?, &self.encoded.polynomials[id.0 as usize], keys)?
+            }
+        };
+        Ok(vec![out])
+    }
+}
+
+const MISSING: &str = "an operand is missing";
+
+fn owned(a: Rc<Ciphertext>) -> Ciphertext {
+    Rc::unwrap_or_clone(a)
+}

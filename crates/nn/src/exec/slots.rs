@@ -1,0 +1,161 @@
+//! Runs a program on slot vectors in f64: no keys, and no noise unless asked for. It proves the packing and the algebra
+//! of a plan, its registers are what an encrypted run is compared with operator by operator, and with the noise model
+//! switched on it predicts the precision.
+
+use crate::error::Result;
+use crate::exec::Machine;
+use crate::program::{Instruction, Opcode, Program};
+use num_complex::Complex64;
+use std::rc::Rc;
+
+/// The machine whose registers are slot vectors.
+#[derive(Debug)]
+pub struct Slots<'a> {
+    program: &'a Program,
+    inputs: Vec<Vec<Complex64>>,
+    noise: Option<Noise>,
+}
+
+/// Rounding of the scheme, as independent errors in every slot.
+#[derive(Debug)]
+struct Noise {
+    /// Standard deviation of a slot's real part after one rescale or key switch, times the scale.
+    rounding: f64,
+    /// The same for a fresh encryption.
+    fresh: f64,
+    /// State of a SplitMix64 generator: a simulation, nothing secret.
+    state: u64,
+}
+
+impl Noise {
+    /// Uniform with the given standard deviation.
+    fn sample(&mut self, std: f64) -> f64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let unit = ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64;
+        (unit - 0.5) * std * 12f64.sqrt()
+    }
+
+    fn add(&mut self, values: &mut [Complex64], std: f64) {
+        for v in values {
+            *v += Complex64::new(self.sample(std), self.sample(std));
+        }
+    }
+}
+
+impl<'a> Slots<'a> {
+    /// Takes the slot vectors that the client would encrypt.
+    #[must_use]
+    pub fn new(program: &'a Program, inputs: Vec<Vec<Complex64>>) -> Self {
+        Self { program, inputs, noise: None }
+    }
+
+    /// Adds the errors of the noise model of a uniform ternary secret with h = 2N/3: fresh encryption with sigma 3.2,
+    /// and rounding sqrt((1 + h) / 12) of a coefficient at every rescale and key switch, sqrt(N / 2) of it in a slot.
+    #[must_use]
+    pub fn with_noise(mut self, params: &cipherform_ckks::Parameters) -> Self {
+        let n = params.n() as f64;
+        let spread = (n / 2.0).sqrt();
+        let rounding = ((1.0 + 2.0 * n / 3.0) / 12.0).sqrt() * spread;
+        self.noise = Some(Noise { rounding, fresh: 3.2 * spread, state: 0 });
+        self
+    }
+}
+
+fn rotated(a: &[Complex64], by: i64) -> Vec<Complex64> {
+    let mut out = a.to_vec();
+    out.rotate_left(by.rem_euclid(a.len() as i64) as usize);
+    out
+}
+
+fn zip(
+    a: &[Complex64],
+    b: &[Complex64],
+    f: impl Fn(Complex64, Complex64) -> Complex64,
+) -> Vec<Complex64> {
+    // `b` may be one period.
+    a.iter().zip(b.iter().cycle()).map(|(&x, &y)| f(x, y)).collect()
+}
+
+fn chebyshev(coefficients: &[f64], x: Complex64) -> Complex64 {
+    // Clenshaw's recurrence.
+    let (mut b1, mut b2) = (Complex64::default(), Complex64::default());
+    for &c in coefficients.iter().skip(1).rev() {
+        (b1, b2) = (x * b1 * 2.0 - b2 + c, b1);
+    }
+    x * b1 - b2 + coefficients.first().copied().unwrap_or_default()
+}
+
+impl Machine for Slots<'_> {
+    type Value = Vec<Complex64>;
+
+    fn run(
+        &mut self,
+        instruction: &Instruction,
+        args: Vec<Rc<Self::Value>>,
+    ) -> Result<Vec<Self::Value>> {
+        let constant =
+            |id: &crate::program::ConstantId| &self.program.constants[id.0 as usize].values;
+        let a = args.first().map_or(&[][..], |v| v.as_slice());
+        let b = args.get(1).map_or(&[][..], |v| v.as_slice());
+        let out = match &instruction.op {
+            Opcode::Input(index) => self.inputs[*index].clone(),
+            Opcode::Rotate(by) => rotated(a, *by),
+            Opcode::HoistedRotations(amounts) => {
+                let mut all: Vec<_> = amounts.iter().map(|&by| rotated(a, by)).collect();
+                if let Some(noise) = &mut self.noise {
+                    let std = noise.rounding / self.program.meta(instruction.out).scale;
+                    for out in &mut all {
+                        noise.add(out, std);
+                    }
+                }
+                return Ok(all);
+            }
+            Opcode::Conjugate => a.iter().map(Complex64::conj).collect(),
+            Opcode::MulImaginary(k) => {
+                let unit = Complex64::i().powu(u32::from(*k));
+                a.iter().map(|x| x * unit).collect()
+            }
+            Opcode::Add => zip(a, b, |x, y| x + y),
+            Opcode::Sub => zip(a, b, |x, y| x - y),
+            Opcode::AddPlain(id) => zip(a, constant(id), |x, y| x + y),
+            Opcode::AddNumber(x) => a.iter().map(|v| v + x).collect(),
+            Opcode::DotPlain(ids) => {
+                let mut sum = vec![Complex64::default(); a.len()];
+                for (arg, id) in args.iter().zip(ids) {
+                    for ((s, x), y) in
+                        sum.iter_mut().zip(arg.iter()).zip(constant(id).iter().cycle())
+                    {
+                        *s += x * y;
+                    }
+                }
+                sum
+            }
+            Opcode::MulInteger(k) => a.iter().map(|v| v * (*k as f64)).collect(),
+            Opcode::Tensor => zip(a, b, |x, y| x * y),
+            Opcode::Relinearize | Opcode::Rescale => a.to_vec(),
+            Opcode::SetLevel { factor, .. } => a.iter().map(|v| v * factor).collect(),
+            Opcode::Polynomial(id) => {
+                let coefficients = &self.program.polynomials[id.0 as usize];
+                a.iter().map(|&x| chebyshev(coefficients, x)).collect()
+            }
+        };
+        let mut out = out;
+        if let Some(noise) = &mut self.noise {
+            let scale = self.program.meta(instruction.out).scale;
+            match &instruction.op {
+                Opcode::Input(_) => noise.add(&mut out, noise.fresh / scale),
+                Opcode::Rotate(_)
+                | Opcode::Conjugate
+                | Opcode::Relinearize
+                | Opcode::Rescale
+                | Opcode::SetLevel { .. }
+                | Opcode::Polynomial(_) => noise.add(&mut out, noise.rounding / scale),
+                _ => {}
+            }
+        }
+        Ok(vec![out])
+    }
+}

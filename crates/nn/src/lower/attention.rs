@@ -1,0 +1,341 @@
+//! Attention: projections onto interlaced heads, scores of all heads and keys in one ciphertext, powers, late
+//! normalisation.
+
+use super::{Attended, Pass, real};
+use crate::approx::{LayerApproximations, Reciprocal, denominator_scale};
+use crate::config::{HeadKind, LayerConfig};
+use crate::error::{Error, Result};
+use crate::program::Register;
+use crate::weights::{LayerWeights, NormWeights};
+use num_complex::Complex64;
+
+fn heads_of(layer: &LayerConfig, kind: HeadKind) -> Vec<bool> {
+    layer.heads.iter().map(|&k| k == kind).collect()
+}
+
+impl Pass<'_> {
+    /// Real ciphertexts with twice the keys (or values): in tile `2u + half`, block `j` of token row `t` holds token
+    /// `(t + j + u * key_blocks) mod rows` of that half. The shift is linear in the block, so doubling builds it.
+    fn tiles(&mut self, mut x: Register) -> Result<Vec<Register>> {
+        let mut m = 1;
+        while m < self.p.key_blocks() {
+            let moved = self.b.rotate(x, (m * (self.p.columns - self.p.block)) as i64);
+            x = self.b.add(x, moved)?;
+            m *= 2;
+        }
+        let mut tiles = Vec::with_capacity(self.p.tiles());
+        for u in 0..self.p.tiles() / 2 {
+            if u > 0 {
+                x = self.b.rotate(x, (self.p.key_blocks() * self.p.columns) as i64);
+            }
+            let (re, im) = self.b.split(x)?;
+            tiles.extend([re, im]);
+        }
+        Ok(tiles)
+    }
+
+    /// One period of a mask over the interlaced heads: `value(h)` at feature index `i` for which `at(i)` holds.
+    fn head_mask(&self, value: impl Fn(usize) -> f64, at: impl Fn(usize) -> bool) -> Vec<f64> {
+        let p = &self.p;
+        let mut mask = vec![0.0; p.block];
+        for i in (0..p.head_width).filter(|&i| at(i)) {
+            for h in 0..p.heads {
+                mask[p.head_slot(h, i)] = value(h);
+            }
+        }
+        mask
+    }
+
+    /// A row that is `mask` in block 0 and zero in the others.
+    fn first_block(&self, mask: &[f64]) -> Vec<Complex64> {
+        let mut row = mask.to_vec();
+        row.resize(self.p.columns, 0.0);
+        real(row)
+    }
+
+    pub(super) fn attention(
+        &mut self,
+        input: Register,
+        norm: Option<&NormWeights>,
+        layer: &LayerConfig,
+        approximations: &LayerApproximations,
+        weights: &LayerWeights,
+    ) -> Result<Attended> {
+        let heads = layer.heads.len();
+        let tokens = self.p.tokens as f64;
+        let power = f64::from(layer.power);
+        let head_width = (self.width() / heads) as f64;
+        let is_power = heads_of(layer, HeadKind::Power);
+        let any_power = is_power.contains(&true);
+        // Scores come out as gamma_h s_ij with gamma = (scale_h / (2 T))^(1/p) / 2: the split doubles them, so their
+        // p-th power is scale_h s^p / (2 T), and the sum over the keys, doubled by the next split, is the reciprocal's
+        // argument scale_h den_h without eps.
+        let scale = denominator_scale(&layer.ranges, self.model.config.approximation);
+        let gamma: Vec<f64> =
+            scale.iter().map(|s| (s / (2.0 * tokens)).powf(1.0 / power) / 2.0).collect();
+
+        self.b.step("attention.qkv");
+        let babies = self.babies(input);
+        let half = self.p.key_blocks() / 2;
+        // Shared evenly by queries and keys, so that neither sinks towards the rounding; tiles double the keys.
+        let balanced = |g: &f64| (g / head_width.sqrt()).sqrt();
+        let query_factors: Vec<f64> = gamma.iter().map(balanced).collect();
+        let key_factors: Vec<f64> = query_factors.iter().map(|f| f / 2.0).collect();
+        let query = self.projection(&babies, &weights.query, norm, &query_factors, half)?;
+        let moved = self.b.rotate(query, -((half * self.p.block) as i64));
+        let query = self.b.add(query, moved)?;
+        let key = self.projection(&babies, &weights.key, norm, &key_factors, 1)?;
+        // Tiles double the values, too.
+        let value = self.projection(&babies, &weights.value, norm, &vec![0.5; heads], 1)?;
+
+        self.b.step("attention.key_tiles");
+        let keys = self.tiles(key)?;
+        self.b.step("attention.scores");
+        let scores = self.scores(query, &keys, heads)?;
+
+        // Weights are small where a row has one strong key; boosted, they keep their bits through the value product.
+        let boost = Self::power_boost(layer, &scale, tokens);
+        let (powers, value_level) = if any_power {
+            self.b.step("attention.power");
+            let powers = self.power(scores, layer.power, boost)?;
+            (Some(powers), self.b.level(powers[1]) - 1)
+        } else {
+            (None, self.b.level(scores).saturating_sub(1))
+        };
+
+        self.b.step("attention.value_tiles");
+        let value = self.b.set_level(value, value_level, 1.0)?;
+        let values = self.tiles(value)?;
+
+        let normalizers = match (powers, &approximations.denominator) {
+            (Some(powers), Some(denominator)) => {
+                let reciprocal = &denominator.reciprocal;
+                let (re, im) = self.row_sums(powers[0])?;
+                let eps: Vec<f64> = scale.iter().map(|s| layer.eps * s).collect();
+                self.b.step("attention.reciprocal");
+                Some((
+                    self.reciprocal(re, reciprocal, &eps, &is_power, boost)?,
+                    self.reciprocal(im, reciprocal, &eps, &is_power, boost)?,
+                ))
+            }
+            _ => None,
+        };
+
+        self.b.step("attention.values");
+        // Power heads: scale s^p v / (2 T) times 2, over scale den. Scaled heads: gamma s v / (gamma T).
+        let gains: Vec<f64> =
+            (0..heads).map(|h| if is_power[h] { 2.0 } else { 1.0 / (gamma[h] * tokens) }).collect();
+        let powers = powers.map(|p| p[1]);
+        let mixed = self.values(powers, scores, &values, &gains, &is_power)?;
+        self.b.step("attention.normalize");
+        self.normalize(mixed, normalizers)
+    }
+
+    /// Complex scores of all heads and keys in one ciphertext: key block `j`, tile `a` at feature index `a`.
+    fn scores(&mut self, query: Register, keys: &[Register], heads: usize) -> Result<Register> {
+        let p = self.p;
+        let mask = self.head_mask(|h| f64::from(u8::from(h < heads)), |i| i == 0);
+        let mut parts = Vec::with_capacity(keys.len());
+        for &key in keys {
+            let product = self.b.tensor(query, key)?;
+            let summed = self.sum_product(product, p.heads, p.head_width)?;
+            parts.push(self.b.mul_plain(summed, real(mask.iter().copied()))?);
+        }
+        // A tree of moves, so that log2 of the tile count different amounts suffice.
+        let mut m = 1;
+        while parts.len() > 1 {
+            let mut merged = Vec::with_capacity(parts.len() / 2);
+            for pair in parts.chunks(2) {
+                let moved = self.b.rotate(pair[1], -((p.heads * m) as i64));
+                merged.push(self.b.add(pair[0], moved)?);
+            }
+            parts = merged;
+            m *= 2;
+        }
+        Ok(parts[0])
+    }
+
+    /// `(2 re)^p + i (2 im)^p` for p = 2, 4, 6, 8, twice: not yet rescaled, for sums; and times `boost` and rescaled,
+    /// where the integer, multiplied before the rescale, lifts the result above the rounding.
+    fn power(&mut self, scores: Register, power: u32, boost: i64) -> Result<[Register; 2]> {
+        let (re, im) = self.b.split(scores)?;
+        let mut halves = [[re, re], [im, im]];
+        for half in &mut halves {
+            let x = half[0];
+            *half = match power {
+                2 => [x, x],
+                4 => [self.b.mul(x, x)?; 2],
+                6 => {
+                    let square = self.b.mul(x, x)?;
+                    let fourth = self.b.mul(square, square)?;
+                    [fourth, self.b.set_level(square, self.b.level(fourth), 1.0)?]
+                }
+                8 => {
+                    let square = self.b.mul(x, x)?;
+                    [self.b.mul(square, square)?; 2]
+                }
+                other => {
+                    return Err(Error::Planner {
+                        op: "power",
+                        detail: format!("power {other} is not one of 2, 4, 6, 8"),
+                    });
+                }
+            };
+        }
+        let first = self.b.tensor(halves[0][0], halves[0][1])?;
+        let turned = self.b.mul_i(halves[1][1]);
+        let second = self.b.tensor(halves[1][0], turned)?;
+        let sum = self.b.add(first, second)?;
+        let linear = self.b.relinearize(sum);
+        let boosted = self.b.mul_integer(linear, boost);
+        Ok([linear, self.b.rescale(boosted)?])
+    }
+
+    /// The largest power of two that keeps every boosted power at or below 4: beyond that the normaliser, divided by
+    /// it, would sink towards the rounding in its turn.
+    fn power_boost(layer: &LayerConfig, scale: &[f64], tokens: f64) -> i64 {
+        let largest = layer
+            .heads
+            .iter()
+            .zip(scale)
+            .zip(&layer.ranges.score_abs_max)
+            .filter(|((kind, _), _)| **kind == HeadKind::Power)
+            .map(|((_, scale), score)| scale * score.powi(layer.power as i32) / (2.0 * tokens))
+            .fold(f64::MIN_POSITIVE, f64::max);
+        (4.0 / largest).log2().floor().clamp(0.0, 10.0).exp2() as i64
+    }
+
+    /// Sums over all keys, doubled: valid at feature index 0 of block 0; partial sums elsewhere, none larger than the
+    /// sums of two tokens, which the reciprocal's factor 2 above its calibrated end allows for.
+    fn row_sums(&mut self, powers: Register) -> Result<(Register, Register)> {
+        self.b.step("attention.row_sums");
+        let tiles = self.b.window_sum(powers, self.p.heads, self.p.tiles())?;
+        let all = self.b.window_sum(tiles, self.p.block, self.p.key_blocks())?;
+        let (re, im) = self.b.split(all)?;
+        Ok((self.b.rescale(re)?, self.b.rescale(im)?))
+    }
+
+    /// Relaxed Goldschmidt, with the first factor's scalar, the scale of the result and the mask (power heads, feature
+    /// index 0, block 0) in one plaintext product; then spread over the head's features.
+    fn reciprocal(
+        &mut self,
+        sums: Register,
+        r: &Reciprocal,
+        eps: &[f64],
+        is_power: &[bool],
+        boost: i64,
+    ) -> Result<Register> {
+        // Idle head slots sit at 1/2, inside the interval.
+        let shift = |h: usize| eps.get(h).copied().unwrap_or(0.5) - r.first_shift;
+        let start = self.head_mask(shift, |_| true);
+        let mut z = self.b.add_plain(sums, real(start));
+        // The powers that it will multiply are boosted.
+        let beta = r.beta / boost as f64;
+        let chosen = |h: usize| if is_power.get(h) == Some(&true) { beta } else { 0.0 };
+        let mask = self.head_mask(chosen, |i| i == 0);
+        let mask = self.first_block(&mask);
+        let mut result = None;
+        for (i, step) in r.steps.iter().enumerate() {
+            let factor = self.b.add_number(z, step.offset);
+            result = Some(match result {
+                None => self.b.mul_plain(factor, mask.clone())?,
+                Some(w) => self.b.mul(w, factor)?,
+            });
+            if i + 1 < r.steps.len() {
+                let square = self.b.tensor(z, z)?;
+                let scaled = self.b.mul_integer(square, step.multiplier);
+                let closed = self.b.close_product(scaled)?;
+                z = self.b.add_number(closed, step.next);
+            }
+        }
+        let result =
+            result.ok_or(Error::Planner { op: "reciprocal", detail: "no steps".into() })?;
+        let spread = self.b.replicate(result, self.p.heads, self.p.head_width)?;
+        if is_power.iter().all(|&p| p) {
+            return Ok(spread);
+        }
+        // Scaled heads are not normalised: multiplied by one.
+        let one = |h: usize| if is_power.get(h) == Some(&false) { 1.0 } else { 0.0 };
+        let ones = self.head_mask(one, |_| true);
+        let ones = self.first_block(&ones);
+        Ok(self.b.add_plain(spread, ones))
+    }
+
+    /// `sum_j w_ij v_j` in block 0, not normalised. Powers and scores are blended head by head in the product that
+    /// takes each tile's weights out of the merged ciphertext, at no level of its own.
+    fn values(
+        &mut self,
+        powers: Option<Register>,
+        scores: Register,
+        values: &[Register],
+        gains: &[f64],
+        is_power: &[bool],
+    ) -> Result<Register> {
+        let p = self.p;
+        let tiles = values.len();
+        let mut sources = Vec::new();
+        if let Some(powers) = powers {
+            sources.push((self.b.replicate(powers, p.heads * tiles, p.head_width / tiles)?, true));
+        }
+        if is_power.contains(&false) {
+            let scores = match powers {
+                Some(powers) => self.b.set_level(scores, self.b.level(powers), 1.0)?,
+                None => scores,
+            };
+            sources.push((self.b.replicate(scores, p.heads * tiles, p.head_width / tiles)?, false));
+        }
+        let registers: Vec<Register> = sources.iter().map(|s| s.0).collect();
+        let mut sum = None;
+        for (a, &value) in values.iter().enumerate() {
+            let masks = sources.iter().map(|&(_, of_power)| {
+                let gain =
+                    |h: usize| if is_power.get(h) == Some(&of_power) { gains[h] } else { 0.0 };
+                real(self.head_mask(gain, |i| i % tiles == a))
+            });
+            let masks = masks.collect();
+            let blended = self.b.dot_plain(&registers, masks)?;
+            let mut weights = self.b.rescale(blended)?;
+            // To feature indices that are multiples of the tile count, then to all.
+            let mut m = 1;
+            while m < tiles {
+                if a & m != 0 {
+                    weights = self.b.rotate(weights, (p.heads * m) as i64);
+                }
+                m *= 2;
+            }
+            let weights = self.b.replicate(weights, p.heads, tiles)?;
+            let product = self.b.tensor(weights, value)?;
+            sum = Some(match sum {
+                None => product,
+                Some(sum) => self.b.add(sum, product)?,
+            });
+        }
+        let sum = sum.ok_or(Error::Planner { op: "values", detail: "no tiles".into() })?;
+        self.sum_product(sum, p.block, p.key_blocks())
+    }
+
+    /// Late normalisation: one product per half, which also clears every block but the first.
+    fn normalize(
+        &mut self,
+        mixed: Register,
+        normalizers: Option<(Register, Register)>,
+    ) -> Result<Attended> {
+        let Some((r_re, r_im)) = normalizers else {
+            let ones = self.head_mask(|_| 1.0, |_| true);
+            let ones = self.first_block(&ones);
+            return Ok(Attended { register: self.b.mul_plain(mixed, ones)?, factor: 1.0 });
+        };
+        let level = self.b.level(mixed).min(self.b.level(r_re));
+        let mixed = self.b.set_level(mixed, level, 1.0)?;
+        let r_re = self.b.set_level(r_re, level, 1.0)?;
+        let r_im = self.b.set_level(r_im, level, 1.0)?;
+        let register = self.scale_halves(mixed, r_re, r_im)?;
+        Ok(Attended { register, factor: 2.0 })
+    }
+
+    /// `2 (re * r_re + i im * r_im)`.
+    fn scale_halves(&mut self, x: Register, r_re: Register, r_im: Register) -> Result<Register> {
+        let (re, im) = self.b.split(x)?;
+        self.combine(re, im, r_re, r_im)
+    }
+}

@@ -1,0 +1,292 @@
+//! The residual stream, the norms, the feed-forward block, pooling and the classifier.
+
+use super::{Attended, Pass, Stream, Summed, real, stream_factor};
+use crate::approx::{InverseSqrt, LayerApproximations};
+use crate::config::{Activation, LayerConfig};
+use crate::error::{Error, Result};
+use crate::program::Register;
+use crate::weights::LayerWeights;
+
+impl Pass<'_> {
+    pub(super) fn attention_output(
+        &mut self,
+        attended: Attended,
+        stream: Option<Stream>,
+        root: &InverseSqrt,
+        weights: &LayerWeights,
+        last: bool,
+    ) -> Result<Summed> {
+        self.b.step("attention.output");
+        let p = self.p;
+        let blocks = p.stream_blocks(last);
+        let alpha = stream_factor(root, self.width());
+        let copies = (blocks + 1).next_power_of_two();
+        let replicated = self.b.replicate(attended.register, p.block, copies)?;
+        let babies = self.babies(replicated);
+        let heads = self.model.config.layers[0].heads.len();
+        let head_width = self.width() / heads;
+        let rows: Vec<Vec<f64>> =
+            (0..self.width()).map(|r| Self::centered(weights.output.weight.row(r))).collect();
+        let mut columns = vec![None; p.columns];
+        for f in 0..self.width() {
+            let mut column = vec![0.0; p.block];
+            for h in 0..heads {
+                for i in 0..head_width {
+                    column[p.head_slot(h, i)] =
+                        rows[h * head_width + i][f] * alpha / attended.factor;
+                }
+            }
+            for block in 0..blocks {
+                columns[block * p.block + f] = Some(column.clone());
+            }
+        }
+        let product = self.matrix(&babies, &columns, p.block)?;
+        let bias = self.block_row(&Self::centered(&weights.output.bias), blocks, alpha);
+        let branch = self.b.add_plain(product, p.live(&bias));
+
+        self.b.step("attention.residual");
+        let level = self.b.level(branch);
+        let residual = match stream {
+            None => self.input("residual", level, blocks, alpha),
+            Some(stream) => self.b.set_level(stream.register, level, alpha / stream.alpha)?,
+        };
+        let register = self.b.add(branch, residual)?;
+        let (re2, im2) = self.b.split(register)?;
+        Ok(Summed { stream: Stream { register, alpha }, re2, im2 })
+    }
+
+    /// A row with `values * factor` in each of the first `blocks` blocks.
+    fn block_row(&self, values: &[f64], blocks: usize, factor: f64) -> Vec<f64> {
+        let mut row = vec![0.0; self.p.columns];
+        for block in 0..blocks {
+            for (slot, v) in row[block * self.p.block..].iter_mut().zip(values) {
+                *slot = v * factor;
+            }
+        }
+        row
+    }
+
+    /// Inverse roots of both halves from twice the halves of the stream. The stream repeats every block, so a window
+    /// sum is already replicated; blocks beyond the copies hold smaller sums, where the polynomial stays bounded.
+    fn inverse_roots(
+        &mut self,
+        re2: Register,
+        im2: Register,
+        root: &InverseSqrt,
+    ) -> Result<(Register, Register)> {
+        let first = self.b.tensor(re2, re2)?;
+        let turned = self.b.mul_i(im2);
+        let second = self.b.tensor(im2, turned)?;
+        let squares = self.b.add(first, second)?;
+        let sums = self.sum_product(squares, 1, self.p.block)?;
+        let (re, im) = self.b.split(sums)?;
+        let eps = self.model.config.norm_eps;
+        let shift = (2.0 * eps - root.low - root.high) / (root.high - root.low);
+        let re = self.b.add_number(re, shift);
+        let im = self.b.add_number(im, shift);
+        Ok((self.b.polynomial(re, &root.coefficients)?, self.b.polynomial(im, &root.coefficients)?))
+    }
+
+    /// The first norm of a later layer, without gain and bias: those go into the projections that follow.
+    pub(super) fn first_norm(
+        &mut self,
+        stream: Stream,
+        approximations: &LayerApproximations,
+    ) -> Result<Register> {
+        let Some(root) = &approximations.norm1 else {
+            return Err(Error::Planner { op: "norm1", detail: "not calibrated".into() });
+        };
+        self.b.step("norm1");
+        let (re2, im2) = self.b.split(stream.register)?;
+        let (r_re, r_im) = self.inverse_roots(re2, im2, root)?;
+        let level = self.b.level(r_re);
+        let factor = 0.5 / stream.alpha;
+        let re = self.b.set_level(re2, level, factor)?;
+        let im = self.b.set_level(im2, level, factor)?;
+        self.combine(re, im, r_re, r_im)
+    }
+
+    /// The two halves of `a2 (h + s)^2` without `a2`, where `a0 + a1 h + a2 h^2 = a2 (h + s)^2 + const`; the norm is
+    /// applied after the matrix product, `h = r * (y W1) + b`, which saves a level. Zero at padding.
+    pub(super) fn feed_forward_in(
+        &mut self,
+        summed: &Summed,
+        root: &InverseSqrt,
+        weights: &LayerWeights,
+        layer: &LayerConfig,
+    ) -> Result<[Register; 2]> {
+        if layer.activation != Activation::Quadratic {
+            return Err(Error::Unsupported {
+                what: "activation of degree above 2 under encryption",
+                hint: "use `quadratic`",
+            });
+        }
+        self.b.step("norm2");
+        let (r_re, r_im) = self.inverse_roots(summed.re2, summed.im2, root)?;
+        self.b.step("ffn.in");
+        let p = self.p;
+        let level = self.b.level(r_re) + 1;
+        let input = self.b.set_level(summed.stream.register, level, 1.0)?;
+        let babies = self.babies(input);
+        let ffn = self.model.config.ffn;
+        // The split after the product doubles.
+        let factor = 0.5 / summed.stream.alpha;
+        let mut columns = vec![None; p.columns];
+        for (f, column) in columns.iter_mut().enumerate().take(ffn) {
+            let mut w = vec![0.0; p.block];
+            for (i, slot) in w.iter_mut().enumerate().take(self.width()) {
+                *slot = weights.ffn_in.weight.row(i)[f] * weights.norm2.gain[i] * factor;
+            }
+            *column = Some(w);
+        }
+        let product = self.matrix(&babies, &columns, p.block)?;
+        self.b.step("ffn.late_norm");
+        let (re, im) = self.b.split(product)?;
+        let mut bias = vec![0.0; p.columns];
+        for (f, slot) in bias.iter_mut().enumerate().take(ffn) {
+            let from_norm: f64 = (0..self.width())
+                .map(|i| weights.norm2.bias[i] * weights.ffn_in.weight.row(i)[f])
+                .sum();
+            *slot = weights.ffn_in.bias[f] + from_norm + completed_square(weights, f)?.shift;
+        }
+        let re = self.b.mul(re, r_re)?;
+        let im = self.b.mul(im, r_im)?;
+        Ok([
+            self.b.add_plain(re, p.live_half(&bias, false)),
+            self.b.add_plain(im, p.live_half(&bias, true)),
+        ])
+    }
+
+    /// The second feed-forward product and the residual, in as many copies as the next layer reads.
+    pub(super) fn feed_forward_out(
+        &mut self,
+        hidden: [Register; 2],
+        summed: &Summed,
+        next: &LayerApproximations,
+        weights: &LayerWeights,
+    ) -> Result<Stream> {
+        let Some(root) = &next.norm1 else {
+            return Err(Error::Planner { op: "norm1", detail: "not calibrated".into() });
+        };
+        let p = self.p;
+        let alpha = stream_factor(root, self.width());
+        self.b.step("ffn.activation");
+        let first = self.b.tensor(hidden[0], hidden[0])?;
+        let turned = self.b.mul_i(hidden[1]);
+        let second = self.b.tensor(hidden[1], turned)?;
+        let squares = self.b.add(first, second)?;
+        let squares = self.b.close_product(squares)?;
+        self.b.step("ffn.out");
+        let blocks = p.stream_blocks(false);
+        let copies = (blocks * p.block + p.hidden).div_ceil(p.hidden).next_power_of_two();
+        let replicated = self.b.replicate(squares, p.hidden, copies.min(p.columns / p.hidden))?;
+        let babies = self.babies(replicated);
+        let ffn = self.model.config.ffn;
+        let mut constant = Self::centered(&weights.ffn_out.bias);
+        let mut columns = vec![None; p.columns];
+        for f in 0..ffn {
+            let square = completed_square(weights, f)?;
+            let row = Self::centered(weights.ffn_out.weight.row(f));
+            for (d, w) in row.iter().enumerate() {
+                constant[d] += square.rest * w;
+                for block in 0..blocks {
+                    let column = columns[block * p.block + d].get_or_insert(vec![0.0; p.hidden]);
+                    column[f] = square.factor * w * alpha;
+                }
+            }
+        }
+        let product = self.matrix(&babies, &columns, p.hidden)?;
+        let branch = self.b.add_plain(product, p.live(&self.block_row(&constant, blocks, alpha)));
+        self.b.step("ffn.residual");
+        let level = self.b.level(branch);
+        let residual =
+            self.b.set_level(summed.stream.register, level, alpha / summed.stream.alpha)?;
+        let register = self.b.add(branch, residual)?;
+        Ok(Stream { register, alpha })
+    }
+
+    /// Pooling adds both halves and all tokens; the second feed-forward product and the classifier are one plaintext,
+    /// class `k` in token row `k`; a last mask leaves nothing but the logits.
+    pub(super) fn pool_and_classify(
+        &mut self,
+        hidden: [Register; 2],
+        summed: &Summed,
+        weights: &LayerWeights,
+    ) -> Result<Register> {
+        let p = self.p;
+        self.b.step("ffn.activation");
+        let first = self.b.tensor(hidden[0], hidden[0])?;
+        let second = self.b.tensor(hidden[1], hidden[1])?;
+        let squares = self.b.add(first, second)?;
+        let squares = self.b.close_product(squares)?;
+        self.b.step("pool");
+        let both = self.b.add(summed.re2, summed.im2)?;
+        let both = self.b.set_level(both, self.b.level(squares) + 1, 1.0)?;
+        let mut mask = vec![0.0; p.columns];
+        mask[p.hidden..p.hidden + p.block].fill(1.0);
+        let stream = self.b.mul_plain(both, real(mask))?;
+        let features = self.b.add(squares, stream)?;
+        let pooled = self.b.window_sum(features, p.columns, p.rows)?;
+
+        self.b.step("classifier");
+        let config = &self.model.config;
+        let (classes, tokens) = (config.classes.len(), p.tokens as f64);
+        let head = &self.model.weights.head;
+        // The head reads the centred stream.
+        let centre: Vec<f64> = (0..classes)
+            .map(|k| (0..config.width).map(|d| head.weight.row(d)[k]).sum::<f64>())
+            .map(|sum| sum / config.width as f64)
+            .collect();
+        let head_of = |d: usize, k: usize| head.weight.row(d)[k] - centre[k];
+        let mut matrix = vec![0.0; p.slots];
+        let mut constant = head.bias.clone();
+        for k in 0..classes {
+            let row = &mut matrix[k * p.columns..(k + 1) * p.columns];
+            for (f, slot) in row.iter_mut().enumerate().take(config.ffn) {
+                let square = completed_square(weights, f)?;
+                let w2 = weights.ffn_out.weight.row(f);
+                let through: f64 = (0..config.width).map(|d| w2[d] * head_of(d, k)).sum();
+                *slot = square.factor * through / tokens;
+                constant[k] += square.rest * through;
+            }
+            for d in 0..config.width {
+                // Twice the halves of alpha times the stream.
+                row[p.hidden + d] = head_of(d, k) / (2.0 * summed.stream.alpha * tokens);
+                constant[k] += weights.ffn_out.bias[d] * head_of(d, k);
+            }
+        }
+        let products = self.b.mul_plain(pooled, real(matrix))?;
+        let window = (p.hidden + p.block).next_power_of_two();
+        let logits = self.b.window_sum(products, 1, window)?;
+        self.b.step("output_mask");
+        let mut only = vec![0.0; p.slots];
+        let mut offsets = vec![0.0; p.slots];
+        for k in 0..classes {
+            only[k * p.columns] = 1.0;
+            offsets[k * p.columns] = constant[k];
+        }
+        let masked = self.b.mul_plain(logits, real(only))?;
+        Ok(self.b.add_plain(masked, real(offsets)))
+    }
+}
+
+/// `a0 + a1 h + a2 h^2 = factor (h + shift)^2 + rest`.
+struct CompletedSquare {
+    factor: f64,
+    shift: f64,
+    rest: f64,
+}
+
+fn completed_square(weights: &LayerWeights, channel: usize) -> Result<CompletedSquare> {
+    let a = |k: usize| weights.activation.row(k)[channel];
+    let (a0, a1, a2) = (a(0), a(1), a(2));
+    let shift = a1 / (2.0 * a2);
+    // Beyond this the square of the shift drowns the signal in the rounding of a 36-bit scale.
+    if !shift.is_finite() || shift.abs() > 64.0 {
+        return Err(Error::Unsupported {
+            what: "quadratic activation with a vanishing leading coefficient",
+            hint: "keep |a1 / (2 a2)| below 64 in training",
+        });
+    }
+    Ok(CompletedSquare { factor: a2, shift, rest: a0 - a1 * a1 / (4.0 * a2) })
+}

@@ -1,0 +1,249 @@
+//! From a model to the program that evaluates it under encryption, in layout P-tile ([`crate::packing`]).
+//!
+//! One pass writes every operator in order and knows every level as it goes. Constants that would cost a level are
+//! folded into the plaintext that already stands next to them; each fold is written where it happens. The two factors
+//! that recur: splitting a complex ciphertext yields *twice* its parts, and the residual stream is stored times
+//! `alpha`, so that the sum of squares of a token lands in the interval of the inverse square root's polynomial.
+
+mod attention;
+mod feed_forward;
+#[cfg(test)]
+mod tests;
+
+use crate::approx::{InverseSqrt, layer_approximations};
+use crate::error::{Error, Result};
+use crate::packing::Packing;
+use crate::program::{Builder, Ladder, Program, Register};
+use crate::weights::{LinearWeights, Model, NormWeights};
+use num_complex::Complex64;
+
+/// Hoisted rotations of a matrix product: 1..8; its giant steps are rotations by 8.
+const BABY_STEPS: usize = 8;
+
+/// What the client packs into one input ciphertext.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct InputSpec {
+    /// `normalized`, the first norm's output, or `residual`, the centred embedding.
+    pub name: String,
+    /// Level at which it enters.
+    pub level: usize,
+    /// Blocks that hold a copy.
+    pub blocks: usize,
+    /// Factor on the values.
+    pub factor: f64,
+}
+
+/// A program with the inputs it expects.
+#[derive(Debug)]
+pub(crate) struct Lowered {
+    pub(crate) program: Program,
+    pub(crate) inputs: Vec<InputSpec>,
+}
+
+/// Writes the program of `model` for inputs that enter at `level`.
+pub(crate) fn lower(
+    model: &Model,
+    packing: &Packing,
+    ladder: Ladder,
+    level: usize,
+) -> Result<Lowered> {
+    let mut pass = Pass { model, p: *packing, b: Builder::new(ladder), inputs: Vec::new() };
+    pass.b.step("input");
+    let mut normalized = pass.input("normalized", level, packing.input_blocks(), 1.0);
+    let mut stream = None;
+    let last = model.config.layers.len() - 1;
+    let mut output = normalized;
+    for (index, layer) in model.config.layers.iter().enumerate() {
+        pass.b.layer(format!("layer.{index}"));
+        let approximations = layer_approximations(&model.config, index)?;
+        let weights = &model.weights.layers[index];
+        if let Some(stream) = stream {
+            normalized = pass.first_norm(stream, &approximations)?;
+        }
+        // The client applies gain and bias of the very first norm.
+        let norm = if index == 0 { None } else { Some(&weights.norm1) };
+        let attended = pass.attention(normalized, norm, layer, &approximations, weights)?;
+        let summed =
+            pass.attention_output(attended, stream, &approximations.norm2, weights, index == last)?;
+        let hidden = pass.feed_forward_in(&summed, &approximations.norm2, weights, layer)?;
+        if index == last {
+            pass.b.layer("");
+            output = pass.pool_and_classify(hidden, &summed, weights)?;
+        } else {
+            let next = layer_approximations(&model.config, index + 1)?;
+            stream = Some(pass.feed_forward_out(hidden, &summed, &next, weights)?);
+        }
+    }
+    Ok(Lowered { program: pass.b.finish(vec![output]), inputs: pass.inputs })
+}
+
+/// The residual stream: `alpha` times the centred values, copied into several blocks.
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    register: Register,
+    alpha: f64,
+}
+
+/// The stream after attention together with twice its two halves.
+#[derive(Clone, Copy, Debug)]
+struct Summed {
+    stream: Stream,
+    re2: Register,
+    im2: Register,
+}
+
+/// Attention before its output projection: `factor` times the concatenated heads, in block 0.
+#[derive(Clone, Copy, Debug)]
+struct Attended {
+    register: Register,
+    factor: f64,
+}
+
+/// Weights that reach one output slot: one value an input feature, over the period of the input.
+type Columns = Vec<Option<Vec<f64>>>;
+
+struct Pass<'a> {
+    model: &'a Model,
+    p: Packing,
+    b: Builder,
+    inputs: Vec<InputSpec>,
+}
+
+fn real(values: impl IntoIterator<Item = f64>) -> Vec<Complex64> {
+    values.into_iter().map(|v| Complex64::new(v, 0.0)).collect()
+}
+
+/// `alpha` such that the window sum of `(alpha * x)^2`, doubled twice by two splits, is `2 mean(x^2) / (high - low)`:
+/// the linear part of the map onto [-1, 1].
+fn stream_factor(root: &InverseSqrt, width: usize) -> f64 {
+    1.0 / (4.0 * width as f64 * (root.high - root.low)).sqrt()
+}
+
+impl Pass<'_> {
+    fn input(&mut self, name: &str, level: usize, blocks: usize, factor: f64) -> Register {
+        let spec = InputSpec { name: name.to_owned(), level, blocks, factor };
+        self.inputs.push(spec);
+        self.b.input(self.inputs.len() - 1, level)
+    }
+
+    fn width(&self) -> usize {
+        self.model.config.width
+    }
+
+    /// The projection that removes the mean over the features, applied to the columns of `row . W`.
+    fn centered(row: &[f64]) -> Vec<f64> {
+        let mean = row.iter().sum::<f64>() / row.len() as f64;
+        row.iter().map(|v| v - mean).collect()
+    }
+
+    // ---- matrix product --------------------------------------------------------------------------------------------
+
+    /// The input and its rotations by 1, 2, ... one less than the baby steps.
+    fn babies(&mut self, x: Register) -> Vec<Register> {
+        let mut babies = vec![x];
+        babies.extend(self.b.hoisted(x, (1..BABY_STEPS as i64).collect()));
+        babies
+    }
+
+    /// `y[f] = sum_i x[f + d] W[(f + d) mod period, f]` over the diagonals `d`: the input repeats every `period` slots,
+    /// so the diagonals are cyclic and no mask is needed. Baby-step giant-step; giant steps by Horner's rule, so that
+    /// one key serves them all. One level.
+    fn matrix(
+        &mut self,
+        babies: &[Register],
+        columns: &Columns,
+        period: usize,
+    ) -> Result<Register> {
+        let mut sum: Option<Register> = None;
+        for giant in (0..period / BABY_STEPS).rev() {
+            let shift = giant * BABY_STEPS;
+            // Diagonal d, rotated back by the giant step that its sum will be rotated by.
+            let diagonals = (0..BABY_STEPS).map(|baby| {
+                let n = columns.len();
+                real((0..n).map(|slot| {
+                    let f = (slot + n - shift % n) % n;
+                    columns[f].as_ref().map_or(0.0, |w| w[(f + shift + baby) % period])
+                }))
+            });
+            let inner = self.b.dot_plain(babies, diagonals.collect())?;
+            sum = Some(match sum {
+                None => inner,
+                Some(outer) => {
+                    let moved = self.b.rotate(outer, BABY_STEPS as i64);
+                    self.b.add(inner, moved)?
+                }
+            });
+        }
+        let sum = sum.ok_or(Error::Planner { op: "matrix", detail: "no diagonals".into() })?;
+        self.b.rescale(sum)
+    }
+
+    /// Columns and bias of a projection, after a norm's gain and bias, onto interlaced heads, in each of the first `blocks` blocks; head `h` is
+    /// multiplied by `factors[h]`.
+    fn head_columns(
+        &self,
+        linear: &LinearWeights,
+        norm: Option<&NormWeights>,
+        factors: &[f64],
+        blocks: usize,
+    ) -> (Columns, Vec<f64>) {
+        let mut columns = vec![None; self.p.columns];
+        let mut bias = vec![0.0; self.p.columns];
+        let head_width = self.width() / factors.len();
+        for (h, factor) in factors.iter().enumerate() {
+            for i in 0..head_width {
+                let source = h * head_width + i;
+                let mut weights = vec![0.0; self.p.block];
+                let mut constant = linear.bias[source];
+                for (f, w) in weights.iter_mut().enumerate().take(self.width()) {
+                    *w = linear.weight.row(f)[source] * factor;
+                    if let Some(norm) = norm {
+                        *w *= norm.gain[f];
+                        constant += norm.bias[f] * linear.weight.row(f)[source];
+                    }
+                }
+                for block in 0..blocks {
+                    let slot = block * self.p.block + self.p.head_slot(h, i);
+                    columns[slot] = Some(weights.clone());
+                    bias[slot] = constant * factor;
+                }
+            }
+        }
+        (columns, bias)
+    }
+
+    fn projection(
+        &mut self,
+        babies: &[Register],
+        linear: &LinearWeights,
+        norm: Option<&NormWeights>,
+        factors: &[f64],
+        blocks: usize,
+    ) -> Result<Register> {
+        let (columns, bias) = self.head_columns(linear, norm, factors, blocks);
+        let product = self.matrix(babies, &columns, self.p.block)?;
+        Ok(self.b.add_plain(product, self.p.live(&bias)))
+    }
+
+    /// Relinearizes a product, sums a window of slots, and only then rescales: one rounding instead of one a term.
+    fn sum_product(&mut self, product: Register, step: usize, count: usize) -> Result<Register> {
+        let linear = self.b.relinearize(product);
+        let summed = self.b.window_sum(linear, step, count)?;
+        self.b.rescale(summed)
+    }
+
+    /// `re * r_re + i im * r_im`.
+    fn combine(
+        &mut self,
+        re: Register,
+        im: Register,
+        r_re: Register,
+        r_im: Register,
+    ) -> Result<Register> {
+        let first = self.b.tensor(re, r_re)?;
+        let turned = self.b.mul_i(im);
+        let second = self.b.tensor(turned, r_im)?;
+        let sum = self.b.add(first, second)?;
+        self.b.close_product(sum)
+    }
+}

@@ -1,0 +1,105 @@
+//! The packed program against the clear executor, on exact slots: packing, folds and levels of every supported shape.
+//!
+//! | test | shape | what it exercises |
+//! | --- | --- | --- |
+//! | `shipped_shape` | 49 tokens, 4 heads, one scaled | the demo's layout |
+//! | `powers` | p = 4, 6, 8 | deeper power chains |
+//! | `all_scaled` | no power head | no division, mask instead of normaliser |
+//! | `two_layers` | 2 layers | encrypted first norm, second feed-forward product, residual across levels |
+//! | `odd_sizes` | 20 tokens, width 48, 3 heads | padding in tokens, heads and features |
+//! | `many_tokens` | 128 tokens | several key tiles |
+//! | `refusals` | too wide, too deep | typed errors |
+
+use super::lower;
+use crate::embedding::{ClientWeights, client_embedding};
+use crate::exec::{ClearExecutor, Progress, Slots, execute};
+use crate::program::Ladder;
+use crate::{Error, Functions, Model, Packing, Plan, RandomModel, random_input};
+use cipherform_ckks::presets;
+use std::ops::ControlFlow;
+
+const SLOTS: usize = 1 << 15;
+
+fn check(random: &RandomModel) {
+    let model = random.generate().unwrap();
+    let packing = Packing::new(&model.config, SLOTS).unwrap();
+    // Slots are exact at any level, so depth is no object here.
+    let lowered = lower(&model, &packing, Ladder::Endless { log2_scale: 40.0 }, 200).unwrap();
+    let client = ClientWeights::from_model(&model).unwrap();
+    let clear = ClearExecutor::new(&model, Functions::Polynomial).unwrap();
+    for index in 0..2 {
+        let input = random_input(&model.config, 1, index).unwrap();
+        let want = clear.run(&input).unwrap();
+        let embedded = client_embedding(&model.config, &client, &input).unwrap();
+        let slots = lowered.inputs.iter().map(|i| {
+            let source = if i.name == "residual" { &embedded.x } else { &embedded.u };
+            packing.pack(source, i.blocks, i.factor)
+        });
+        let mut machine = Slots::new(&lowered.program, slots.collect());
+        let mut go_on = |_: &Progress| ControlFlow::Continue(());
+        let out = execute(&lowered.program, &mut machine, &[], &mut go_on).unwrap();
+        let got: Vec<f64> = (0..want.len()).map(|k| out[0][k * packing.columns].re).collect();
+        let error = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        // f64 rounding through some hundred operations on values of order one.
+        assert!(error < 1e-9, "error {error}: {want:?} {got:?}");
+        // Nothing but the logits leaves the server.
+        for (i, z) in out[0].iter().enumerate() {
+            if i % packing.columns != 0 || i / packing.columns >= want.len() {
+                assert!(z.norm() < 1e-12, "slot {i} holds {z}");
+            }
+        }
+    }
+}
+
+fn shape(tokens: usize, width: usize, heads: usize, ffn: usize) -> RandomModel {
+    RandomModel { tokens, width, heads, ffn, seed: 3, ..RandomModel::default() }
+}
+
+#[test]
+fn shipped_shape() {
+    check(&RandomModel { scaled_heads: vec![3], ..shape(49, 64, 4, 128) });
+}
+
+#[test]
+fn powers() {
+    for power in [4, 6, 8] {
+        check(&RandomModel { power, ..shape(30, 32, 2, 64) });
+    }
+}
+
+#[test]
+fn all_scaled() {
+    check(&RandomModel { scaled_heads: vec![0, 1, 2, 3], ..shape(64, 64, 4, 128) });
+}
+
+#[test]
+fn two_layers() {
+    check(&RandomModel { layers: 2, scaled_heads: vec![0, 2], ..shape(49, 64, 4, 128) });
+    check(&RandomModel { layers: 2, scaled_heads: vec![0, 1], ..shape(16, 32, 2, 32) });
+}
+
+#[test]
+fn odd_sizes() {
+    check(&RandomModel { scaled_heads: vec![1], classes: 7, ..shape(20, 48, 3, 96) });
+    check(&RandomModel { classes: 2, ..shape(5, 12, 3, 20) });
+}
+
+#[test]
+fn many_tokens() {
+    check(&RandomModel { scaled_heads: vec![3], ..shape(128, 64, 4, 128) });
+}
+
+fn refusal(model: &Model) -> Error {
+    Plan::build(model, &presets::get("lev16_36").unwrap()).unwrap_err()
+}
+
+#[test]
+fn refusals() {
+    let wide = RandomModel { classes: 4, ..shape(128, 256, 4, 256) }.generate().unwrap();
+    assert!(matches!(refusal(&wide), Error::DoesNotFit { .. }), "{}", refusal(&wide));
+    let deep = RandomModel { layers: 3, ..shape(16, 16, 2, 16) }.generate().unwrap();
+    let error = refusal(&deep);
+    let Error::LevelsInsufficient { available: 35, needed, .. } = error else { panic!("{error}") };
+    assert!(needed > 35);
+    assert!(Packing::new(&deep.config, SLOTS).is_ok(), "width and tokens are not the reason");
+}

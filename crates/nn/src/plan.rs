@@ -1,0 +1,280 @@
+//! The contract between client and server: parameter set, packing, inputs, keys by level, operators with their costs.
+//!
+//! A plan says *how* a model is evaluated and holds no weight. The client derives from it which keys to make and how to
+//! pack; the server's program was lowered together with it.
+
+use crate::cost::{instruction_cost, peak_register_limbs, required_keys};
+use crate::error::{Error, Result};
+use crate::lower::{InputSpec, Lowered, lower};
+use crate::packing::Packing;
+use crate::program::{Ladder, Program};
+use crate::weights::Model;
+use cipherform_ckks::{Ciphertext, KeySpec, Parameters, SeededKey, presets};
+use cipherform_profile::Cost;
+use serde::{Deserialize, Serialize};
+
+/// The format tag of a serialised plan.
+pub const PLAN_FORMAT: &str = "cipherform.plan/1";
+
+/// Sets that a model may be planned for when none is named, cheapest first.
+const CANDIDATES: [&str; 3] = ["lev14", "lev15", "lev16_36"];
+
+/// Levels that the depth count starts from: more than any model of this planner needs.
+const ENDLESS: usize = 4096;
+
+/// One operator of the plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepInfo {
+    /// Operator name, e.g. `attention.scores`.
+    pub operator: String,
+    /// Layer, e.g. `layer.0`; empty outside layers.
+    pub layer: String,
+    /// Highest level it reads.
+    pub level_in: usize,
+    /// Level of its result.
+    pub level_out: usize,
+    /// log2 of its result's scale.
+    pub log2_scale: f64,
+    /// Predicted counts.
+    pub cost: Cost,
+    /// Predicted time on the machine that made the plan, in ms; 0 until [`Plan::price`].
+    pub predicted_ms: f64,
+}
+
+/// Sizes of a plan, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sizes {
+    /// Keys expanded in the server's memory.
+    pub key_bytes: u64,
+    /// Keys and inputs on the wire, serialised, without framing.
+    pub upload_bytes: u64,
+    /// Inputs of one inference on the wire.
+    pub input_bytes: u64,
+    /// The result of one inference on the wire.
+    pub download_bytes: u64,
+}
+
+/// How a model is evaluated under encryption.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    format: String,
+    parameter_set: String,
+    parameter_fingerprint: [u8; 32],
+    packing: Packing,
+    inputs: Vec<InputSpec>,
+    output_level: usize,
+    keys: Vec<KeySpec>,
+    steps: Vec<StepInfo>,
+    peak_register_limbs: usize,
+}
+
+impl Plan {
+    /// Plans `model` for a parameter set.
+    ///
+    /// # Errors
+    /// `DoesNotFit` when a layout bound is exceeded, `LevelsInsufficient` when the model is too deep for the set; both
+    /// say by how much.
+    pub fn build(model: &Model, params: &Parameters) -> Result<(Plan, Program)> {
+        let packing = Packing::new(&model.config, params.slots())?;
+        let needed = depth(model, &packing)?;
+        if needed > params.max_level() {
+            return Err(Error::LevelsInsufficient {
+                set: params.name().to_owned(),
+                available: params.max_level(),
+                needed,
+            });
+        }
+        let Lowered { program, inputs } =
+            lower(model, &packing, Ladder::Real(params.clone()), needed)?;
+        let mut steps = Vec::with_capacity(program.steps().len());
+        for step in program.steps() {
+            let mut cost = Cost::default();
+            for instruction in &program.instructions()[step.instructions.clone()] {
+                cost += instruction_cost(params, &program, instruction)?;
+            }
+            steps.push(StepInfo {
+                operator: step.operator.clone(),
+                layer: step.layer.clone(),
+                level_in: step.level_in,
+                level_out: step.level_out,
+                log2_scale: step.scale_out.log2(),
+                cost,
+                predicted_ms: 0.0,
+            });
+        }
+        let output_level = program.outputs().first().map_or(0, |&r| program.meta(r).level);
+        let plan = Plan {
+            format: PLAN_FORMAT.to_owned(),
+            parameter_set: params.name().to_owned(),
+            parameter_fingerprint: params.fingerprint(),
+            packing,
+            inputs,
+            output_level,
+            keys: required_keys(&program, params.slots()),
+            steps,
+            peak_register_limbs: peak_register_limbs(params, &program),
+        };
+        Ok((plan, program))
+    }
+
+    /// The cheapest secure set whose slots and levels suffice for `model`.
+    ///
+    /// # Errors
+    /// The last candidate's refusal when none fits.
+    pub fn choose_parameters(model: &Model) -> Result<Parameters> {
+        let mut refusal = None;
+        for name in CANDIDATES {
+            let params = presets::get(name)?;
+            let fits = Packing::new(&model.config, params.slots()).and_then(|packing| {
+                let needed = depth(model, &packing)?;
+                if needed <= params.max_level() {
+                    return Ok(());
+                }
+                let available = params.max_level();
+                Err(Error::LevelsInsufficient { set: name.to_owned(), available, needed })
+            });
+            match fits {
+                Ok(()) => return Ok(params),
+                Err(e) => refusal = Some(e),
+            }
+        }
+        Err(refusal
+            .unwrap_or(Error::Planner { op: "choose_parameters", detail: "no candidates".into() }))
+    }
+
+    /// Name of the parameter set.
+    #[must_use]
+    pub fn parameter_set(&self) -> &str {
+        &self.parameter_set
+    }
+
+    /// Fingerprint of the parameter set.
+    #[must_use]
+    pub fn parameter_fingerprint(&self) -> [u8; 32] {
+        self.parameter_fingerprint
+    }
+
+    /// The layout.
+    #[must_use]
+    pub fn packing(&self) -> &Packing {
+        &self.packing
+    }
+
+    /// What the client encrypts, in order.
+    #[must_use]
+    pub fn inputs(&self) -> &[InputSpec] {
+        &self.inputs
+    }
+
+    /// Level of the result.
+    #[must_use]
+    pub fn output_level(&self) -> usize {
+        self.output_level
+    }
+
+    /// The evaluation keys to make, each at the highest level of its use.
+    #[must_use]
+    pub fn keys(&self) -> &[KeySpec] {
+        &self.keys
+    }
+
+    /// Operators in order.
+    #[must_use]
+    pub fn steps(&self) -> &[StepInfo] {
+        &self.steps
+    }
+
+    /// Predicted counts of one inference.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        self.steps.iter().map(|s| s.cost).sum()
+    }
+
+    /// Predicted time of one inference in ms; 0 until priced.
+    #[must_use]
+    pub fn predicted_ms(&self) -> f64 {
+        self.steps.iter().map(|s| s.predicted_ms).sum()
+    }
+
+    /// Writes predicted times, one an operator, into the plan.
+    pub fn price(&mut self, milliseconds: &[f64]) {
+        for (step, ms) in self.steps.iter_mut().zip(milliseconds) {
+            step.predicted_ms = *ms;
+        }
+    }
+
+    /// Bytes that the registers hold at their peak.
+    #[must_use]
+    pub fn peak_register_bytes(&self) -> u64 {
+        (self.peak_register_limbs * self.packing.slots * 2 * size_of::<u64>()) as u64
+    }
+
+    /// Exact sizes on the wire and of the expanded keys.
+    #[must_use]
+    pub fn sizes(&self, params: &Parameters) -> Sizes {
+        let wire_keys: u64 =
+            self.keys.iter().map(|&k| SeededKey::serialized_len(params, k) as u64).sum();
+        let key_bytes = self.keys.iter().map(|&k| expanded_key_bytes(params, k)).sum();
+        let input_bytes = self
+            .inputs
+            .iter()
+            .map(|i| Ciphertext::serialized_len(params, i.level, 1, true) as u64)
+            .sum();
+        Sizes {
+            key_bytes,
+            upload_bytes: wire_keys + input_bytes,
+            input_bytes,
+            download_bytes: Ciphertext::serialized_len(params, self.output_level, 1, false) as u64,
+        }
+    }
+
+    /// Checks what arrived from outside against the parameter set it names.
+    ///
+    /// # Errors
+    /// `Malformed` when format, levels, sizes or counts cannot belong to that set.
+    pub fn validate(&self, params: &Parameters) -> Result<()> {
+        let fail = |detail: String| Err(Error::Malformed { what: "plan", detail });
+        if self.format != PLAN_FORMAT {
+            return fail(format!("format {:?}, this version reads {PLAN_FORMAT}", self.format));
+        }
+        if self.parameter_fingerprint != params.fingerprint() {
+            return fail(format!("set {} has another fingerprint here", self.parameter_set));
+        }
+        if self.packing.slots != params.slots() {
+            return fail(format!("{} slots, the set has {}", self.packing.slots, params.slots()));
+        }
+        let p = &self.packing;
+        let powers = [p.rows, p.columns, p.block, p.heads, p.head_width, p.hidden];
+        if powers.iter().any(|v| !v.is_power_of_two() || *v > p.slots)
+            || p.rows * p.columns != p.slots
+            || p.tokens > 2 * p.rows
+        {
+            return fail("sizes of the packing contradict each other".into());
+        }
+        let top = params.max_level();
+        let blocks_fit = |i: &InputSpec| i.blocks <= p.columns / p.block && i.factor.is_finite();
+        if self.inputs.iter().any(|i| i.level > top || !blocks_fit(i)) || self.output_level > top {
+            return fail("an input or the output does not fit the set".into());
+        }
+        if self.keys.len() > 4 * p.slots.trailing_zeros() as usize * p.head_width.max(8)
+            || self.keys.iter().any(|k| k.level > top)
+        {
+            return fail("more or higher keys than any plan of this layout needs".into());
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of one key in memory: two polynomials a digit over the limbs of its level and the special primes.
+fn expanded_key_bytes(params: &Parameters, spec: KeySpec) -> u64 {
+    let limbs = params.limbs_at(spec.level) + params.special().len();
+    (2 * params.digits_at(spec.level).len() * limbs * params.n() * size_of::<u64>()) as u64
+}
+
+/// Levels that `model` consumes in this layout.
+fn depth(model: &Model, packing: &Packing) -> Result<usize> {
+    let lowered = lower(model, packing, Ladder::Endless { log2_scale: 40.0 }, ENDLESS)?;
+    let end = lowered.program.outputs().first().map_or(0, |&r| lowered.program.meta(r).level);
+    Ok(ENDLESS - end)
+}

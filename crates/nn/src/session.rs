@@ -1,0 +1,261 @@
+//! What each side holds: the client a [`ModelDescription`], the server an [`HeModel`].
+
+use crate::config::ModelConfig;
+use crate::embedding::{ClientWeights, client_embedding};
+use crate::error::{Error, Result};
+use crate::exec::{Encoded, Encrypted, Monitor, execute};
+use crate::matrix::Matrix;
+use crate::plan::Plan;
+use crate::program::Program;
+use crate::weights::Model;
+use cipherform_ckks::{Ciphertext, Context, EvaluationKeys, Parameters};
+use num_complex::Complex64;
+
+const MAGIC: &[u8; 4] = b"CFMD";
+const VERSION: u16 = 1;
+
+/// All that a client may know of a model: config with calibrated ranges, the embedding and the first norm, the plan.
+/// The other weights stay with the server.
+#[derive(Clone, Debug)]
+pub struct ModelDescription {
+    config: ModelConfig,
+    client: ClientWeights,
+    plan: Plan,
+    fingerprint: [u8; 32],
+}
+
+impl ModelDescription {
+    /// Describes `model` under `plan`.
+    ///
+    /// # Errors
+    /// When the model's tensors do not fit its config.
+    pub fn new(model: &Model, plan: Plan) -> Result<Self> {
+        Ok(Self {
+            config: model.config.clone(),
+            client: ClientWeights::from_model(model)?,
+            plan,
+            fingerprint: model.fingerprint()?,
+        })
+    }
+
+    /// The model's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// The model's config.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Hash of the whole model, weights included.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
+    }
+
+    /// The slot vectors of one input (tokens by features), one for each input ciphertext of the plan. The embedding is
+    /// computed here, in the clear, and checked against the calibrated range.
+    ///
+    /// # Errors
+    /// `ShapeMismatch`, `NotFinite`, or `OutOfRange` for an input that would leave the range the model was fitted on.
+    pub fn encode(&self, input: &Matrix) -> Result<Vec<Vec<Complex64>>> {
+        let embedded = client_embedding(&self.config, &self.client, input)?;
+        embedded.check_ranges(&self.config)?;
+        let pack = |i: &crate::lower::InputSpec| {
+            let source = if i.name == "residual" { &embedded.x } else { &embedded.u };
+            self.plan.packing().pack(source, i.blocks, i.factor)
+        };
+        Ok(self.plan.inputs().iter().map(pack).collect())
+    }
+
+    /// The logits from the decrypted slots of the result.
+    ///
+    /// # Errors
+    /// `Malformed` when the slots are too few or not finite.
+    pub fn decode(&self, slots: &[Complex64]) -> Result<Vec<f64>> {
+        (0..self.config.classes.len())
+            .map(|k| slots.get(k * self.plan.packing().columns).map(|z| z.re))
+            .map(|logit| {
+                logit.filter(|v| v.is_finite()).ok_or_else(|| Error::Malformed {
+                    what: "result",
+                    detail: "a logit is missing or not finite".into(),
+                })
+            })
+            .collect()
+    }
+
+    /// Serialises the description.
+    ///
+    /// # Errors
+    /// When a number is not representable.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut out = MAGIC.to_vec();
+        out.extend(VERSION.to_le_bytes());
+        out.extend(self.fingerprint);
+        let plan = serde_json::to_vec(&self.plan)
+            .map_err(|e| Error::Malformed { what: "plan", detail: e.to_string() })?;
+        for part in [self.config.to_json()?.into_bytes(), self.client.to_bytes()?, plan] {
+            out.extend((part.len() as u64).to_le_bytes());
+            out.extend(part);
+        }
+        Ok(out)
+    }
+
+    /// Reads a description that came from outside; every part is checked, lengths before use.
+    ///
+    /// # Errors
+    /// `Malformed` and the errors of the parts.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let fail =
+            |detail: &str| Error::Malformed { what: "model description", detail: detail.into() };
+        let mut rest = bytes;
+        let mut take = |n: usize| -> Result<&[u8]> {
+            let (head, tail) = rest.split_at_checked(n).ok_or_else(|| fail("truncated"))?;
+            rest = tail;
+            Ok(head)
+        };
+        if take(4)? != MAGIC {
+            return Err(fail("not a model description"));
+        }
+        if take(2)? != VERSION.to_le_bytes() {
+            return Err(fail("written by another version"));
+        }
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(take(32)?);
+        let mut part = || -> Result<&[u8]> {
+            let mut length = [0; 8];
+            length.copy_from_slice(take(8)?);
+            take(usize::try_from(u64::from_le_bytes(length)).map_err(|_| fail("truncated"))?)
+        };
+        let config = ModelConfig::from_json(part()?)?;
+        let client = ClientWeights::from_bytes(&config, part()?)?;
+        let plan: Plan = serde_json::from_slice(part()?)
+            .map_err(|e| Error::Malformed { what: "plan", detail: e.to_string() })?;
+        if !rest.is_empty() {
+            return Err(fail("trailing bytes"));
+        }
+        let tokens = plan.packing().tokens;
+        if tokens != config.tokens || config.classes.len() > plan.packing().rows {
+            return Err(fail("plan and config disagree"));
+        }
+        Ok(Self { config, client, plan, fingerprint })
+    }
+}
+
+/// A model ready to run on ciphertexts: the plan's program with its constants encoded.
+#[derive(Debug)]
+pub struct HeModel {
+    description: ModelDescription,
+    context: Context,
+    program: Program,
+    encoded: Encoded,
+}
+
+impl HeModel {
+    /// Plans `model` for the context's parameter set and encodes its weights.
+    ///
+    /// # Errors
+    /// As [`Plan::build`]; encoding errors.
+    pub fn new(model: &Model, context: &Context) -> Result<Self> {
+        let (plan, program) = Plan::build(model, context.params())?;
+        let encoded = Encoded::new(&program, context)?;
+        let description = ModelDescription::new(model, plan)?;
+        Ok(Self { description, context: context.clone(), program, encoded })
+    }
+
+    /// What the client may know.
+    #[must_use]
+    pub fn description(&self) -> &ModelDescription {
+        &self.description
+    }
+
+    /// Writes predicted times into the plan.
+    pub fn price(&mut self, milliseconds: &[f64]) {
+        self.description.plan.price(milliseconds);
+    }
+
+    /// The parameter set.
+    #[must_use]
+    pub fn params(&self) -> &Parameters {
+        self.context.params()
+    }
+
+    /// The context.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Bytes of the encoded constants.
+    #[must_use]
+    pub fn plaintext_bytes(&self) -> u64 {
+        self.encoded.bytes()
+    }
+
+    /// Evaluates the model on one encrypted input.
+    ///
+    /// # Errors
+    /// `WrongInputs` when count, level or scale of the ciphertexts differ from the plan; `Cancelled`; the evaluator's
+    /// errors, such as a missing key.
+    pub fn run(
+        &self,
+        keys: &EvaluationKeys,
+        inputs: Vec<Ciphertext>,
+        monitor: &mut dyn Monitor<Ciphertext>,
+    ) -> Result<Vec<Ciphertext>> {
+        self.check_inputs(&inputs)?;
+        let steps = self.description.plan.steps();
+        let weights: Vec<f64> = steps
+            .iter()
+            .map(|s| {
+                // Without measured prices, transforms are the best stand-in for time.
+                let counted = s.cost.get(cipherform_profile::Counter::LimbNtts) as f64;
+                if s.predicted_ms > 0.0 { s.predicted_ms } else { counted }
+            })
+            .collect();
+        let mut machine = Encrypted::new(&self.encoded, keys, inputs);
+        execute(&self.program, &mut machine, &weights, monitor)
+    }
+
+    fn check_inputs(&self, inputs: &[Ciphertext]) -> Result<()> {
+        let specs = self.description.plan.inputs();
+        if specs.len() != inputs.len() {
+            return Err(Error::WrongInputs {
+                detail: format!("the plan takes {} ciphertexts, got {}", specs.len(), inputs.len()),
+            });
+        }
+        for (spec, ciphertext) in specs.iter().zip(inputs) {
+            let scale = self.params().scale_at(spec.level);
+            let relative = (ciphertext.scale() / scale - 1.0).abs();
+            if ciphertext.level() != spec.level || relative > 1e-12 || ciphertext.degree() != 1 {
+                return Err(Error::WrongInputs {
+                    detail: format!(
+                        "{} enters at level {} with scale 2^{:.3} and degree 1, got level {}, 2^{:.3}, {}",
+                        spec.name,
+                        spec.level,
+                        scale.log2(),
+                        ciphertext.level(),
+                        ciphertext.scale().log2(),
+                        ciphertext.degree()
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+}
