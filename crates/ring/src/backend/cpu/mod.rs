@@ -21,7 +21,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tables::{Converter, Prime, Tables};
 use tfhe_ntt::prime64::Plan;
-use zeroize::Zeroize;
 
 /// Permutation tables kept at most (n/2 bytes each).
 const KEPT_PERMUTATIONS: usize = 256;
@@ -157,7 +156,7 @@ impl Backend for Cpu {
     }
 
     fn wipe(&self, buf: &mut Words) {
-        buf.zeroize();
+        buf.wipe();
     }
 
     fn select(&self, a: &View<'_, Words>, to: Limbs) -> Result<Words> {

@@ -1,6 +1,7 @@
 //! Recycled host memory: fresh pages cost more than the arithmetic on them.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use zeroize::Zeroize;
 
 /// Most bytes kept for reuse.
 const KEPT_BYTES: usize = 256 << 20;
@@ -22,71 +23,69 @@ pub(crate) struct Pool {
 /// Host words that go back to their pool when dropped.
 #[derive(Debug)]
 pub(crate) struct Words {
-    words: Vec<u64>,
+    /// Everything that was ever written, so that reuse needs no filling; the first `len` count.
+    all: Vec<u64>,
+    len: usize,
     pool: Arc<Pool>,
 }
 
 impl Pool {
     /// `len` words of arbitrary content: whoever asks writes all of them.
     pub(crate) fn take(self: &Arc<Self>, len: usize) -> Words {
-        let mut words = self.reuse(len).unwrap_or_default();
-        if words.len() < len && words.capacity() < len {
-            // Nothing fits; zeroed pages come from the operating system without being written.
-            words = vec![0; len];
-        } else {
-            words.resize(len, 0);
-        }
-        Words { words, pool: self.clone() }
+        // Zeroed pages come from the operating system without being written.
+        let words = self.reuse(len).unwrap_or_else(|| vec![0; len]);
+        Words { all: words, len, pool: self.clone() }
     }
 
     /// `len` zeros.
     pub(crate) fn zeros(self: &Arc<Self>, len: usize) -> Words {
         match self.reuse(len) {
             Some(mut words) => {
-                words.clear();
-                words.resize(len, 0);
-                Words { words, pool: self.clone() }
+                words[..len].fill(0);
+                Words { all: words, len, pool: self.clone() }
             }
-            None => Words { words: vec![0; len], pool: self.clone() },
+            None => Words { all: vec![0; len], len, pool: self.clone() },
         }
     }
 
     /// Puts host words under this pool's care.
     pub(crate) fn adopt(self: &Arc<Self>, words: Vec<u64>) -> Words {
-        Words { words, pool: self.clone() }
+        Words { len: words.len(), all: words, pool: self.clone() }
     }
 
-    /// The smallest vector that holds `len` words without wasting half of itself.
+    /// The smallest vector that holds `len` words and at most a quarter more: polynomials may live long.
     fn reuse(&self, len: usize) -> Option<Vec<u64>> {
         let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
         let fitting = shelf.vectors.iter().enumerate();
         let (index, _) = fitting
-            .filter(|(_, v)| (len..=2 * len).contains(&v.capacity()))
-            .min_by_key(|(_, v)| v.capacity())?;
-        let words = shelf.vectors.swap_remove(index);
-        shelf.words -= words.capacity();
+            .filter(|(_, v)| (len..=len + len / 4).contains(&v.len()))
+            .min_by_key(|(_, v)| v.len())?;
+        let words = shelf.vectors.remove(index);
+        shelf.words -= words.len();
         Some(words)
     }
 }
 
 impl Drop for Words {
     fn drop(&mut self) {
-        let words = std::mem::take(&mut self.words);
-        if words.capacity() < SMALLEST_WORDS {
+        let words = std::mem::take(&mut self.all);
+        if words.len() < SMALLEST_WORDS {
             return;
         }
         let mut shelf = self.pool.shelf.lock().unwrap_or_else(PoisonError::into_inner);
-        if (shelf.words + words.capacity()) * size_of::<u64>() <= KEPT_BYTES {
-            shelf.words += words.capacity();
-            shelf.vectors.push(words);
+        shelf.words += words.len();
+        shelf.vectors.push(words);
+        // The oldest go first: sizes fall with the level of a computation.
+        while shelf.words * size_of::<u64>() > KEPT_BYTES {
+            shelf.words -= shelf.vectors.remove(0).len();
         }
     }
 }
 
 impl Clone for Words {
     fn clone(&self) -> Self {
-        let mut copy = self.pool.take(self.words.len());
-        copy.copy_from_slice(&self.words);
+        let mut copy = self.pool.take(self.len);
+        copy.copy_from_slice(self);
         copy
     }
 }
@@ -94,19 +93,28 @@ impl Clone for Words {
 impl Words {
     /// Forgets the words from `len` on.
     pub(crate) fn truncate(&mut self, len: usize) {
-        self.words.truncate(len);
+        self.len = self.len.min(len);
+        if self.len < self.all.len() / 2 {
+            self.all.truncate(self.len);
+            self.all.shrink_to_fit();
+        }
+    }
+
+    /// Overwrites all words with zeros, also those that were forgotten.
+    pub(crate) fn wipe(&mut self) {
+        self.all.as_mut_slice().zeroize();
     }
 }
 
 impl std::ops::Deref for Words {
     type Target = [u64];
     fn deref(&self) -> &[u64] {
-        &self.words
+        &self.all[..self.len]
     }
 }
 
 impl std::ops::DerefMut for Words {
     fn deref_mut(&mut self) -> &mut [u64] {
-        &mut self.words
+        &mut self.all[..self.len]
     }
 }
