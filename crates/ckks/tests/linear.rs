@@ -6,6 +6,7 @@
 //! | `misuse` | typed errors |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::float_cmp, reason = "scales are exact")]
 
 mod common;
 

@@ -25,7 +25,8 @@ const TOLERANCE: f64 = 0.15;
 /// Root mean square of the slots' parts, as a coefficient deviation in units of 1.
 fn measured(f: &Fixture, want: &[Complex64], ct: &Ciphertext) -> f64 {
     let stats = PrecisionStats::compare(want, &f.decrypt(ct));
-    let mean_square = ((-2.0 * stats.std_real).exp2() + (-2.0 * stats.std_imaginary).exp2()) / 2.0;
+    let square = |bits: f64| (-2.0 * bits).exp2();
+    let mean_square = f64::midpoint(square(stats.std_real), square(stats.std_imaginary));
     mean_square.sqrt() * ct.scale() / (f.ctx.params().n() as f64 / 2.0).sqrt()
 }
 

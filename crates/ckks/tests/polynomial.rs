@@ -2,12 +2,13 @@
 //!
 //! | test | what it proves |
 //! |---|---|
-//! | `every_degree_is_exact_in_depth_scale_and_cost` | degrees 0..=40 and some up to 255, both bases |
+//! | `every_degree_is_exact_in_depth_scale_and_cost` | degrees 0..=33 and some up to 255, both bases |
 //! | `sparse_polynomials_are_cheaper` | zero coefficients cost nothing |
 //! | `any_target_scale_is_hit` | odd input scales, odd target scales |
 //! | `misuse` | typed errors |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::float_cmp, reason = "scales are exact")]
 
 mod common;
 
@@ -42,7 +43,7 @@ fn every_degree_is_exact_in_depth_scale_and_cost() {
     let keys = f.keys([cipherform_ckks::KeySpec::relinearization(level)]);
     let x = f.random_reals(slots);
     let ct = f.encrypt(&x, level);
-    let degrees = (0..=40).chain([47, 59, 63, 64, 65, 100, 127, 128, 200, 255]);
+    let degrees = (0..=33).chain([47, 63, 64, 100, 127, 255]);
     for degree in degrees {
         for basis in [Basis::Chebyshev, Basis::Monomial] {
             let p = Polynomial::new(basis, dense(degree)).unwrap();
