@@ -43,7 +43,7 @@ fn main() -> Result<()> {
         layer.bytes() as f64 / 1e6,
         (WIDTH * (level + 1) * params.n() * 8) as f64 / 1e6
     );
-    println!("  predicted: {}", serde_line(&layer));
+    println!("  predicted: {}", counters(&layer));
 
     let generator = KeyGenerator::new(&ctx);
     let secret = generator.secret_key(&mut rng)?;
@@ -87,7 +87,7 @@ fn main() -> Result<()> {
 }
 
 /// The counters that matter here.
-fn serde_line(layer: &LinearTransform) -> String {
+fn counters(layer: &LinearTransform) -> String {
     let cost = layer.cost();
     cipherform_profile::Counter::ALL
         .into_iter()
