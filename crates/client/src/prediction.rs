@@ -1,0 +1,66 @@
+//! What comes out.
+
+use cipherform_profile::Recording;
+use cipherform_proto::Id;
+use std::time::Duration;
+
+/// The result of one inference.
+#[derive(Clone, Debug)]
+pub struct Prediction {
+    /// The job that computed it.
+    pub job: Id,
+    /// One logit a class.
+    pub logits: Vec<f64>,
+    /// Index of the largest logit.
+    pub label: usize,
+    /// Where the client's time went.
+    pub timings: Timings,
+    /// Encrypted bytes sent, keys excluded.
+    pub uploaded_bytes: u64,
+    /// Encrypted bytes received.
+    pub downloaded_bytes: u64,
+    /// Where the server's time went.
+    pub recording: Recording,
+}
+
+/// Wall times as the client sees them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Embedding, encoding and encryption.
+    pub encrypt: Duration,
+    /// Upload of the input and submission.
+    pub submit: Duration,
+    /// Waiting in the queue and running.
+    pub wait: Duration,
+    /// Of `wait`: running, as the server measured it.
+    pub run: Duration,
+    /// Download of the result.
+    pub download: Duration,
+    /// Decryption and decoding.
+    pub decrypt: Duration,
+    /// Everything, the download of the recording included.
+    pub total: Duration,
+}
+
+/// Index of the largest value, the first of equals; 0 of none. A NaN is never the largest.
+pub(crate) fn argmax(values: &[f64]) -> usize {
+    let mut best = (0, f64::NEG_INFINITY);
+    for (i, &value) in values.iter().enumerate() {
+        if value > best.1 {
+            best = (i, value);
+        }
+    }
+    best.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::argmax;
+
+    #[test]
+    fn argmax_takes_the_first_largest() {
+        assert_eq!(argmax(&[0.0, 3.0, -1.0, 3.0]), 1);
+        assert_eq!(argmax(&[f64::NAN, -2.0]), 1);
+        assert_eq!(argmax(&[]), 0);
+    }
+}

@@ -1,0 +1,434 @@
+//! One model, one key bundle, one server: keys up, inputs up, results down.
+
+use crate::connection::{Authorized, Bearer, Client, Described};
+use crate::error::{Error, Result};
+use crate::key_file::{KeyBundle, entropy};
+use crate::prediction::{Prediction, Timings, argmax};
+use crate::transfer::{receive, send};
+use bytes::Bytes;
+use cipherform_ckks::{
+    Ciphertext, Context, Decryptor, Encoder, Encryptor, KeyGenerator, KeySpec, Parameters,
+    SeededKey,
+};
+use cipherform_nn::{Matrix, ModelDescription};
+use cipherform_profile::Recording;
+use cipherform_proto::wire::{self, JobEvent, JobRequest, JobState, KeySetInfo};
+use cipherform_proto::{BlobKind, Chunked, Fault, Id, MESSAGE_BYTES, pb};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+
+/// Longest recording that a client takes.
+const MAX_RECORDING_BYTES: u64 = 64 << 20;
+
+/// How far beyond the calibrated logits a result may lie. A decryption under a wrong key is uniform modulo q_0, which
+/// is some 2^20 where logits are tens.
+const PLAUSIBLE: f64 = 1000.0;
+
+/// Keys that are ready to be sent while the next one is made. Each takes tens of MB.
+const KEYS_AHEAD: usize = 1;
+
+/// How far the keys have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyProgress {
+    /// Keys that the server has validated and taken.
+    pub keys: usize,
+    /// Keys of the plan.
+    pub total_keys: usize,
+    /// Bytes sent by this call.
+    pub bytes: u64,
+    /// Bytes that this call will send, known from the plan.
+    pub total_bytes: u64,
+}
+
+/// An input ready to be sent: serialised ciphertexts in the order of the plan.
+#[derive(Clone, Debug)]
+pub struct EncryptedInput {
+    blobs: Vec<Chunked>,
+}
+
+impl EncryptedInput {
+    /// Encrypted bytes, all ciphertexts together.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.blobs.iter().map(Chunked::len).sum()
+    }
+}
+
+/// A model, the keys to it, and the server that runs it.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+    described: Described,
+    context: Context,
+    bundle: Arc<KeyBundle>,
+    authorized: (Channel, Bearer),
+    key_set: Option<Id>,
+}
+
+/// A generated client that speaks for the session.
+macro_rules! rpc {
+    ($self:ident, $module:ident, $client:ident) => {{
+        let (channel, bearer) = $self.authorized.clone();
+        pb::$module::$client::with_interceptor(channel, bearer)
+            .max_decoding_message_size(MESSAGE_BYTES)
+    }};
+}
+
+impl Client {
+    /// Opens a session on a described model. `context` is [`Client::context`]'s, `bundle` fresh or from a file.
+    ///
+    /// # Errors
+    /// [`Error::WrongBundle`] when the secret key or the context is of another parameter set than the model's.
+    pub fn session(
+        &self,
+        described: Described,
+        context: Context,
+        bundle: KeyBundle,
+    ) -> Result<Session> {
+        let needed = described.parameters.fingerprint();
+        let ours = [bundle.secret.params().fingerprint(), context.params().fingerprint()];
+        if ours.iter().any(|fingerprint| *fingerprint != needed) {
+            return Err(Error::WrongBundle { needed: described.parameters.name().to_owned() });
+        }
+        let authorized = self.authorized(&bundle.token)?;
+        let bundle = Arc::new(bundle);
+        Ok(Session { client: self.clone(), described, context, bundle, authorized, key_set: None })
+    }
+}
+
+impl Session {
+    /// What is known of the model.
+    #[must_use]
+    pub fn description(&self) -> &ModelDescription {
+        &self.described.description
+    }
+
+    /// The parameter set.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        &self.described.parameters
+    }
+
+    /// The session's secrets, for instance to save them.
+    #[must_use]
+    pub fn bundle(&self) -> &KeyBundle {
+        &self.bundle
+    }
+
+    fn uploads(&self) -> pb::uploads_client::UploadsClient<Authorized> {
+        rpc!(self, uploads_client, UploadsClient)
+    }
+
+    /// The session's key sets on the server, those for other models included.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn key_sets(&self) -> Result<Vec<KeySetInfo>> {
+        let mut keys = rpc!(self, keys_client, KeysClient);
+        let sets = self.client.call("listing keys", keys.list(pb::ListKeysRequest {})).await?;
+        Ok(wire::key_set_list(sets)?)
+    }
+
+    /// Deletes a key set on the server.
+    ///
+    /// # Errors
+    /// `NotFound` for an absent or foreign set.
+    pub async fn delete_keys(&mut self, id: Id) -> Result<()> {
+        let mut keys = rpc!(self, keys_client, KeysClient);
+        self.client.call("deleting keys", keys.delete(wire::key_set_id(id))).await?;
+        self.key_set = self.key_set.filter(|own| *own != id);
+        Ok(())
+    }
+
+    /// Sees to it that the server holds every key of the plan: finds the set of an earlier call, completes one that was
+    /// interrupted, or makes a new one. Keys are made one at a time, sent and dropped, so that memory holds two or three
+    /// of them whatever the plan needs; while one travels the next is made.
+    ///
+    /// # Errors
+    /// `Busy` and `TooLarge` when the server has no room for the set; those of the connection.
+    pub async fn ensure_keys(
+        &mut self,
+        on_progress: &mut (dyn FnMut(KeyProgress) + Send),
+    ) -> Result<KeySetInfo> {
+        let plan = self.described.description.plan().keys().to_vec();
+        let mine = self.key_sets().await?.into_iter().find(|set| {
+            set.model == self.description().name() && set.description == self.described.digest
+        });
+        let mut set = mine;
+        let mut progress =
+            KeyProgress { keys: 0, total_keys: plan.len(), bytes: 0, total_bytes: 0 };
+        loop {
+            let missing = match &set {
+                Some(info) if info.is_complete() => {
+                    progress.keys = plan.len();
+                    on_progress(progress);
+                    self.key_set = Some(info.id);
+                    return Ok(info.clone());
+                }
+                Some(info) => info.missing.clone(),
+                None => (0..plan.len() as u32).collect(),
+            };
+            let mut wanted = Vec::new();
+            for index in missing {
+                let spec = plan.get(index as usize).copied();
+                let spec = spec.ok_or_else(|| Error::Protocol("a key beyond the plan".into()))?;
+                wanted.push((index, spec));
+            }
+            if wanted.is_empty() {
+                return Err(Error::Protocol("an incomplete key set that lacks no key".into()));
+            }
+            progress.keys = plan.len() - wanted.len();
+            progress.total_bytes = progress.bytes
+                + wanted.iter().map(|(_, s)| key_bytes(self.parameters(), *s)).sum::<u64>();
+            on_progress(progress);
+            set =
+                self.send_keys(wanted, set.map(|info| info.id), &mut progress, on_progress).await?;
+        }
+    }
+
+    /// Makes and sends `wanted`.
+    async fn send_keys(
+        &self,
+        wanted: Vec<(u32, KeySpec)>,
+        mut set: Option<Id>,
+        progress: &mut KeyProgress,
+        on_progress: &mut (dyn FnMut(KeyProgress) + Send),
+    ) -> Result<Option<KeySetInfo>> {
+        let mut keys = rpc!(self, keys_client, KeysClient);
+        let mut uploads = self.uploads();
+        let (sender, mut made) = mpsc::channel(KEYS_AHEAD);
+        let (context, bundle) = (self.context.clone(), self.bundle.clone());
+        let maker = tokio::task::spawn_blocking(move || -> Result<()> {
+            let mut rng = entropy()?;
+            let generator = KeyGenerator::new(&context);
+            for (index, spec) in wanted {
+                let key = generator.evaluation_key(&bundle.secret, spec, &mut rng)?;
+                let blob = Chunked::new(Bytes::from(key.to_bytes()?));
+                if sender.blocking_send((index, blob)).is_err() {
+                    // The sending side gave up and says why.
+                    return Ok(());
+                }
+            }
+            Ok(())
+        });
+        let (name, parameters) = (self.description().name(), self.parameters().fingerprint());
+        let mut last = None;
+        while let Some((index, blob)) = made.recv().await {
+            let header = blob.header(BlobKind::EvaluationKey, parameters, name, index);
+            let doing = "uploading keys";
+            let upload = send(&self.client, &mut uploads, doing, header, &blob).await?;
+            let request = wire::commit_request(upload, set);
+            let info = KeySetInfo::try_from(self.client.call(doing, keys.commit(request)).await?)?;
+            set = Some(info.id);
+            progress.keys += 1;
+            progress.bytes += blob.len();
+            on_progress(*progress);
+            last = Some(info);
+        }
+        maker.await.map_err(|_| Error::Thread)??;
+        Ok(last)
+    }
+
+    /// Encodes and encrypts one input (tokens by features) at the levels of the plan, after the model's range checks.
+    ///
+    /// # Errors
+    /// An error of the model for an input of the wrong shape, with a NaN, or outside the calibrated range.
+    pub async fn encrypt(&self, input: &Matrix) -> Result<EncryptedInput> {
+        let vectors = self.description().encode(input)?;
+        let inputs = self.description().plan().inputs();
+        let levels: Vec<_> = inputs.iter().map(|input| input.level).collect();
+        let (context, bundle) = (self.context.clone(), self.bundle.clone());
+        let encrypt = move || -> Result<EncryptedInput> {
+            let mut rng = entropy()?;
+            let encoder = Encoder::new(&context);
+            let encryptor = Encryptor::with_secret_key(&context, &bundle.secret)?;
+            let mut blobs = Vec::new();
+            for (slots, level) in vectors.iter().zip(levels) {
+                let plain = encoder.encode(slots, level, context.params().scale_at(level))?;
+                let ciphertext = encryptor.encrypt(&plain, &mut rng)?;
+                blobs.push(Chunked::new(Bytes::from(ciphertext.to_bytes()?)));
+            }
+            Ok(EncryptedInput { blobs })
+        };
+        tokio::task::spawn_blocking(encrypt).await.map_err(|_| Error::Thread)?
+    }
+
+    /// Uploads an input and queues a job for it.
+    ///
+    /// # Errors
+    /// `KeyMissing` without [`Session::ensure_keys`]; `Busy` when the queue is full; those of the connection.
+    pub async fn submit(&self, input: &EncryptedInput) -> Result<Id> {
+        let doing = "submitting a job";
+        let missing = || {
+            let keys = self.description().plan().keys();
+            Fault::KeyMissing { keys: keys.to_vec(), count: keys.len() as u64 }
+        };
+        let key_set = self.key_set.ok_or_else(missing)?;
+        let (name, parameters) = (self.description().name(), self.parameters().fingerprint());
+        let mut rpc = self.uploads();
+        let mut uploads = Vec::new();
+        for (index, blob) in input.blobs.iter().enumerate() {
+            let header = blob.header(BlobKind::Ciphertext, parameters, name, index as u32);
+            uploads.push(send(&self.client, &mut rpc, doing, header, blob).await?);
+        }
+        let idempotency_key = *Id::random()?.as_bytes();
+        let request = JobRequest { model: name.to_owned(), key_set, uploads, idempotency_key };
+        let mut infer = rpc!(self, infer_client, InferClient);
+        let job = self.client.call(doing, infer.submit(pb::JobRequest::from(request))).await?;
+        Ok(Id::try_from(&job)?)
+    }
+
+    /// Follows a job to its end and returns its last event, whose state is `Done`.
+    ///
+    /// # Errors
+    /// The fault of a failed job, [`Fault::Cancelled`] for a cancelled one; [`Error::Disconnected`] when the server goes
+    /// away, which is noticed within [`crate::Options::liveness`].
+    pub async fn watch(
+        &self,
+        job: Id,
+        on_event: &mut (dyn FnMut(&JobEvent) + Send),
+    ) -> Result<JobEvent> {
+        let doing = "watching a job";
+        let mut infer = rpc!(self, infer_client, InferClient);
+        let mut events = self.client.call(doing, infer.watch(wire::job_id(job))).await?;
+        loop {
+            let event = match events.message().await {
+                Ok(Some(event)) => JobEvent::try_from(event)?,
+                Ok(None) => {
+                    let detail = "the stream ended before the job did".into();
+                    return Err(Error::Disconnected { doing, detail });
+                }
+                Err(status) => return Err(Error::from_status(doing, &status)),
+            };
+            on_event(&event);
+            match event.state {
+                JobState::Done => return Ok(event),
+                JobState::Cancelled => return Err(Fault::Cancelled.into()),
+                JobState::Failed => return Err(event.error.unwrap_or(Fault::Internal).into()),
+                JobState::Queued | JobState::Running => {}
+            }
+        }
+    }
+
+    /// Asks for a job to stop: at once while it waits, after its running operator otherwise.
+    ///
+    /// # Errors
+    /// `NotFound` for an absent or foreign job.
+    pub async fn cancel(&self, job: Id) -> Result<JobState> {
+        let mut infer = rpc!(self, infer_client, InferClient);
+        let job = self.client.call("cancelling a job", infer.cancel(wire::job_id(job))).await?;
+        Ok(wire::job_state(&job)?)
+    }
+
+    /// Fetches the result of a finished job; it stays encrypted until [`Session::decrypt`].
+    ///
+    /// # Errors
+    /// `NotReady` for a job that is not done.
+    pub async fn result(&self, job: Id) -> Result<Bytes> {
+        let doing = "fetching a result";
+        let level = self.description().plan().output_level();
+        let limit = Ciphertext::serialized_len(self.parameters(), level, 1, false) as u64;
+        let mut infer = rpc!(self, infer_client, InferClient);
+        let mut parts = self.client.call(doing, infer.result(wire::result_request(job, 0))).await?;
+        Ok(receive(doing, &mut parts, BlobKind::Ciphertext, limit).await?.1)
+    }
+
+    /// The logits in an encrypted result.
+    ///
+    /// # Errors
+    /// An error of the scheme for bytes that are no ciphertext of this set, of the model for slots that hold no logits;
+    /// [`Error::Implausible`] for noise, which is what a wrong key gives.
+    ///
+    /// # Security
+    /// For the owner of the key. The server must not learn what came out, nor whether anything sensible did: do not
+    /// retry, complain or publish depending on it (IND-CPA-D, ePrint 2020/1533).
+    pub async fn decrypt(&self, result: Bytes) -> Result<Vec<f64>> {
+        let (context, bundle) = (self.context.clone(), self.bundle.clone());
+        let expected = self.description().plan().output_level();
+        let decrypt = move || -> Result<_> {
+            let ciphertext = Ciphertext::from_bytes(&context, &result)?;
+            let (level, degree) = (ciphertext.level(), ciphertext.degree());
+            if level != expected || degree != 1 {
+                let detail = format!("a result at level {level} of degree {degree}");
+                return Err(Error::Protocol(detail));
+            }
+            let plain = Decryptor::new(&context, &bundle.secret)?.decrypt(&ciphertext)?;
+            Ok(Encoder::new(&context).decode(&plain)?)
+        };
+        let slots = tokio::task::spawn_blocking(decrypt).await.map_err(|_| Error::Thread)??;
+        let logits = self.description().decode(&slots)?;
+        let value = logits.iter().fold(0.0, |max: f64, logit| max.max(logit.abs()));
+        let limit = PLAUSIBLE * self.description().config().logit_abs_max.max(1.0);
+        if value > limit {
+            return Err(Error::Implausible { value, limit });
+        }
+        Ok(logits)
+    }
+
+    /// Where the time of a finished job went, as the server recorded it.
+    ///
+    /// # Errors
+    /// `NotReady` for a job that is not done.
+    pub async fn recording(&self, job: Id) -> Result<Recording> {
+        let doing = "fetching a profile";
+        let mut infer = rpc!(self, infer_client, InferClient);
+        let mut parts = self.client.call(doing, infer.profile(wire::job_id(job))).await?;
+        let (_, json) =
+            receive(doing, &mut parts, BlobKind::Recording, MAX_RECORDING_BYTES).await?;
+        // Deserialising checks that the spans form a tree.
+        serde_json::from_slice(&json).map_err(|e| Error::Protocol(e.to_string()))
+    }
+
+    /// Encrypts, submits, watches, fetches and decrypts.
+    ///
+    /// # Errors
+    /// Those of the steps.
+    pub async fn infer(
+        &self,
+        input: &Matrix,
+        on_event: &mut (dyn FnMut(&JobEvent) + Send),
+    ) -> Result<Prediction> {
+        let start = Instant::now();
+        let mut lap = Instant::now();
+        let mut next = || -> Duration {
+            let elapsed = lap.elapsed();
+            lap = Instant::now();
+            elapsed
+        };
+        let encrypted = self.encrypt(input).await?;
+        let encrypt = next();
+        let job = self.submit(&encrypted).await?;
+        let submit = next();
+        let done = self.watch(job, on_event).await?;
+        let wait = next();
+        let result = self.result(job).await?;
+        let downloaded_bytes = result.len() as u64;
+        let download = next();
+        let logits = self.decrypt(result).await?;
+        let decrypt = next();
+        let recording = self.recording(job).await?;
+        Ok(Prediction {
+            job,
+            label: argmax(&logits),
+            logits,
+            timings: Timings {
+                encrypt,
+                submit,
+                wait,
+                run: done.elapsed,
+                download,
+                decrypt,
+                total: start.elapsed(),
+            },
+            uploaded_bytes: encrypted.bytes(),
+            downloaded_bytes,
+            recording,
+        })
+    }
+}
+
+fn key_bytes(params: &Parameters, spec: KeySpec) -> u64 {
+    SeededKey::serialized_len(params, spec) as u64
+}
