@@ -1,0 +1,167 @@
+//! The models being served, and what their plans say about sizes.
+
+use crate::convert;
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use cipherform_ckks::{Ciphertext, Context, KeySpec, Parameters, SeededKey, SwitchingKey};
+use cipherform_nn::HeModel;
+use cipherform_proto::wire::{ModelSummary, is_name};
+use cipherform_proto::{BlobHeader, BlobKind, Chunked, Fault};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One model, with everything that is the same for every request.
+pub(crate) struct Served {
+    pub(crate) model: HeModel,
+    pub(crate) summary: ModelSummary,
+    description: Chunked,
+    /// Bytes in memory of a complete key set.
+    pub(crate) key_bytes: u64,
+}
+
+/// The models of a server, by name.
+#[derive(Default)]
+pub struct Registry {
+    models: BTreeMap<String, Arc<Served>>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.models.keys()).finish()
+    }
+}
+
+impl Registry {
+    /// No models.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a model.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateModel`]; [`Error::UnspeakableName`]; an error of the model when it cannot be described.
+    pub fn add(&mut self, model: HeModel) -> Result<()> {
+        let params = model.context().params();
+        let name = model.description().name().to_owned();
+        if !is_name(&name) {
+            return Err(Error::UnspeakableName(name));
+        }
+        let description = Chunked::new(Bytes::from(model.description().to_bytes()?));
+        let summary = ModelSummary {
+            name: name.clone(),
+            parameter_set: params.name().to_owned(),
+            parameters: params.fingerprint(),
+            description: description.digest(),
+        };
+        let keys = model.description().plan().keys().iter();
+        let key_bytes = keys.map(|&spec| SwitchingKey::expanded_bytes(params, spec)).sum();
+        if self.models.contains_key(&name) {
+            return Err(Error::DuplicateModel(name));
+        }
+        let served = Served { model, summary, description, key_bytes };
+        self.models.insert(name, Arc::new(served));
+        Ok(())
+    }
+
+    /// Names of the models.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.models.keys().map(String::as_str)
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Result<Arc<Served>, Fault> {
+        self.models.get(name).cloned().ok_or_else(|| Fault::not_found("model", name))
+    }
+
+    pub(crate) fn summaries(&self) -> Vec<ModelSummary> {
+        self.models.values().map(|served| served.summary.clone()).collect()
+    }
+
+    /// Refuses toy parameter sets.
+    pub(crate) fn check_secure(&self) -> Result<()> {
+        for served in self.models.values() {
+            let params = served.params();
+            if params.is_toy() {
+                let (model, set) = (served.summary.name.clone(), params.name().to_owned());
+                return Err(Error::Insecure { model, set });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Served {
+    /// The context in which the model runs.
+    pub(crate) fn context(&self) -> &Context {
+        self.model.context()
+    }
+
+    pub(crate) fn params(&self) -> &Parameters {
+        self.model.context().params()
+    }
+
+    /// The key at `index` of the plan.
+    pub(crate) fn key(&self, index: u32) -> Result<KeySpec, Fault> {
+        let keys = self.model.description().plan().keys();
+        keys.get(index as usize).copied().ok_or_else(|| {
+            Fault::not_found("key of the plan", format!("{index}, it has {}", keys.len()))
+        })
+    }
+
+    /// The exact size of the blob that `header` announces, worked out from the plan alone.
+    pub(crate) fn exact_bytes(&self, header: &BlobHeader) -> Result<u64, Fault> {
+        let params = self.params();
+        if header.parameters != params.fingerprint() {
+            let (expected, got) = (params.fingerprint(), header.parameters);
+            return Err(Fault::ParameterMismatch { expected, got });
+        }
+        match header.kind {
+            BlobKind::EvaluationKey => {
+                Ok(SeededKey::serialized_len(params, self.key(header.index)?) as u64)
+            }
+            BlobKind::Ciphertext => {
+                let inputs = self.model.description().plan().inputs();
+                let input = inputs.get(header.index as usize).ok_or_else(|| {
+                    let name = format!("{}, it has {}", header.index, inputs.len());
+                    Fault::not_found("input of the plan", name)
+                })?;
+                Ok(Ciphertext::serialized_len(params, input.level, 1, true) as u64)
+            }
+            _ => Err(Fault::malformed("blob kind", "only keys and ciphertexts are uploaded")),
+        }
+    }
+
+    /// A ciphertext for input `index`, checked against the plan.
+    pub(crate) fn input(&self, index: usize, bytes: &[u8]) -> Result<Ciphertext, Fault> {
+        let inputs = self.model.description().plan().inputs();
+        let level = inputs.get(index).map(|input| input.level).ok_or(Fault::Internal)?;
+        let ciphertext = Ciphertext::from_bytes(self.context(), bytes)
+            .map_err(|error| convert::bytes(self.params(), bytes, &error))?;
+        if ciphertext.level() != level {
+            return Err(Fault::LevelMismatch {
+                what: format!("input {index}"),
+                expected: level as u32,
+                got: ciphertext.level() as u32,
+            });
+        }
+        let scale = self.params().scale_at(level);
+        if ciphertext.degree() != 1 {
+            let detail = format!("degree {} where the plan needs 1", ciphertext.degree());
+            return Err(Fault::malformed(format!("input {index}"), detail));
+        }
+        // Both sides compute the scale from the same table with the same operations, so it is equal to the last bit.
+        if ciphertext.scale().to_bits() != scale.to_bits() {
+            let detail = format!("scale {} where the plan needs {scale}", ciphertext.scale());
+            return Err(Fault::malformed(format!("input {index}"), detail));
+        }
+        Ok(ciphertext)
+    }
+
+    /// The model's description as a blob.
+    pub(crate) fn description_blob(&self) -> (BlobHeader, Chunked) {
+        let (name, parameters) = (&self.summary.name, self.summary.parameters);
+        let header = self.description.header(BlobKind::ModelDescription, parameters, name, 0);
+        (header, self.description.clone())
+    }
+}

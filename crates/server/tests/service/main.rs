@@ -1,0 +1,7 @@
+//! The whole service on loopback, with toy parameters (not secure) and a small random model.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests and their helpers")]
+
+mod boundary;
+mod hostile;
+mod loopback;
+mod support;
