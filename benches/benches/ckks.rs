@@ -55,7 +55,7 @@ fn at_level(c: &mut Criterion, set: &str, level: usize) {
         b.iter(|| public_encryptor.encrypt(&plain, &mut rng).unwrap());
     });
     c.bench_function(&id("encrypt_sk"), |b| {
-        b.iter(|| encryptor.encrypt(&plain, &mut rng).unwrap())
+        b.iter(|| encryptor.encrypt(&plain, &mut rng).unwrap());
     });
     c.bench_function(&id("decrypt"), |b| {
         b.iter(|| encoder.decode(&decryptor.decrypt(&ct).unwrap()).unwrap());

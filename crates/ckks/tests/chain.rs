@@ -5,6 +5,7 @@
 //! | `encrypt_decrypt` | both encryptors, every level, within the predicted noise |
 //! | `multiply_rescale_rotate` | the whole chain against clear slots |
 //! | `rotations_shift_left` | the order of slots, conjugation, the identity, hoisting |
+//! | `devices_agree` | the same bytes on both devices, through keys, products, polynomial and linear map |
 //! | `keys_serve_lower_levels` | a key of level l works at every level below |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -12,10 +13,11 @@
 mod common;
 
 use cipherform_ckks::noise::NoiseModel;
-use cipherform_ckks::{Encryptor, KeyGenerator, KeySpec};
+use cipherform_ckks::{Encryptor, KeyGenerator, KeySpec, LinearTransform, Polynomial};
 use cipherform_ring::Device;
 use common::{Fixture, max_error};
 use num_complex::Complex64;
+use std::collections::BTreeMap;
 
 /// Rounding errors reach the slots multiplied by the secret, hence Laplace distributed: with P(x > 16 sigma) = e^-22.6,
 /// none of 2^16 parts exceeds this.
@@ -138,4 +140,29 @@ fn keys_serve_lower_levels() {
         let error = max_error(&want, &f.decrypt(&got));
         assert!(error < bound, "level {level}: {error:e} v {bound:e}");
     }
+}
+
+#[test]
+fn devices_agree() {
+    let run = |device| {
+        let mut f = Fixture::new("toy11_lev", device);
+        let scale = f.ctx.params().modulus_at(1) as f64;
+        let diagonals = BTreeMap::from([(0, vec![0.5]), (1, vec![0.25, -0.5]), (2, vec![0.125])]);
+        let map = LinearTransform::new(&f.encoder, 1, scale, &diagonals, 2).unwrap();
+        let specs = [KeySpec::relinearization(3), KeySpec::conjugation(1)];
+        let keys = f.keys(map.keys().into_iter().chain(specs));
+        let ct = f.encrypt(&[0.5, -0.25, 0.75, 0.125], 3);
+        let polynomial = Polynomial::interpolate(3, f64::exp).unwrap();
+        let e = &f.evaluator;
+        let ct = e.polynomial(&ct, &polynomial, &keys).unwrap();
+        let ct = e.conjugate(&ct, &keys).unwrap();
+        let ct = e.rescale(e.linear_transform(&ct, &map, &keys).unwrap()).unwrap();
+        (ct.to_bytes().unwrap(), f.decrypt(&ct))
+    };
+    let (cpu, slots) = run(Device::cpu());
+    let (reference, _) = run(Device::reference());
+    assert!(cpu == reference, "the devices computed different words");
+    let want = 0.5 * 0.5f64.exp() + 0.25 * (-0.25f64).exp() + 0.125 * 0.75f64.exp();
+    // The cubic misses exp by at most 1 / (2^3 4!) * 1.2 on [-1, 1].
+    assert!((slots[0].re - want).abs() < 0.01, "{} v {want}", slots[0]);
 }

@@ -106,11 +106,13 @@ impl KeyGenerator {
         rng: &mut R,
     ) -> Result<RingPoly> {
         let ring = self.ctx.ring();
-        let mut b = sample::uniform(ring, limbs, seed, domain)?;
-        b.mul_assign(secret.poly())?;
-        let mut error = sample::gaussian(ring, rng).to_ntt(ring, limbs)?;
-        error.sub_assign(&b)?;
-        Ok(error)
+        // a is public, so that a s would give s away: it is wiped before its buffer is used again.
+        let mut mask = sample::uniform(ring, limbs, seed, domain)?;
+        mask.mul_assign(secret.poly())?;
+        let mut b = sample::gaussian(ring, rng).to_ntt(ring, limbs)?;
+        b.sub_assign(&mask)?;
+        mask.zeroize();
+        Ok(b)
     }
 
     /// P s' on the limbs of a digit, 0 on all others: the gadget of the digit in RNS.
