@@ -1,10 +1,11 @@
 //! Rotations and conjugation, one at a time or hoisted.
 
 use crate::ciphertext::Ciphertext;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluator::Evaluator;
 use crate::rlwe::{EvaluationKeys, KeyKind};
 use cipherform_profile::{Counter, count, primitive};
+use cipherform_ring::{Digits, GaloisElement, RingPoly};
 
 impl Evaluator {
     /// Rotates the slots left by `k`: slot j of the result is slot j + k, cyclically. Negative amounts rotate right.
@@ -38,20 +39,17 @@ impl Evaluator {
         self.check(op, a)?;
         self.context().params().require_same(op, keys.params())?;
         Self::check_degree_1(op, a)?;
-        let ([c0, c1], Some(g)) =
-            (a.polys.as_slice(), kind.galois_element(self.context().params().n()))
+        let ([c0, c1], Some([g, _])) =
+            (a.polys.as_slice(), kind.galois_elements(self.context().params().n()))
         else {
-            return Err(crate::Error::DegreeMismatch { op, degree: a.degree(), needed: 1 });
+            return Err(Error::DegreeMismatch { op, degree: a.degree(), needed: 1 });
         };
         let key = keys.get(kind, a.level)?;
         let _span = primitive("key_switch");
         count(Counter::Rotations, 1);
         count(Counter::KeySwitches, 1);
-        // The automorphism first: it then permutes the limbs of the level only, not those of every digit.
-        let [k0, k1] = c1.automorphism(g)?.decompose()?.inner_product(key)?;
-        let mut out0 = k0.mod_down()?;
-        out0.add_assign(&c0.automorphism(g)?)?;
-        Ok(self.ciphertext(a.level, a.scale, vec![out0, k1.mod_down()?]))
+        let polys = switch_and_permute(c0, &c1.decompose()?, key, g)?;
+        Ok(self.ciphertext(a.level, a.scale, polys))
     }
 
     /// Rotates by many amounts with one digit decomposition: each rotation costs an inner product and a mod-down.
@@ -74,13 +72,13 @@ impl Evaluator {
         params.require_same(OP, keys.params())?;
         Self::check_degree_1(OP, a)?;
         let [c0, c1] = a.polys.as_slice() else {
-            return Err(crate::Error::DegreeMismatch { op: OP, degree: a.degree(), needed: 1 });
+            return Err(Error::DegreeMismatch { op: OP, degree: a.degree(), needed: 1 });
         };
         let plan = amounts
             .iter()
             .map(|&k| {
                 let Some(kind) = KeyKind::rotation(k, params.slots()) else { return Ok(None) };
-                let Some(g) = kind.galois_element(params.n()) else { return Ok(None) };
+                let Some([g, _]) = kind.galois_elements(params.n()) else { return Ok(None) };
                 Ok(Some((g, keys.get(kind, a.level)?)))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -95,11 +93,22 @@ impl Evaluator {
                 count(Counter::Rotations, 1);
                 count(Counter::KeySwitches, 1);
                 count(Counter::Hoisted, 1);
-                let [k0, k1] = digits.automorphism(g)?.inner_product(key)?;
-                let mut out0 = k0.mod_down()?;
-                out0.add_assign(&c0.automorphism(g)?)?;
-                Ok(self.ciphertext(a.level, a.scale, vec![out0, k1.mod_down()?]))
+                let polys = switch_and_permute(c0, &digits, key, g)?;
+                Ok(self.ciphertext(a.level, a.scale, polys))
             })
             .collect()
     }
+}
+
+/// phi(c_0 + k_0), phi(k_1) for the switched second half (k_0, k_1), a ciphertext under phi^-1(s) before phi.
+fn switch_and_permute(
+    c0: &RingPoly,
+    digits: &Digits,
+    key: &[[RingPoly; 2]],
+    g: GaloisElement,
+) -> Result<Vec<RingPoly>> {
+    let [k0, k1] = digits.inner_product(key)?;
+    let (mut k0, k1) = (k0.mod_down()?, k1.mod_down()?);
+    k0.add_assign(c0)?;
+    Ok(vec![k0.automorphism(g)?, k1.automorphism(g)?])
 }

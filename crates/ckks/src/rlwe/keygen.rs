@@ -46,7 +46,7 @@ impl KeyGenerator {
         params.check_modulus("a public key", params.log_qp())?;
         let limbs = self.ctx.key_limbs(params.max_level());
         let seed = fresh_seed(rng);
-        let b = self.encrypt_zero(secret, limbs, &seed, PUBLIC_KEY_DOMAIN, rng)?;
+        let b = self.encrypt_zero(secret.poly(), limbs, &seed, PUBLIC_KEY_DOMAIN, rng)?;
         PublicKey::from_parts(&self.ctx, seed, b)
     }
 
@@ -71,15 +71,15 @@ impl KeyGenerator {
         check_key_modulus(params, spec.level)?;
         let limbs = self.ctx.key_limbs(spec.level);
 
-        // s', the secret that the key switches from.
+        // The secrets that the key switches from and to: s^2 and s, or s and its image, see `SwitchingKey`.
         let mut source = secret.poly().with_limbs(limbs)?;
-        match spec.kind.galois_element(params.n()) {
-            None => source.mul_assign(secret.poly())?,
-            Some(g) => {
-                let image = source.automorphism(g)?;
-                source.zeroize();
-                source = image;
-            }
+        let mut target = source.clone();
+        if let Some([_, inverse]) = spec.kind.galois_elements(params.n()) {
+            let image = target.automorphism(inverse)?;
+            target.zeroize();
+            target = image;
+        } else {
+            source.mul_assign(secret.poly())?;
         }
         let words = Zeroizing::new(source.to_residues()?);
         source.zeroize();
@@ -87,28 +87,29 @@ impl KeyGenerator {
         let seed = fresh_seed(rng);
         let mut b = Vec::new();
         for (d, digit) in params.digits_at(spec.level).into_iter().enumerate() {
-            let mut b_d = self.encrypt_zero(secret, limbs, &seed, d as u64, rng)?;
+            let mut b_d = self.encrypt_zero(&target, limbs, &seed, d as u64, rng)?;
             let mut gadget = self.gadget(&words, limbs, digit)?;
             b_d.add_assign(&gadget)?;
             gadget.zeroize();
             b.push(b_d);
         }
+        target.zeroize();
         Ok(SeededKey { params: params.clone(), spec, seed, b })
     }
 
-    /// -a s + e with a from the seed.
+    /// -a t + e under a secret t, with a from the seed.
     fn encrypt_zero<R: CryptoRng + ?Sized>(
         &self,
-        secret: &SecretKey,
+        secret: &RingPoly,
         limbs: Limbs,
         seed: &[u8; 32],
         domain: u64,
         rng: &mut R,
     ) -> Result<RingPoly> {
         let ring = self.ctx.ring();
-        // a is public, so that a s would give s away: it is wiped before its buffer is used again.
+        // a is public, so that a t would give t away: it is wiped before its buffer is used again.
         let mut mask = sample::uniform(ring, limbs, seed, domain)?;
-        mask.mul_assign(secret.poly())?;
+        mask.mul_assign(secret)?;
         let mut b = sample::gaussian(ring, rng).to_ntt(ring, limbs)?;
         b.sub_assign(&mask)?;
         mask.zeroize();

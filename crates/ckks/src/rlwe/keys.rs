@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What a key-switching key turns back into a ciphertext under s.
+/// What a key-switching key makes possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyKind {
-    /// From s^2: products.
+    /// Products, by way of s^2.
     Relinearization,
-    /// From the image of s under the rotation by this amount, 1 to slots - 1.
+    /// The rotation by this amount, 1 to slots - 1.
     Rotation(i64),
-    /// From the image of s under complex conjugation.
+    /// Complex conjugation.
     Conjugation,
 }
 
@@ -31,12 +31,12 @@ impl KeyKind {
         }
     }
 
-    /// The automorphism X -> X^g behind it; `None` for relinearization.
-    pub(crate) fn galois_element(self, n: usize) -> Option<GaloisElement> {
+    /// The automorphism X -> X^g behind it and its inverse; `None` for relinearization.
+    pub(crate) fn galois_elements(self, n: usize) -> Option<[GaloisElement; 2]> {
         match self {
             Self::Relinearization => None,
-            Self::Rotation(k) => Some(GaloisElement::rotation(k, n)),
-            Self::Conjugation => Some(GaloisElement::conjugation(n)),
+            Self::Rotation(k) => Some([k, -k].map(|k| GaloisElement::rotation(k, n))),
+            Self::Conjugation => Some([GaloisElement::conjugation(n); 2]),
         }
     }
 }
@@ -176,9 +176,13 @@ pub(crate) fn check_key_modulus(params: &Parameters, level: usize) -> Result<()>
     params.check_modulus("an evaluation key", params.log2_q_at(level) + params.log2_p())
 }
 
-/// A key-switching key in use: for every digit d, (b_d, a_d) with b_d = -a_d s + e_d + P [limb in digit d] s'.
+/// A key-switching key in use, from a secret s' to a secret t: for every digit d, (b_d, a_d) with
+/// b_d = -a_d t + e_d + P \[limb in digit d\] s'.
 ///
-/// Hybrid key switching, Han-Ki (ePrint 2019/688). Usable at its level and all below: a lower level is a view of it.
+/// Hybrid key switching, Han-Ki (ePrint 2019/688). Relinearization goes from s^2 to s. For an automorphism phi the key
+/// goes from s to phi^-1(s), and phi is applied afterwards: the image, under phi^-1, of the usual key from phi(s) to s.
+/// That way phi permutes two polynomials of the level only, after the division by P, and hoisted rotations share
+/// digits that nothing permutes. Usable at its level and all below: a lower level is a view of it.
 #[derive(Clone, Debug)]
 pub struct SwitchingKey {
     pub(crate) params: Parameters,
