@@ -44,7 +44,7 @@ pub mod weights;
 pub use config::{Activation, HeadKind, InputKind, LayerConfig, ModelConfig, Range};
 pub use embedding::{ClientWeights, Embedded, client_embedding};
 pub use error::{Error, Result};
-pub use exec::Functions;
+pub use exec::{Functions, Progress};
 pub use graph::{Graph, Node, NodeId};
 pub use lower::InputSpec;
 pub use matrix::Matrix;

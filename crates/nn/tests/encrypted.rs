@@ -6,6 +6,7 @@
 //! | `unhoisting_is_noticed` | a rotation taken out of its hoisted group makes the comparison fail |
 //! | `golden_counts` | key switches of three operators, counted by hand |
 //! | `bad_inputs` | wrong count, level, missing key, cancellation: typed errors |
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use cipherform_ckks::{
     Ciphertext, Context, Decryptor, Device, Encoder, Encryptor, EvaluationKeys, KeyGenerator,
@@ -48,9 +49,9 @@ fn insecure_test_rng() -> ChaCha20Rng {
 }
 
 impl Bench {
-    fn new(device: &Device, random: &RandomModel) -> Self {
+    fn new(device: Device, random: &RandomModel) -> Self {
         let model = random.generate().unwrap();
-        let context = Context::new(presets::get("toy11_deep").unwrap(), device).unwrap();
+        let context = Context::new(presets::get("toy11_deep").unwrap(), &device).unwrap();
         let he = HeModel::new(&model, &context).unwrap();
         let mut rng = insecure_test_rng();
         let generator = KeyGenerator::new(&context);
@@ -100,7 +101,7 @@ fn operators(recording: &Recording) -> Vec<(String, Cost)> {
         .collect()
 }
 
-fn logits_and_costs_on(device: &Device, inputs: u64) {
+fn logits_and_costs_on(device: Device, inputs: u64) {
     let mut bench = Bench::new(device, &small());
     let model = bench.model.clone();
     let clear = ClearExecutor::new(&model, Functions::Polynomial).unwrap();
@@ -132,12 +133,12 @@ fn logits_and_costs_on(device: &Device, inputs: u64) {
 
 #[test]
 fn logits_and_costs_cpu() {
-    logits_and_costs_on(&Device::cpu(), 3);
+    logits_and_costs_on(Device::cpu(), 3);
 }
 
 #[test]
 fn logits_and_costs_reference() {
-    logits_and_costs_on(&Device::reference(), 1);
+    logits_and_costs_on(Device::reference(), 1);
 }
 
 /// Runs like the real machine but rotates one hoisted amount on its own.
@@ -172,7 +173,7 @@ impl Machine for Unhoisted<'_> {
 
 #[test]
 fn unhoisting_is_noticed() {
-    let mut bench = Bench::new(&Device::cpu(), &small());
+    let mut bench = Bench::new(Device::cpu(), &small());
     let input = random_input(&bench.model.config, 9, 0).unwrap();
     let inputs = bench.encrypt(&input);
     let program = bench.he.program();
@@ -224,7 +225,7 @@ fn golden_counts() {
 
 #[test]
 fn bad_inputs() {
-    let mut bench = Bench::new(&Device::cpu(), &small());
+    let mut bench = Bench::new(Device::cpu(), &small());
     let input = random_input(&bench.model.config, 9, 0).unwrap();
     let inputs = bench.encrypt(&input);
 

@@ -5,6 +5,8 @@
 use crate::error::Result;
 use crate::exec::Machine;
 use crate::program::{Instruction, Opcode, Program};
+use cipherform_ckks::Parameters;
+use cipherform_ckks::noise::NoiseModel;
 use num_complex::Complex64;
 use std::rc::Rc;
 
@@ -52,14 +54,17 @@ impl<'a> Slots<'a> {
         Self { program, inputs, noise: None }
     }
 
-    /// Adds the errors of the noise model of a uniform ternary secret with h = 2N/3: fresh encryption with sigma 3.2,
-    /// and rounding sqrt((1 + h) / 12) of a coefficient at every rescale and key switch, sqrt(N / 2) of it in a slot.
+    /// Adds the errors of the scheme's noise model: fresh encryption under the secret key, and rounding at every rescale
+    /// and key switch.
     #[must_use]
-    pub fn with_noise(mut self, params: &cipherform_ckks::Parameters) -> Self {
-        let n = params.n() as f64;
-        let spread = (n / 2.0).sqrt();
-        let rounding = ((1.0 + 2.0 * n / 3.0) / 12.0).sqrt() * spread;
-        self.noise = Some(Noise { rounding, fresh: 3.2 * spread, state: 0 });
+    pub fn with_noise(mut self, params: &Parameters) -> Self {
+        let model = NoiseModel::new(params);
+        let slot = |coefficient| model.slot(coefficient);
+        self.noise = Some(Noise {
+            rounding: slot(model.rounding()),
+            fresh: slot(model.fresh_secret_key()),
+            state: 0,
+        });
         self
     }
 }

@@ -1,0 +1,281 @@
+//! `cipherform demo`: server and client in one process, three real images through gRPC on loopback.
+
+use crate::output::{bar, bytes, style, time, write_json};
+use crate::verbs::profile::{header, prediction};
+use crate::verbs::{DEFAULT_MODEL, context, load_model};
+use anyhow::{Context as _, Result};
+use cipherform_client::{Client, KeyBundle, KeyProgress, Options, Prediction};
+use cipherform_nn::calibrate::MachineCosts;
+use cipherform_nn::data::{Image, patches, samples};
+use cipherform_nn::exec::ClearExecutor;
+use cipherform_nn::{Functions, HeModel, Matrix, Model, Plan, random_input};
+use cipherform_profile::{Phase, Report, peak_rss_bytes};
+use cipherform_server::{Config, Registry, Server};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Name or directory of the model.
+    #[arg(long, default_value = DEFAULT_MODEL)]
+    model: String,
+    /// Device of the server.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Parameter set; the cheapest that fits by default.
+    #[arg(long)]
+    set: Option<String>,
+    /// Write the result as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Write the latency breakdown as a self-contained page.
+    #[arg(long)]
+    html: Option<PathBuf>,
+}
+
+/// One input of the demo with what is known of it.
+struct Case {
+    title: String,
+    picture: Option<Image>,
+    input: Matrix,
+    truth: Option<usize>,
+}
+
+fn cases(model: &Model) -> Result<Vec<Case>> {
+    if model.config.dataset.as_deref() == Some("fashion-mnist") {
+        let case = |s: cipherform_nn::data::Sample| -> Result<Case> {
+            Ok(Case {
+                title: format!("Fashion-MNIST test image {}", s.index),
+                input: patches(&model.config, &s.image)?,
+                picture: Some(s.image),
+                truth: Some(usize::from(s.label)),
+            })
+        };
+        return samples()?.into_iter().take(3).map(case).collect();
+    }
+    (0..3)
+        .map(|i| {
+            Ok(Case {
+                title: format!("seeded random input {i}"),
+                picture: None,
+                input: random_input(&model.config, 0, i)?,
+                truth: None,
+            })
+        })
+        .collect()
+}
+
+/// The image in text: two pixels a character cell, darker is brighter.
+fn draw(image: &Image) -> String {
+    const SHADES: &[u8] = b" .:-=+*#%@";
+    let mut out = String::new();
+    for row in (0..image.height).step_by(2) {
+        out.push_str("    ");
+        for column in 0..image.width {
+            let pixel = |r: usize| {
+                image.pixels.get(r * image.width + column).map_or(0, |&p| usize::from(p))
+            };
+            let mean = (pixel(row) + pixel((row + 1).min(image.height - 1))) / 2;
+            out.push(char::from(SHADES[mean * (SHADES.len() - 1) / 255]));
+        }
+        out.push('\n');
+    }
+    out
+}
+
+struct Outcome {
+    plan: Plan,
+    predictions: Vec<Prediction>,
+    keys: Duration,
+    key_upload: u64,
+}
+
+/// The client's side: everything it learns of the model comes from the server.
+async fn client(url: &str, name: &str, cases: &[Case]) -> Result<Outcome> {
+    let client = Client::connect(url, Options::default()).await?;
+    let described = client.describe(name).await?;
+    let context = client.context(&described)?;
+    let bundle = KeyBundle::generate(&context)?;
+    let mut session = client.session(described, context, bundle)?;
+    let begin = Instant::now();
+    let progress = bar(100, "keys: make and upload");
+    let mut uploaded = 0;
+    let mut on_keys = |p: KeyProgress| {
+        uploaded = p.bytes;
+        progress.set_length(p.total_bytes.max(1));
+        progress.set_position(p.bytes);
+        progress.set_message(format!("{} of {}", p.keys, p.total_keys));
+    };
+    session.ensure_keys(&mut on_keys).await?;
+    progress.finish_and_clear();
+    let keys = begin.elapsed();
+    let plan = session.description().plan().clone();
+    println!(
+        "keys      {} keys made, {} uploaded in {}",
+        plan.keys().len(),
+        bytes(uploaded),
+        time(keys)
+    );
+    let mut predictions = Vec::new();
+    for case in cases {
+        let progress = bar(100, "encrypted inference");
+        let mut on_event = |e: &cipherform_client::JobEvent| {
+            progress.set_length(u64::from(e.steps).max(1));
+            progress.set_position(u64::from(e.step));
+            progress.set_message(e.operator.clone());
+        };
+        predictions.push(session.infer(&case.input, &mut on_event).await?);
+        progress.finish_and_clear();
+    }
+    Ok(Outcome { plan, predictions, keys, key_upload: uploaded })
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let begin = Instant::now();
+    let model = load_model(&args.model)?;
+    let context = context(&model, args.set.as_deref(), &args.device)?;
+    let params = context.params().clone();
+    let mut he = HeModel::new(&model, &context)?;
+    let top = he.description().plan().inputs().iter().map(|i| i.level).max().unwrap_or(0);
+    if top >= 3 {
+        let costs = MachineCosts::measure(&context, top)?;
+        let prices = costs.steps_ms(&context, he.program())?;
+        he.price(&prices);
+    }
+    let plan = he.description().plan();
+    let name = model.config.name.clone();
+    println!(
+        "model     {name}: {} layer(s), {} tokens, width {}{}",
+        model.config.layers.len(),
+        model.config.tokens,
+        model.config.width,
+        if model.config.random_weights { "  [RANDOM WEIGHTS]" } else { "" }
+    );
+    println!(
+        "security  {}: N = 2^{}, log QP = {:.1}, {} bits for every one of {} keys",
+        params.name(),
+        params.log_n(),
+        params.log_qp(),
+        params.security_bits(),
+        plan.keys().len()
+    );
+    let cost = plan.cost();
+    println!(
+        "predicted {:.1} s an inference, {} key switches, before any key exists",
+        plan.predicted_ms() / 1e3,
+        cost.get(cipherform_profile::Counter::KeySwitches)
+    );
+    let sizes = plan.sizes(&params);
+    let mut registry = Registry::new();
+    registry.add(he)?;
+    let handle = Server::start(&Config::default(), registry)?;
+    println!(
+        "server    {} on {}, {}",
+        handle.url(),
+        args.device,
+        context.ring().device().description()
+    );
+
+    let cases = cases(&model)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the client's runtime")?;
+    let outcome = runtime.block_on(client(&handle.url(), &name, &cases))?;
+    handle.shutdown();
+
+    let clear = ClearExecutor::new(&model, Functions::Polynomial)?;
+    let mut rows = Vec::new();
+    for (case, p) in cases.iter().zip(&outcome.predictions) {
+        let want = clear.run(&case.input)?;
+        let label = super::eval::label(&want);
+        let error = want.iter().zip(&p.logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let (low, high) = want.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
+        let class = |k: usize| model.config.classes.get(k).cloned().unwrap_or_default();
+        println!("\n{}", case.title);
+        if let Some(picture) = &case.picture {
+            print!("{}", draw(picture));
+        }
+        println!(
+            "    encrypted: {:<14} in the clear: {:<14} truth: {}",
+            class(p.label),
+            class(label),
+            case.truth.map_or("unknown".to_owned(), class)
+        );
+        println!(
+            "    largest logit error {error:.1e} = 2^{:.1} of their range; server {}, round trip {}",
+            (error / (high - low)).log2(),
+            time(p.timings.run),
+            time(p.timings.total)
+        );
+        rows.push(json!({
+            "true_label": case.truth,
+            "clear_label": label,
+            "encrypted_label": p.label,
+            "max_abs_logit_error": error,
+            "logit_range": high - low,
+        }));
+    }
+
+    let recordings: Vec<_> = outcome.predictions.iter().map(|p| p.recording.clone()).collect();
+    let first = outcome.predictions.first().context("no inputs")?;
+    let mut head = header(&model, &context, sizes.key_bytes);
+    head.upload_bytes = outcome.key_upload + first.uploaded_bytes;
+    head.download_bytes = first.downloaded_bytes;
+    let phase = |name: &str, t: Duration, bytes: Option<u64>| Phase {
+        name: name.into(),
+        ms: t.as_secs_f64() * 1e3,
+        bytes,
+    };
+    let report = Report::new(head, &recordings)?
+        .with_prediction(&prediction(&outcome.plan, &params))
+        .with_phases(vec![
+            phase("keys: make, upload, validate", outcome.keys, Some(outcome.key_upload)),
+            phase("input: embed, encrypt", first.timings.encrypt, None),
+            phase("input: upload", first.timings.submit, Some(first.uploaded_bytes)),
+            phase("result: download", first.timings.download, Some(first.downloaded_bytes)),
+            phase("result: decrypt", first.timings.decrypt, None),
+        ]);
+    println!("\n{}", report.to_text(style()));
+    let wall = begin.elapsed();
+    let peak = peak_rss_bytes();
+    println!(
+        "everything took {}, peak memory {}",
+        time(wall),
+        peak.map_or("unknown".to_owned(), bytes)
+    );
+    if let Some(path) = &args.html {
+        std::fs::write(path, report.to_html())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let per_inference: Vec<f64> =
+        outcome.predictions.iter().map(|p| p.timings.run.as_secs_f64()).collect();
+    write_json(
+        args.json.as_deref(),
+        &json!({
+            "schema": "cipherform.demo/1",
+            "model": name,
+            "random_weights": model.config.random_weights,
+            "device": args.device,
+            "machine": context.ring().device().description(),
+            "parameter_set": params.name(),
+            "security_bits": params.security_bits(),
+            "inputs": rows,
+            "wall_s": wall.as_secs_f64(),
+            "inference_s": per_inference.iter().sum::<f64>() / per_inference.len() as f64,
+            "inferences_s": per_inference,
+            "predicted_s": outcome.plan.predicted_ms() / 1e3,
+            "peak_rss_bytes": peak,
+            "key_bytes": sizes.key_bytes,
+            "upload_bytes": outcome.key_upload + first.uploaded_bytes,
+            "download_bytes": first.downloaded_bytes,
+            "predicted_upload_bytes": sizes.upload_bytes,
+            "predicted_download_bytes": sizes.download_bytes,
+            "attributed_fraction": report.attributed_fraction,
+            "predicted": outcome.plan.cost(),
+            "observed": recordings[0].total(),
+        }),
+    )
+}

@@ -1,0 +1,90 @@
+//! `cipherform estimate`: what an inference will take, without running it and without keys.
+
+use crate::output::{bytes, write_json};
+use crate::verbs::{DEFAULT_MODEL, context, load_model};
+use anyhow::Result;
+use cipherform_nn::Plan;
+use cipherform_nn::calibrate::MachineCosts;
+use cipherform_nn::estimate::{memory_bytes, precision_bits};
+use cipherform_profile::Counter;
+use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Name or directory of the model.
+    #[arg(long, default_value = DEFAULT_MODEL)]
+    model: String,
+    /// Device.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Parameter set; the cheapest that fits by default.
+    #[arg(long)]
+    set: Option<String>,
+    /// Write the estimate as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let model = load_model(&args.model)?;
+    let context = context(&model, args.set.as_deref(), &args.device)?;
+    let params = context.params();
+    let (mut plan, program) = Plan::build(&model, params)?;
+    let top = plan.inputs().iter().map(|i| i.level).max().unwrap_or(0);
+    let costs = MachineCosts::measure(&context, top)?;
+    plan.price(&costs.steps_ms(&context, &program)?);
+    let sizes = plan.sizes(params);
+    let memory = memory_bytes(params, &plan, &program);
+    let precision = precision_bits(&model, params, &plan, &program)?;
+    let random = if model.config.random_weights { "  [RANDOM WEIGHTS]" } else { "" };
+    println!(
+        "{} on {}, {}{random}",
+        model.config.name,
+        args.device,
+        context.ring().device().description()
+    );
+    println!(
+        "set        {} ({} bits), {} levels of {}",
+        params.name(),
+        params.security_bits(),
+        top,
+        params.max_level()
+    );
+    println!("time       {:.2} s an inference", plan.predicted_ms() / 1e3);
+    println!("memory     {} for both sides in one process", bytes(memory));
+    println!("keys       {} expanded, {} of them", bytes(sizes.key_bytes), plan.keys().len());
+    println!(
+        "up         {} keys and input, of which {} a further input",
+        bytes(sizes.upload_bytes),
+        bytes(sizes.input_bytes)
+    );
+    println!("down       {}", bytes(sizes.download_bytes));
+    println!("precision  logits within 2^-{precision:.1} of the clear model's");
+    let cost = plan.cost();
+    for counter in Counter::ALL.into_iter().filter(|&c| cost.get(c) > 0) {
+        println!("{:<18} {}", counter.name(), cost.get(counter));
+    }
+    write_json(
+        args.json.as_deref(),
+        &json!({
+            "schema": "cipherform.estimate/1",
+            "model": model.config.name,
+            "random_weights": model.config.random_weights,
+            "device": args.device,
+            "machine": context.ring().device().description(),
+            "parameter_set": params.name(),
+            "security_bits": params.security_bits(),
+            "ms": plan.predicted_ms(),
+            "peak_rss_bytes": memory,
+            "peak_vram_bytes": serde_json::Value::Null,
+            "key_bytes": sizes.key_bytes,
+            "upload_bytes": sizes.upload_bytes,
+            "input_bytes": sizes.input_bytes,
+            "download_bytes": sizes.download_bytes,
+            "precision_bits": precision,
+            "counters": cost,
+            "operators": plan.steps(),
+        }),
+    )
+}

@@ -1,0 +1,134 @@
+//! `cipherform infer`: the client.
+
+use crate::output::{bar, bytes, time, write_json};
+use anyhow::{Context as _, Result, bail};
+use cipherform_client::{Client, JobEvent, KeyBundle, KeyProgress, Options};
+use cipherform_nn::data::{Idx, Image, decode_image, patches};
+use cipherform_nn::{InputKind, ModelConfig};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// URL of the server.
+    #[arg(long, default_value = "http://127.0.0.1:50051")]
+    server: String,
+    /// Name of the model on the server.
+    #[arg(long, default_value = super::DEFAULT_MODEL)]
+    model: String,
+    /// Secret key file; a fresh key that is forgotten afterwards by default.
+    #[arg(long)]
+    key: Option<PathBuf>,
+    /// At most this many images of an IDX file.
+    #[arg(long, default_value_t = 1)]
+    limit: usize,
+    /// Images of an IDX file to skip.
+    #[arg(long, default_value_t = 0)]
+    offset: usize,
+    /// Write the result as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// PNG, JPEG or IDX files (also gzipped).
+    #[arg(required = true)]
+    inputs: Vec<PathBuf>,
+}
+
+/// Largest image file that is read.
+const FILE_LIMIT: u64 = 64 << 20;
+
+fn images(config: &ModelConfig, path: &Path, args: &Args) -> Result<Vec<(String, Image)>> {
+    let InputKind::Image { height, width, .. } = config.input else {
+        bail!("the model {} does not take images", config.name);
+    };
+    let name = path.display().to_string();
+    let size = std::fs::metadata(path).with_context(|| format!("cannot read {name}"))?.len();
+    if size > FILE_LIMIT {
+        bail!("{name} has {size} bytes; images up to {FILE_LIMIT} are read");
+    }
+    let content = std::fs::read(path).with_context(|| format!("cannot read {name}"))?;
+    let is_idx = name.ends_with(".gz") || name.contains("idx");
+    if is_idx {
+        let all = Idx::parse(&content).with_context(|| format!("{name} is not an IDX file"))?;
+        let all = all.images().with_context(|| format!("{name} holds no images"))?;
+        let chosen = all.into_iter().enumerate().skip(args.offset).take(args.limit);
+        return Ok(chosen.map(|(i, image)| (format!("{name}[{i}]"), image)).collect());
+    }
+    let image = decode_image(&content, height, width).with_context(|| name.clone())?;
+    Ok(vec![(name, image)])
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(infer(args))
+}
+
+async fn infer(args: Args) -> Result<()> {
+    let client = Client::connect(&args.server, Options::default()).await?;
+    let described = client.describe(&args.model).await?;
+    let config = described.description.config().clone();
+    // Unreadable images are found before any key is made.
+    let mut inputs = Vec::new();
+    for path in &args.inputs {
+        for (name, image) in images(&config, path, &args)? {
+            let input = patches(&config, &image)?;
+            described.description.encode(&input).with_context(|| name.clone())?;
+            inputs.push((name, input));
+        }
+    }
+    let context = client.context(&described)?;
+    let bundle = match &args.key {
+        Some(path) => KeyBundle::load(path, &context)?,
+        None => KeyBundle::generate(&context)?,
+    };
+    let mut session = client.session(described, context, bundle)?;
+    let progress = bar(100, "keys: make and upload");
+    let mut on_keys = |p: KeyProgress| {
+        progress.set_length(p.total_bytes.max(1));
+        progress.set_position(p.bytes);
+        progress.set_message(format!("{} of {}", p.keys, p.total_keys));
+    };
+    session.ensure_keys(&mut on_keys).await?;
+    progress.finish_and_clear();
+    let mut rows = Vec::new();
+    for (name, input) in &inputs {
+        let progress = bar(100, "encrypted inference");
+        let mut on_event = |e: &JobEvent| {
+            progress.set_length(u64::from(e.steps).max(1));
+            progress.set_position(u64::from(e.step));
+            progress.set_message(e.operator.clone());
+        };
+        let p = session.infer(input, &mut on_event).await?;
+        progress.finish_and_clear();
+        let class = config.classes.get(p.label).cloned().unwrap_or_default();
+        println!(
+            "{name}: {class}  (server {}, round trip {}, {} up, {} down)",
+            time(p.timings.run),
+            time(p.timings.total),
+            bytes(p.uploaded_bytes),
+            bytes(p.downloaded_bytes)
+        );
+        let ms = |t: std::time::Duration| t.as_secs_f64() * 1e3;
+        rows.push(json!({
+            "input": name,
+            "encrypted_label": p.label,
+            "class": class,
+            "logits": p.logits,
+            "job_id": p.job.to_string(),
+            "timings": {
+                "encrypt_ms": ms(p.timings.encrypt),
+                "submit_ms": ms(p.timings.submit),
+                "wait_ms": ms(p.timings.wait),
+                "run_ms": ms(p.timings.run),
+                "download_ms": ms(p.timings.download),
+                "decrypt_ms": ms(p.timings.decrypt),
+                "total_ms": ms(p.timings.total),
+            },
+        }));
+    }
+    let value = json!({"schema": "cipherform.infer/1", "model": args.model, "inputs": rows});
+    write_json(args.json.as_deref(), &value)
+}

@@ -1,0 +1,81 @@
+//! `cipherform serve`: a server for other processes.
+
+use crate::verbs::{DEFAULT_MODEL, context, load_model};
+use anyhow::{Context as _, Result};
+use cipherform_nn::HeModel;
+use cipherform_nn::calibrate::MachineCosts;
+use cipherform_server::{Config, Registry, Server};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Settings as JSON: address, quotas, expiries.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Address to listen on; overrides the settings.
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Models to serve: names or directories, repeatable.
+    #[arg(long = "model", default_value = DEFAULT_MODEL)]
+    models: Vec<String>,
+    /// Device.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Parameter set; the cheapest that fits each model by default.
+    #[arg(long)]
+    set: Option<String>,
+    /// Serve toy parameter sets, which protect nothing.
+    #[arg(long)]
+    allow_insecure: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let mut config = match &args.config {
+        None => Config::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            serde_json::from_str(&text)
+                .with_context(|| format!("{} is not a valid configuration", path.display()))?
+        }
+    };
+    if let Some(listen) = args.listen {
+        config.listen = listen;
+    } else if args.config.is_none() {
+        config.listen = SocketAddr::from(([127, 0, 0, 1], 50051));
+    }
+    config.allow_insecure |= args.allow_insecure;
+    let mut registry = Registry::new();
+    for name in &args.models {
+        let model = load_model(name)?;
+        let context = context(&model, args.set.as_deref(), &args.device)?;
+        let mut he = HeModel::new(&model, &context)?;
+        let top = he.description().plan().inputs().iter().map(|i| i.level).max().unwrap_or(0);
+        let prices = MachineCosts::measure(&context, top)?.steps_ms(&context, he.program())?;
+        he.price(&prices);
+        println!(
+            "{}: {} ({} bits), {} keys, {:.1} s an inference predicted",
+            model.config.name,
+            context.params().name(),
+            context.params().security_bits(),
+            he.description().plan().keys().len(),
+            he.description().plan().predicted_ms() / 1e3
+        );
+        registry.add(he)?;
+    }
+    let handle = Server::start(&config, registry)?;
+    println!("serving on {}; Ctrl-C stops", handle.url());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot wait for signals")?;
+    runtime.block_on(tokio::signal::ctrl_c()).context("cannot wait for Ctrl-C")?;
+    println!("stopping");
+    handle.shutdown();
+    Ok(())
+}
