@@ -115,9 +115,10 @@ fn logits_and_costs_on(device: Device, inputs: u64) {
         let (result, recording) = record(|| bench.he.run(&bench.keys, encrypted, &mut go_on));
         let got = bench.decode(&result.unwrap()[0]);
         let error = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        // The simulation draws other errors than the scheme, and both maxima are over four logits: three bits.
+        // The simulation draws other errors than the scheme, and both maxima are over four logits. Over 24 runs with
+        // other keys the scheme was between 0.8 bits better and 3.2 bits worse, 1.4 on average: four bits.
         assert!(
-            -error.log2() > predicted - 3.0,
+            -error.log2() > predicted - 4.0,
             "error 2^{:.1}, predicted 2^-{predicted:.1}: {want:?} {got:?}",
             error.log2()
         );
