@@ -67,16 +67,16 @@ enum Verb {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.verb {
-        Verb::Demo(args) => verbs::demo::run(args),
-        Verb::Serve(args) => verbs::serve::run(args),
+        Verb::Demo(args) => verbs::demo::run(&args),
+        Verb::Serve(args) => verbs::serve::run(&args),
         Verb::Keygen(args) => verbs::keygen::run(&args),
-        Verb::Infer(args) => verbs::infer::run(args),
+        Verb::Infer(args) => verbs::infer::run(&args),
         Verb::Eval(args) => verbs::eval::run(&args),
-        Verb::Profile(args) => verbs::profile::run(args),
+        Verb::Profile(args) => verbs::profile::run(&args),
         Verb::Estimate(args) => verbs::estimate::run(&args),
         Verb::Params(args) => verbs::params::run(&args),
         Verb::Bench(args) => verbs::bench::run(&args),
-        Verb::Model(args) => verbs::model::run(args),
+        Verb::Model(args) => verbs::model::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

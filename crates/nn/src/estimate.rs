@@ -33,7 +33,7 @@ pub fn memory_bytes(params: &Parameters, plan: &Plan, program: &Program) -> u64 
             words * 8 * params.limbs_at(c.level) as u64 + c.values.len() as u64 * 16
         })
         .sum();
-    let top = plan.inputs().iter().map(|i| i.level).max().unwrap_or(0);
+    let top = plan.top_level();
     let extended = (params.limbs_at(top) + params.special().len()) as u64;
     // The digits, the two sums of the inner product, and one mod-down under way.
     let switching = (params.digits_at(top).len() as u64 + 3) * extended * row;

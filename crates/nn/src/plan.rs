@@ -167,6 +167,12 @@ impl Plan {
         &self.inputs
     }
 
+    /// Highest level of the plan: where the first input enters.
+    #[must_use]
+    pub fn top_level(&self) -> usize {
+        self.inputs.iter().map(|i| i.level).max().unwrap_or(0)
+    }
+
     /// Level of the result.
     #[must_use]
     pub fn output_level(&self) -> usize {

@@ -2,14 +2,14 @@
 
 use crate::output::{bar, bytes, style, time, write_json};
 use crate::verbs::profile::{header, prediction};
-use crate::verbs::{DEFAULT_MODEL, context, load_model};
+use crate::verbs::{DEFAULT_MODEL, context, load_model, priced};
 use anyhow::{Context as _, Result};
+use cipherform_ckks::Context;
 use cipherform_client::{Client, KeyBundle, KeyProgress, Options, Prediction};
-use cipherform_nn::calibrate::MachineCosts;
 use cipherform_nn::data::{Image, patches, samples};
 use cipherform_nn::exec::ClearExecutor;
 use cipherform_nn::{Functions, HeModel, Matrix, Model, Plan, random_input};
-use cipherform_profile::{Phase, Report, peak_rss_bytes};
+use cipherform_profile::{Counter, Phase, Report, peak_rss_bytes};
 use cipherform_server::{Config, Registry, Server};
 use serde_json::json;
 use std::path::PathBuf;
@@ -76,7 +76,7 @@ fn draw(image: &Image) -> String {
             let pixel = |r: usize| {
                 image.pixels.get(r * image.width + column).map_or(0, |&p| usize::from(p))
             };
-            let mean = (pixel(row) + pixel((row + 1).min(image.height - 1))) / 2;
+            let mean = usize::midpoint(pixel(row), pixel((row + 1).min(image.height - 1)));
             out.push(char::from(SHADES[mean * (SHADES.len() - 1) / 255]));
         }
         out.push('\n');
@@ -131,26 +131,17 @@ async fn client(url: &str, name: &str, cases: &[Case]) -> Result<Outcome> {
     Ok(Outcome { plan, predictions, keys, key_upload: uploaded })
 }
 
-pub(crate) fn run(args: Args) -> Result<()> {
-    let begin = Instant::now();
-    let model = load_model(&args.model)?;
-    let context = context(&model, args.set.as_deref(), &args.device)?;
-    let params = context.params().clone();
-    let mut he = HeModel::new(&model, &context)?;
-    let top = he.description().plan().inputs().iter().map(|i| i.level).max().unwrap_or(0);
-    if top >= 3 {
-        let costs = MachineCosts::measure(&context, top)?;
-        let prices = costs.steps_ms(&context, he.program())?;
-        he.price(&prices);
-    }
-    let plan = he.description().plan();
-    let name = model.config.name.clone();
+/// What is known before any key exists.
+fn announce(model: &Model, he: &HeModel) {
+    let (params, plan) = (he.params(), he.description().plan());
+    let config = &model.config;
     println!(
-        "model     {name}: {} layer(s), {} tokens, width {}{}",
-        model.config.layers.len(),
-        model.config.tokens,
-        model.config.width,
-        if model.config.random_weights { "  [RANDOM WEIGHTS]" } else { "" }
+        "model     {}: {} layer(s), {} tokens, width {}{}",
+        config.name,
+        config.layers.len(),
+        config.tokens,
+        config.width,
+        if config.random_weights { "  [RANDOM WEIGHTS]" } else { "" }
     );
     println!(
         "security  {}: N = 2^{}, log QP = {:.1}, {} bits for every one of {} keys",
@@ -160,68 +151,51 @@ pub(crate) fn run(args: Args) -> Result<()> {
         params.security_bits(),
         plan.keys().len()
     );
-    let cost = plan.cost();
     println!(
         "predicted {:.1} s an inference, {} key switches, before any key exists",
         plan.predicted_ms() / 1e3,
-        cost.get(cipherform_profile::Counter::KeySwitches)
+        plan.cost().get(Counter::KeySwitches)
     );
-    let sizes = plan.sizes(&params);
-    let mut registry = Registry::new();
-    registry.add(he)?;
-    let handle = Server::start(&Config::default(), registry)?;
-    println!(
-        "server    {} on {}, {}",
-        handle.url(),
-        args.device,
-        context.ring().device().description()
-    );
+}
 
-    let cases = cases(&model)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the client's runtime")?;
-    let outcome = runtime.block_on(client(&handle.url(), &name, &cases))?;
-    handle.shutdown();
-
-    let clear = ClearExecutor::new(&model, Functions::Polynomial)?;
-    let mut rows = Vec::new();
-    for (case, p) in cases.iter().zip(&outcome.predictions) {
-        let want = clear.run(&case.input)?;
-        let label = super::eval::label(&want);
-        let error = want.iter().zip(&p.logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        let (low, high) = want.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
-        let class = |k: usize| model.config.classes.get(k).cloned().unwrap_or_default();
-        println!("\n{}", case.title);
-        if let Some(picture) = &case.picture {
-            print!("{}", draw(picture));
-        }
-        println!(
-            "    encrypted: {:<14} in the clear: {:<14} truth: {}",
-            class(p.label),
-            class(label),
-            case.truth.map_or("unknown".to_owned(), class)
-        );
-        println!(
-            "    largest logit error {error:.1e} = 2^{:.1} of their range; server {}, round trip {}",
-            (error / (high - low)).log2(),
-            time(p.timings.run),
-            time(p.timings.total)
-        );
-        rows.push(json!({
-            "true_label": case.truth,
-            "clear_label": label,
-            "encrypted_label": p.label,
-            "max_abs_logit_error": error,
-            "logit_range": high - low,
-        }));
+/// Shows one input beside the clear model's answer, and returns the row of the JSON.
+fn show(model: &Model, case: &Case, p: &Prediction) -> Result<serde_json::Value> {
+    let want = ClearExecutor::new(model, Functions::Polynomial)?.run(&case.input)?;
+    let label = super::eval::label(&want);
+    let error = want.iter().zip(&p.logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let (low, high) = want.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
+    let class = |k: usize| model.config.classes.get(k).cloned().unwrap_or_default();
+    println!("\n{}", case.title);
+    if let Some(picture) = &case.picture {
+        print!("{}", draw(picture));
     }
+    println!(
+        "    encrypted: {:<14} in the clear: {:<14} truth: {}",
+        class(p.label),
+        class(label),
+        case.truth.map_or("unknown".to_owned(), class)
+    );
+    println!(
+        "    largest logit error {error:.1e} = 2^{:.1} of their range; server {}, round trip {}",
+        (error / (high - low)).log2(),
+        time(p.timings.run),
+        time(p.timings.total)
+    );
+    Ok(json!({
+        "true_label": case.truth,
+        "clear_label": label,
+        "encrypted_label": p.label,
+        "max_abs_logit_error": error,
+        "logit_range": high - low,
+    }))
+}
 
-    let recordings: Vec<_> = outcome.predictions.iter().map(|p| p.recording.clone()).collect();
+/// The latency breakdown of all inferences, with the work around them.
+fn breakdown(model: &Model, context: &Context, outcome: &Outcome) -> Result<Report> {
+    let params = context.params();
     let first = outcome.predictions.first().context("no inputs")?;
-    let mut head = header(&model, &context, sizes.key_bytes);
+    let recordings: Vec<_> = outcome.predictions.iter().map(|p| p.recording.clone()).collect();
+    let mut head = header(model, context, outcome.plan.sizes(params).key_bytes);
     head.upload_bytes = outcome.key_upload + first.uploaded_bytes;
     head.download_bytes = first.downloaded_bytes;
     let phase = |name: &str, t: Duration, bytes: Option<u64>| Phase {
@@ -229,15 +203,44 @@ pub(crate) fn run(args: Args) -> Result<()> {
         ms: t.as_secs_f64() * 1e3,
         bytes,
     };
-    let report = Report::new(head, &recordings)?
-        .with_prediction(&prediction(&outcome.plan, &params))
+    Ok(Report::new(head, &recordings)?
+        .with_prediction(&prediction(&outcome.plan, params))
         .with_phases(vec![
             phase("keys: make, upload, validate", outcome.keys, Some(outcome.key_upload)),
             phase("input: embed, encrypt", first.timings.encrypt, None),
             phase("input: upload", first.timings.submit, Some(first.uploaded_bytes)),
             phase("result: download", first.timings.download, Some(first.downloaded_bytes)),
             phase("result: decrypt", first.timings.decrypt, None),
-        ]);
+        ]))
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let begin = Instant::now();
+    let model = load_model(&args.model)?;
+    let context = context(&model, args.set.as_deref(), &args.device)?;
+    let machine = context.ring().device().description();
+    let he = priced(&model, &context)?;
+    announce(&model, &he);
+    let mut registry = Registry::new();
+    registry.add(he)?;
+    let handle = Server::start(&Config::default(), registry)?;
+    println!("server    {} on {}, {machine}", handle.url(), args.device);
+
+    let cases = cases(&model)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the client's runtime")?;
+    let outcome = runtime.block_on(client(&handle.url(), &model.config.name, &cases))?;
+    handle.shutdown();
+
+    let rows = cases
+        .iter()
+        .zip(&outcome.predictions)
+        .map(|(case, p)| show(&model, case, p))
+        .collect::<Result<Vec<_>>>()?;
+    let report = breakdown(&model, &context, &outcome)?;
     println!("\n{}", report.to_text(style()));
     let wall = begin.elapsed();
     let peak = peak_rss_bytes();
@@ -250,32 +253,33 @@ pub(crate) fn run(args: Args) -> Result<()> {
         std::fs::write(path, report.to_html())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let per_inference: Vec<f64> =
+    let seconds: Vec<f64> =
         outcome.predictions.iter().map(|p| p.timings.run.as_secs_f64()).collect();
+    let sizes = outcome.plan.sizes(context.params());
     write_json(
         args.json.as_deref(),
         &json!({
             "schema": "cipherform.demo/1",
-            "model": name,
+            "model": model.config.name,
             "random_weights": model.config.random_weights,
             "device": args.device,
-            "machine": context.ring().device().description(),
-            "parameter_set": params.name(),
-            "security_bits": params.security_bits(),
+            "machine": machine,
+            "parameter_set": context.params().name(),
+            "security_bits": context.params().security_bits(),
             "inputs": rows,
             "wall_s": wall.as_secs_f64(),
-            "inference_s": per_inference.iter().sum::<f64>() / per_inference.len() as f64,
-            "inferences_s": per_inference,
+            "inference_s": seconds.iter().sum::<f64>() / seconds.len() as f64,
+            "inferences_s": seconds,
             "predicted_s": outcome.plan.predicted_ms() / 1e3,
             "peak_rss_bytes": peak,
             "key_bytes": sizes.key_bytes,
-            "upload_bytes": outcome.key_upload + first.uploaded_bytes,
-            "download_bytes": first.downloaded_bytes,
+            "upload_bytes": report.header.upload_bytes,
+            "download_bytes": report.header.download_bytes,
             "predicted_upload_bytes": sizes.upload_bytes,
             "predicted_download_bytes": sizes.download_bytes,
             "attributed_fraction": report.attributed_fraction,
             "predicted": outcome.plan.cost(),
-            "observed": recordings[0].total(),
+            "observed": outcome.predictions.first().map(|p| p.recording.total()),
         }),
     )
 }

@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let context = context(&model, args.set.as_deref(), &args.device)?;
     let params = context.params();
     let (mut plan, program) = Plan::build(&model, params)?;
-    let top = plan.inputs().iter().map(|i| i.level).max().unwrap_or(0);
+    let top = plan.top_level();
     let costs = MachineCosts::measure(&context, top)?;
     plan.price(&costs.steps_ms(&context, &program)?);
     let sizes = plan.sizes(params);

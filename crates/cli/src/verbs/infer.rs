@@ -46,8 +46,9 @@ fn images(config: &ModelConfig, path: &Path, args: &Args) -> Result<Vec<(String,
         bail!("{name} has {size} bytes; images up to {FILE_LIMIT} are read");
     }
     let content = std::fs::read(path).with_context(|| format!("cannot read {name}"))?;
-    let is_idx = name.ends_with(".gz") || name.contains("idx");
-    if is_idx {
+    // PNG and JPEG announce themselves in their first bytes; whatever does not is read as IDX, gzipped or not.
+    let is_picture = content.starts_with(b"\x89PNG") || content.starts_with(b"\xff\xd8");
+    if !is_picture {
         let all = Idx::parse(&content).with_context(|| format!("{name} is not an IDX file"))?;
         let all = all.images().with_context(|| format!("{name} holds no images"))?;
         let chosen = all.into_iter().enumerate().skip(args.offset).take(args.limit);
@@ -57,7 +58,7 @@ fn images(config: &ModelConfig, path: &Path, args: &Args) -> Result<Vec<(String,
     Ok(vec![(name, image)])
 }
 
-pub(crate) fn run(args: Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -66,14 +67,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
     runtime.block_on(infer(args))
 }
 
-async fn infer(args: Args) -> Result<()> {
+async fn infer(args: &Args) -> Result<()> {
     let client = Client::connect(&args.server, Options::default()).await?;
     let described = client.describe(&args.model).await?;
     let config = described.description.config().clone();
     // Unreadable images are found before any key is made.
     let mut inputs = Vec::new();
     for path in &args.inputs {
-        for (name, image) in images(&config, path, &args)? {
+        for (name, image) in images(&config, path, args)? {
             let input = patches(&config, &image)?;
             described.description.encode(&input).with_context(|| name.clone())?;
             inputs.push((name, input));

@@ -14,7 +14,8 @@ pub(crate) mod session;
 
 use anyhow::{Context as _, Result, bail};
 use cipherform_ckks::{Context, Device, Parameters, presets};
-use cipherform_nn::{Model, Plan};
+use cipherform_nn::calibrate::MachineCosts;
+use cipherform_nn::{HeModel, Model, Plan};
 use std::path::{Path, PathBuf};
 
 /// Directory of the shipped models; the demo's default lies in it.
@@ -51,6 +52,15 @@ pub(crate) fn parameters(model: &Model, set: Option<&str>) -> Result<Parameters>
         Some(name) => presets::get(name)?,
         None => Plan::choose_parameters(model)?,
     })
+}
+
+/// A model ready to run, with the times that this machine is expected to need.
+pub(crate) fn priced(model: &Model, context: &Context) -> Result<HeModel> {
+    let mut he = HeModel::new(model, context)?;
+    let costs = MachineCosts::measure(context, he.description().plan().top_level())?;
+    let prices = costs.steps_ms(context, he.program())?;
+    he.price(&prices);
+    Ok(he)
 }
 
 /// Context of a model's parameter set on a device.

@@ -94,11 +94,11 @@ fn line(model: &Model) -> String {
     )
 }
 
-pub(crate) fn run(args: Args) -> Result<()> {
-    let value = match args.action {
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let value = match &args.action {
         Action::List => list()?,
-        Action::Show { name } => show(&name)?,
-        Action::Random(random) => generate(&random)?,
+        Action::Show { name } => show(name)?,
+        Action::Random(random) => generate(random)?,
     };
     write_json(args.json.as_deref(), &value)
 }
@@ -124,7 +124,7 @@ fn show(name: &str) -> Result<serde_json::Value> {
     match Plan::choose_parameters(&model) {
         Ok(params) => {
             let (plan, _) = Plan::build(&model, &params)?;
-            let level = plan.inputs().iter().map(|i| i.level).max().unwrap_or(0);
+            let level = plan.top_level();
             println!("parameter set {}: {level} levels of {}", params.name(), params.max_level());
         }
         Err(refusal) => println!("no parameter set: {refusal}"),

@@ -5,7 +5,6 @@ use crate::verbs::session::Session;
 use crate::verbs::{DEFAULT_MODEL, context, load_model};
 use anyhow::{Context as _, Result, bail};
 use cipherform_ckks::{Ciphertext, Context, Parameters};
-use cipherform_nn::calibrate::MachineCosts;
 use cipherform_nn::data::{patches, samples};
 use cipherform_nn::exec::{Monitor, Progress, Slots, execute};
 use cipherform_nn::program::Register;
@@ -200,7 +199,7 @@ fn diff(before: &Path, after: &Path, json: Option<&Path>) -> Result<()> {
     write_json(json, &serde_json::to_value(&diff)?)
 }
 
-pub(crate) fn run(args: Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(Action::Diff { before, after }) = &args.action {
         return diff(before, after, args.json.as_deref());
     }
@@ -210,10 +209,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let model = load_model(&args.model)?;
     let context = context(&model, args.set.as_deref(), &args.device)?;
     let mut session = Session::new(&model, &context)?;
-    let top = session.model.description().plan().inputs().iter().map(|i| i.level).max();
-    let costs = MachineCosts::measure(&context, top.unwrap_or(0))?;
-    let prices = costs.steps_ms(&context, session.model.program())?;
-    session.model.price(&prices);
     let input = sample_input(&model)?;
     let mut recordings = Vec::new();
     for run in 0..=args.runs.max(1) {

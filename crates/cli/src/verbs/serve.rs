@@ -1,9 +1,7 @@
 //! `cipherform serve`: a server for other processes.
 
-use crate::verbs::{DEFAULT_MODEL, context, load_model};
+use crate::verbs::{DEFAULT_MODEL, context, load_model, priced};
 use anyhow::{Context as _, Result};
-use cipherform_nn::HeModel;
-use cipherform_nn::calibrate::MachineCosts;
 use cipherform_server::{Config, Registry, Server};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,7 +28,7 @@ pub(crate) struct Args {
     allow_insecure: bool,
 }
 
-pub(crate) fn run(args: Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
@@ -54,10 +52,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     for name in &args.models {
         let model = load_model(name)?;
         let context = context(&model, args.set.as_deref(), &args.device)?;
-        let mut he = HeModel::new(&model, &context)?;
-        let top = he.description().plan().inputs().iter().map(|i| i.level).max().unwrap_or(0);
-        let prices = MachineCosts::measure(&context, top)?.steps_ms(&context, he.program())?;
-        he.price(&prices);
+        let he = priced(&model, &context)?;
         println!(
             "{}: {} ({} bits), {} keys, {:.1} s an inference predicted",
             model.config.name,

@@ -1,6 +1,7 @@
 //! An encrypted inference inside one process, without a network: what `eval --backend he`, `profile` and `bench nn` run.
 
 use crate::output::bar;
+use crate::verbs::priced;
 use anyhow::{Context as _, Result};
 use cipherform_ckks::{
     Ciphertext, Context, Decryptor, Encoder, Encryptor, EvaluationKeys, KeyGenerator, SecretKey,
@@ -29,7 +30,7 @@ pub(crate) fn rng() -> Result<ChaCha20Rng> {
 impl Session {
     /// Plans the model and makes every key of the plan.
     pub(crate) fn new(model: &Model, context: &Context) -> Result<Self> {
-        let model = HeModel::new(model, context)?;
+        let model = priced(model, context)?;
         let mut rng = rng()?;
         let generator = KeyGenerator::new(context);
         let secret = generator.secret_key(&mut rng)?;

@@ -1,0 +1,178 @@
+//! The binary as a user meets it.
+//!
+//! | test | what it shows |
+//! | --- | --- |
+//! | `every_verb_has_help_with_an_example` | `--help` of all verbs |
+//! | `wrong_usage_and_failures_have_their_exit_codes` | 2 for usage, 1 for one readable sentence |
+//! | `parameter_sets` | security printed and in the JSON |
+//! | `random_models_of_any_shape` | generate, show, evaluate, plan; refusal of one that is too deep |
+//! | `estimate_needs_no_keys` | JSON keys of the estimate |
+//! | `key_files_are_never_overwritten` | keygen twice |
+//! | `serve_and_infer` | two processes, a PNG and an unreadable image, the server's survival |
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cipherform"));
+    command.args(args).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    command(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn ok(args: &[&str]) -> String {
+    let out = run(args);
+    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+    text(&out.stdout)
+}
+
+fn fails(args: &[&str]) -> String {
+    let out = run(args);
+    assert_eq!(out.status.code(), Some(1), "{args:?}: {}", text(&out.stderr));
+    let message = text(&out.stderr);
+    assert!(message.starts_with("error: "), "{message}");
+    assert_eq!(message.trim_end().lines().count(), 1, "one sentence: {message}");
+    message
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn every_verb_has_help_with_an_example() {
+    let verbs = [
+        "demo", "serve", "keygen", "infer", "eval", "profile", "estimate", "params", "bench",
+        "model",
+    ];
+    for verb in verbs {
+        let help = ok(&[verb, "--help"]);
+        assert!(help.contains("Example:") && help.contains("Usage:"), "{verb}: {help}");
+    }
+}
+
+#[test]
+fn wrong_usage_and_failures_have_their_exit_codes() {
+    assert_eq!(run(&["frobnicate"]).status.code(), Some(2));
+    assert_eq!(run(&["eval", "--backend", "abacus"]).status.code(), Some(2));
+    assert!(fails(&["eval", "--model", "no-such-model"]).contains("no-such-model"));
+    assert!(fails(&["estimate", "--device", "cuda:0"]).contains("cuda:0"));
+    assert!(fails(&["params", "lev99"]).contains("lev99"));
+    let nobody = "http://127.0.0.1:9";
+    let image = "models/samples/0.png";
+    assert!(fails(&["infer", "--server", nobody, image]).contains("127.0.0.1:9"));
+}
+
+#[test]
+fn parameter_sets() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("params.json");
+    let out = ok(&["params", "--json", file.to_str().unwrap()]);
+    assert!(out.contains("lev16_36") && out.contains("INSECURE"), "{out}");
+    let value = json(&file);
+    assert_eq!(value["schema"], "cipherform.params/1");
+    for set in value["sets"].as_array().unwrap() {
+        let toy = set["name"].as_str().unwrap().starts_with("toy");
+        assert_eq!(set["security_bits"].as_u64().unwrap() >= 128, !toy, "{set}");
+        let within = set["log_qp"].as_f64() <= set["log_qp_limit"].as_f64();
+        assert!(toy || within, "{set}");
+    }
+}
+
+#[test]
+fn random_models_of_any_shape() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("small");
+    let out = path.to_str().unwrap();
+    let shape =
+        ["--tokens", "10", "--width", "24", "--heads", "3", "--ffn", "40", "--classes", "5"];
+    let mut args = vec!["model", "random", "--scaled-heads", "0", "--out", out];
+    args.extend(shape);
+    assert!(ok(&args).contains("RANDOM WEIGHTS"));
+    assert!(ok(&["model", "show", out]).contains("parameter set lev16_36"));
+    let file = dir.path().join("eval.json");
+    ok(&["eval", "--model", out, "--limit", "3", "--json", file.to_str().unwrap()]);
+    let value = json(&file);
+    assert_eq!(value["random_weights"], true);
+    assert_eq!(value["logits"].as_array().unwrap().len(), 3);
+    assert_eq!(value["logits"][0].as_array().unwrap().len(), 5);
+
+    let deep = dir.path().join("deep");
+    let deep = deep.to_str().unwrap();
+    ok(&["model", "random", "--layers", "4", "--tokens", "16", "--width", "16", "--out", deep]);
+    let refusal = fails(&["estimate", "--model", deep]);
+    assert!(refusal.contains("levels") && refusal.contains("35"), "{refusal}");
+}
+
+#[test]
+fn estimate_needs_no_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("estimate.json");
+    ok(&["estimate", "--json", file.to_str().unwrap()]);
+    let value = json(&file);
+    assert_eq!(value["schema"], "cipherform.estimate/1");
+    for key in ["ms", "peak_rss_bytes", "key_bytes", "upload_bytes", "download_bytes"] {
+        assert!(value[key].as_f64().unwrap() > 0.0, "{key}");
+    }
+    assert!(value["precision_bits"].as_f64().unwrap() > 8.0);
+    assert!(value["counters"]["key_switches"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn key_files_are_never_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("client.key");
+    let path = path.to_str().unwrap();
+    ok(&["keygen", "--set", "lev14", "--out", path]);
+    let before = std::fs::read(path).unwrap();
+    fails(&["keygen", "--set", "lev14", "--out", path]);
+    assert_eq!(std::fs::read(path).unwrap(), before);
+}
+
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn serve_and_infer() {
+    let mut child =
+        command(&["serve", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let server = Server(child);
+    let url = loop {
+        let line = lines.next().expect("the server announces its address").unwrap();
+        if let Some(rest) = line.strip_prefix("serving on ") {
+            break rest.split(';').next().unwrap().to_owned();
+        }
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let broken = dir.path().join("broken.png");
+    std::fs::write(&broken, b"\x89PNG\r\n\x1a\nnot an image").unwrap();
+    let message = fails(&["infer", "--server", &url, broken.to_str().unwrap()]);
+    assert!(message.contains("broken.png"), "{message}");
+    assert!(fails(&["infer", "--server", &url, "--model", "other", "x.png"]).contains("other"));
+
+    let file = dir.path().join("infer.json");
+    let image = "models/samples/0.png";
+    let out = ok(&["infer", "--server", &url, image, "--json", file.to_str().unwrap()]);
+    assert!(out.contains("Ankle boot"), "{out}");
+    let value = json(&file);
+    assert_eq!(value["schema"], "cipherform.infer/1");
+    assert_eq!(value["inputs"][0]["encrypted_label"], 9);
+    drop(server);
+}
