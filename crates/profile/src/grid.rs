@@ -70,8 +70,11 @@ pub(crate) const fn right(title: &'static str, keep: u8) -> Column {
     Column { title, right: true, keep }
 }
 
-/// Names are never cut below this.
+/// Names are cut to this before anything is dropped...
+const NAME_COMFORT: usize = 26;
+/// ... and to this before a column goes that is kept longer than [`EXPENDABLE`].
 const NAME_MIN: usize = 12;
+const EXPENDABLE: u8 = 3;
 
 #[derive(Debug)]
 pub(crate) struct Grid {
@@ -108,6 +111,30 @@ impl Grid {
         cells.max().unwrap_or(0)
     }
 
+    /// Narrows or removes columns until a line fits, or nothing is left that may go.
+    fn fit(&self, shown: &mut Vec<(usize, usize)>, limit: usize) {
+        while shown.iter().map(|s| s.1 + 1).sum::<usize>() > limit {
+            let names = |s: &&mut (usize, usize)| {
+                !self.columns[s.0].right && self.columns[s.0].keep == 9 && s.1 > NAME_MIN
+            };
+            let keep = |s: &(usize, usize)| self.columns[s.0].keep;
+            let least = (0..shown.len())
+                .filter(|&i| keep(&shown[i]) < 9)
+                .min_by_key(|&i| keep(&shown[i]))
+                .map(|i| (i, keep(&shown[i])));
+            let floor = match least {
+                Some((_, keep)) if keep <= EXPENDABLE => NAME_COMFORT,
+                _ => NAME_MIN,
+            };
+            let widest = shown.iter_mut().filter(names).max_by_key(|s| s.1);
+            match (widest, least) {
+                (Some(name), _) if name.1 > floor => name.1 -= 1,
+                (_, Some((i, _))) => drop(shown.remove(i)),
+                _ => break,
+            }
+        }
+    }
+
     /// The table in at most `limit` characters a line, or as few as its unbreakable columns need.
     pub(crate) fn render(&self, limit: usize, style: Style) -> String {
         // (column, width) of what is shown
@@ -116,30 +143,7 @@ impl Grid {
             .filter(|&(_, w)| w > 0)
             .map(|(c, w)| (c, w.max(width(self.columns[c].title))))
             .collect();
-        loop {
-            let total = shown.iter().map(|s| s.1 + 1).sum::<usize>();
-            let excess = total.saturating_sub(limit);
-            if excess == 0 {
-                break;
-            }
-            let names = |s: &&mut (usize, usize)| {
-                !self.columns[s.0].right && self.columns[s.0].keep == 9 && s.1 > NAME_MIN
-            };
-            if let Some(widest) = shown.iter_mut().filter(names).max_by_key(|s| s.1)
-                && widest.1 - NAME_MIN >= excess.min(8)
-            {
-                widest.1 -= 1;
-                continue;
-            }
-            let least = shown
-                .iter()
-                .enumerate()
-                .filter(|(_, s)| self.columns[s.0].keep < 9)
-                .min_by_key(|(_, s)| self.columns[s.0].keep)
-                .map(|(i, _)| i);
-            let Some(least) = least else { break };
-            shown.remove(least);
-        }
+        self.fit(&mut shown, limit);
         let mut out = String::new();
         let titles: Vec<Cell> =
             self.columns.iter().map(|c| Cell::new(c.title).paint(Paint::Dim)).collect();

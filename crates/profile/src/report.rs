@@ -46,7 +46,7 @@ pub struct Header {
     pub peak_rss_bytes: Option<u64>,
     /// Largest device memory in use; `None` without an accelerator.
     pub peak_vram_bytes: Option<u64>,
-    /// Bytes the client sent for one inference, keys not included.
+    /// Bytes the client sent: the input, and the keys where the run uploaded them.
     pub upload_bytes: u64,
     /// Bytes the client received for one inference.
     pub download_bytes: u64,
