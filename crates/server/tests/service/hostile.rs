@@ -101,9 +101,9 @@ fn damaged(good: &[u8]) -> Vec<Vec<u8>> {
     let mut all = vec![Vec::new(), good[..1].to_vec(), good[..40.min(n)].to_vec()];
     all.push(good[..n - 1].to_vec());
     all.push([good, &[0]].concat());
-    // Magic, version, kind, fingerprint, fields: a flipped bit anywhere in the first bytes must be noticed. A flipped
-    // bit in a residue gives another residue, or one that is too large.
-    for at in 0..48.min(n) {
+    // Magic, version, kind, flags, fingerprint and fields (level and scale, or kind, amount and level) are 51 bytes, and a
+    // flipped bit in any of them must be noticed. Behind them it gives another seed or residue, or one that is too large.
+    for at in 0..51.min(n) {
         let mut bytes = good.to_vec();
         bytes[at] ^= 0x10;
         all.push(bytes);

@@ -5,6 +5,7 @@
 //! | `an_encrypted_inference_end_to_end` | logits as in the clear, progress, counts as planned, bytes as planned |
 //! | `keys_are_found_again_and_completed` | a second process with the key file sends nothing, an interrupted set is completed |
 //! | `two_clients_do_not_see_each_other` | foreign = absent for key sets and jobs |
+//! | `an_input_out_of_range_is_never_encrypted` | NaN, infinities, huge values, wrong shapes |
 //! | `a_job_is_cancelled_between_operators` | cancel while running and the server goes on |
 //! | `a_full_queue_says_busy` | typed refusal, inputs not lost, success later |
 //! | `a_server_that_stops_mid_job_is_noticed` | a typed error within a bounded time |
@@ -23,6 +24,7 @@ use crate::support::{
 use bytes::Bytes;
 use cipherform_ckks::SwitchingKey;
 use cipherform_client::{Client, Error, Fault, JobState, KeyBundle, Options};
+use cipherform_nn::Matrix;
 use cipherform_proto::{BlobHeader, CHUNK_BYTES, Chunked, Missing, wire};
 use cipherform_server::{Limits, Server};
 use std::sync::Arc;
@@ -123,6 +125,23 @@ async fn two_clients_do_not_see_each_other() -> Result<()> {
     assert_logits(&a.decrypt(a.result(job).await?).await?, 0);
     not_found(a.delete_keys(of_b[0].id).await);
     b.infer(&input(0), &mut |_| {}).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_out_of_range_is_never_encrypted() -> Result<()> {
+    let server = serve(&config());
+    let session = open(&server.url()).await;
+    let good = input(0);
+    for (at, value) in [(0, f64::NAN), (3, f64::INFINITY), (5, 1e9), (7, -1e9)] {
+        let mut bad = good.clone();
+        bad.data_mut()[at] = value;
+        let refused = session.encrypt(&bad).await;
+        assert!(matches!(refused, Err(Error::Model(_))), "{value}: {refused:?}");
+    }
+    let short = Matrix::from_vec(1, good.columns(), good.row(0).to_vec())?;
+    assert!(matches!(session.encrypt(&short).await, Err(Error::Model(_))));
+    session.encrypt(&good).await?;
     Ok(())
 }
 
