@@ -1,7 +1,7 @@
 //! The instructions that one encrypted inference runs: a small static-single-assignment program over packed
 //! ciphertexts, in which every level and every scale is known before any key exists.
 //!
-//! [`Builder`] appends instructions and tracks level and scale by the rules of the scheme; [`crate::lower`] drives it.
+//! A builder appends instructions and tracks level and scale by the rules of the scheme; the lowering drives it.
 //! Executors interpret the result ([`crate::exec::execute`]); costs, keys and memory are folds over it.
 
 use crate::error::{Error, Result};
