@@ -4,7 +4,7 @@
 
 use crate::error::Result;
 use crate::exec::Machine;
-use crate::program::{Instruction, Opcode, Program};
+use crate::program::{Instruction, Meta, Opcode, Program};
 use cipherform_ckks::Parameters;
 use cipherform_ckks::noise::NoiseModel;
 use num_complex::Complex64;
@@ -21,10 +21,7 @@ pub struct Slots<'a> {
 /// Rounding of the scheme, as independent errors in every slot.
 #[derive(Debug)]
 struct Noise {
-    /// Standard deviation of a slot's real part after one rescale or key switch, times the scale.
-    rounding: f64,
-    /// The same for a fresh encryption.
-    fresh: f64,
+    model: NoiseModel,
     /// State of a SplitMix64 generator: a simulation, nothing secret.
     state: u64,
 }
@@ -40,7 +37,27 @@ impl Noise {
         (unit - 0.5) * std * 12f64.sqrt()
     }
 
-    fn add(&mut self, values: &mut [Complex64], std: f64) {
+    /// Adds the error that `instruction` leaves in its result, of standard deviation `std` in each part of a slot.
+    fn add(
+        &mut self,
+        instruction: &Instruction,
+        source: Option<Meta>,
+        out: Meta,
+        values: &mut [Complex64],
+    ) {
+        let level = source.map_or(out.level, |m| m.level);
+        let coefficient = match &instruction.op {
+            Opcode::Input(_) => self.model.fresh_secret_key(),
+            Opcode::Rotate(_)
+            | Opcode::HoistedRotations(_)
+            | Opcode::Conjugate
+            | Opcode::Relinearize => self.model.key_switch(level),
+            Opcode::Rescale | Opcode::SetLevel { .. } => self.model.rounding(),
+            // Its own products round once a level and double what they square.
+            Opcode::Polynomial(_) => self.model.rounding() * (1 << (level - out.level)) as f64,
+            _ => return,
+        };
+        let std = self.model.slot(coefficient) / out.scale;
         for v in values {
             *v += Complex64::new(self.sample(std), self.sample(std));
         }
@@ -58,13 +75,7 @@ impl<'a> Slots<'a> {
     /// and key switch.
     #[must_use]
     pub fn with_noise(mut self, params: &Parameters) -> Self {
-        let model = NoiseModel::new(params);
-        let slot = |coefficient| model.slot(coefficient);
-        self.noise = Some(Noise {
-            rounding: slot(model.rounding()),
-            fresh: slot(model.fresh_secret_key()),
-            state: 0,
-        });
+        self.noise = Some(Noise { model: NoiseModel::new(params), state: 0 });
         self
     }
 }
@@ -105,19 +116,10 @@ impl Machine for Slots<'_> {
             |id: &crate::program::ConstantId| &self.program.constants[id.0 as usize].values;
         let a = args.first().map_or(&[][..], |v| v.as_slice());
         let b = args.get(1).map_or(&[][..], |v| v.as_slice());
-        let out = match &instruction.op {
+        let single = match &instruction.op {
             Opcode::Input(index) => self.inputs[*index].clone(),
             Opcode::Rotate(by) => rotated(a, *by),
-            Opcode::HoistedRotations(amounts) => {
-                let mut all: Vec<_> = amounts.iter().map(|&by| rotated(a, by)).collect();
-                if let Some(noise) = &mut self.noise {
-                    let std = noise.rounding / self.program.meta(instruction.out).scale;
-                    for out in &mut all {
-                        noise.add(out, std);
-                    }
-                }
-                return Ok(all);
-            }
+            Opcode::HoistedRotations(_) => Vec::new(),
             Opcode::Conjugate => a.iter().map(Complex64::conj).collect(),
             Opcode::MulImaginary(k) => {
                 let unit = Complex64::i().powu(u32::from(*k));
@@ -147,20 +149,17 @@ impl Machine for Slots<'_> {
                 a.iter().map(|&x| chebyshev(coefficients, x)).collect()
             }
         };
-        let mut out = out;
+        let mut out = match &instruction.op {
+            Opcode::HoistedRotations(by) => by.iter().map(|&by| rotated(a, by)).collect(),
+            _ => vec![single],
+        };
         if let Some(noise) = &mut self.noise {
-            let scale = self.program.meta(instruction.out).scale;
-            match &instruction.op {
-                Opcode::Input(_) => noise.add(&mut out, noise.fresh / scale),
-                Opcode::Rotate(_)
-                | Opcode::Conjugate
-                | Opcode::Relinearize
-                | Opcode::Rescale
-                | Opcode::SetLevel { .. }
-                | Opcode::Polynomial(_) => noise.add(&mut out, noise.rounding / scale),
-                _ => {}
+            let source = instruction.args.first().map(|&r| self.program.meta(r));
+            let meta = self.program.meta(instruction.out);
+            for values in &mut out {
+                noise.add(instruction, source, meta, values);
             }
         }
-        Ok(vec![out])
+        Ok(out)
     }
 }
