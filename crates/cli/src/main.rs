@@ -13,7 +13,7 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "cipherform", version, about, propagate_version = true)]
 struct Cli {
-    /// Show the chain of causes of an error.
+    /// Show the causes of an error one a line.
     #[arg(short, long, global = true)]
     verbose: bool,
     #[command(subcommand)]
@@ -81,11 +81,14 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
             if cli.verbose {
+                eprintln!("error: {error}");
                 for cause in error.chain().skip(1) {
                     eprintln!("  because: {cause}");
                 }
+            } else {
+                // One line, causes included.
+                eprintln!("error: {error:#}");
             }
             ExitCode::FAILURE
         }

@@ -164,7 +164,7 @@ fn serve_and_infer() {
     let broken = dir.path().join("broken.png");
     std::fs::write(&broken, b"\x89PNG\r\n\x1a\nnot an image").unwrap();
     let message = fails(&["infer", "--server", &url, broken.to_str().unwrap()]);
-    assert!(message.contains("broken.png"), "{message}");
+    assert!(message.contains("broken.png") && message.contains("PNG or JPEG"), "{message}");
     assert!(fails(&["infer", "--server", &url, "--model", "other", "x.png"]).contains("other"));
 
     let file = dir.path().join("infer.json");

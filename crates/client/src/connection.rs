@@ -161,7 +161,7 @@ impl Client {
         if (parameters.is_toy() || bits < 128) && !self.options.allow_insecure {
             return Err(Error::Insecure { name: parameters.name().to_owned(), bits });
         }
-        plan.validate(&parameters)?;
+        description.validate(&parameters)?;
         let bytes = header.bytes;
         Ok(Described { description, parameters, bytes, digest: header.digest })
     }

@@ -8,17 +8,23 @@ use crate::plan::Plan;
 use crate::program::Program;
 use crate::random::random_input;
 use crate::weights::Model;
-use cipherform_ckks::Parameters;
+use cipherform_ckks::{Parameters, SeededKey};
 use std::ops::ControlFlow;
 
 /// Words of transform tables a prime: twiddles and their quotients, forward and inverse.
 const TABLE_ROWS: usize = 4;
 
 /// The program itself, the allocator's slack and the threads' stacks: measured on the demo, not derived.
-const BASE_BYTES: u64 = 64 << 20;
+const BASE_BYTES: u64 = 128 << 20;
 
-/// Peak memory of one process that holds both sides, as `demo` and `profile` do: tables, expanded keys, constants,
-/// live ciphertexts, and the digits of one key switch at the highest level.
+/// Freed rows that a context keeps for its next operation, at most.
+const RECYCLED_BYTES: u64 = 256 << 20;
+
+/// Serialised keys under way at once: one being made, one travelling, one being checked.
+const KEYS_UNDER_WAY: u64 = 3;
+
+/// Peak memory of one process that holds both sides, as `demo` does: expanded keys, constants, live ciphertexts, the
+/// digits of one key switch at the highest level, keys under way, and for each side its tables and recycled rows.
 #[must_use]
 pub fn memory_bytes(params: &Parameters, plan: &Plan, program: &Program) -> u64 {
     let row = params.n() as u64 * 8;
@@ -38,7 +44,10 @@ pub fn memory_bytes(params: &Parameters, plan: &Plan, program: &Program) -> u64 
     // The digits, the two sums of the inner product, and one mod-down under way.
     let switching = (params.digits_at(top).len() as u64 + 3) * extended * row;
     let keys = plan.sizes(params).key_bytes;
-    BASE_BYTES + tables + keys + constants + plan.peak_register_bytes() + switching
+    let travelling = plan.keys().iter().map(|&k| SeededKey::serialized_len(params, k) as u64);
+    let travelling = KEYS_UNDER_WAY * travelling.max().unwrap_or(0);
+    let server = keys + constants + plan.peak_register_bytes() + switching;
+    BASE_BYTES + 2 * (tables + RECYCLED_BYTES) + server + travelling
 }
 
 /// Bits of absolute precision that the plan leaves in the logits: -log2 of the largest logit error, from a run on
@@ -55,15 +64,7 @@ pub fn precision_bits(
     let client = ClientWeights::from_model(model)?;
     let input = representative_input(model)?;
     let embedded = client_embedding(&model.config, &client, &input)?;
-    let packed = || {
-        plan.inputs()
-            .iter()
-            .map(|i| {
-                let source = if i.name == "residual" { &embedded.x } else { &embedded.u };
-                plan.packing().pack(source, i.blocks, i.factor)
-            })
-            .collect()
-    };
+    let packed = || plan.inputs().iter().map(|i| i.pack(plan.packing(), &embedded)).collect();
     let mut go_on = |_: &Progress| ControlFlow::Continue(());
     let exact = execute(program, &mut Slots::new(program, packed()), &[], &mut go_on)?;
     let mut noisy = Slots::new(program, packed()).with_noise(params);

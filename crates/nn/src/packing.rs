@@ -11,6 +11,7 @@
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::lower::BABY_STEPS;
 use crate::matrix::Matrix;
 use num_complex::Complex64;
 
@@ -39,17 +40,24 @@ impl Packing {
     /// The layout of a model in ciphertexts of `slots` slots.
     ///
     /// # Errors
-    /// `DoesNotFit` when tokens, width or classes are too many for one ciphertext of this size; the message
+    /// `Unsupported` when layers differ in their number of heads; `DoesNotFit` when tokens, width or classes are too many for one ciphertext of this size; the message
     /// says which bound was exceeded.
     pub fn new(config: &ModelConfig, slots: usize) -> Result<Self> {
         // The classifier puts one class into each row, so few tokens with many classes are padded further.
         let pairs = config.tokens.next_power_of_two() / 2;
         let rows = pairs.max(config.classes.len().next_power_of_two()).max(2);
         let columns = slots / rows;
-        let head_count = config.layers.iter().map(|l| l.heads.len()).max().unwrap_or(1);
+        let head_count = config.layers.first().map_or(1, |l| l.heads.len());
+        if config.layers.iter().any(|l| l.heads.len() != head_count) {
+            return Err(Error::Unsupported {
+                what: "a different number of heads in each layer under encryption",
+                hint: "use the same number in every layer",
+            });
+        }
         let heads = head_count.next_power_of_two();
         let head_width = (config.width / head_count).next_power_of_two().max(2);
-        let block = (heads * head_width).max(config.width.next_power_of_two());
+        // A matrix product takes its diagonals in groups of the baby steps.
+        let block = (heads * head_width).max(config.width.next_power_of_two()).max(BABY_STEPS);
         let hidden = config.ffn.next_power_of_two().max(block);
         let packing =
             Self { slots, tokens: config.tokens, rows, columns, block, heads, head_width, hidden };

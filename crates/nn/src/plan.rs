@@ -3,21 +3,29 @@
 //! A plan says *how* a model is evaluated and holds no weight. The client derives from it which keys to make and how to
 //! pack; the server's program was lowered together with it.
 
+use crate::config::ModelConfig;
 use crate::cost::{instruction_cost, peak_register_limbs, required_keys};
 use crate::error::{Error, Result};
-use crate::lower::{InputSpec, Lowered, lower};
+use crate::lower::{InputSpec, Lowered, NORMALIZED, RESIDUAL, lower};
 use crate::packing::Packing;
 use crate::program::{Ladder, Program};
 use crate::weights::Model;
-use cipherform_ckks::{Ciphertext, KeySpec, Parameters, SeededKey, presets};
+use cipherform_ckks::{Ciphertext, KeyKind, KeySpec, Parameters, SeededKey, SwitchingKey, presets};
 use cipherform_profile::Cost;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The format tag of a serialised plan.
 pub const PLAN_FORMAT: &str = "cipherform.plan/1";
 
 /// Sets that a model may be planned for when none is named, cheapest first.
 const CANDIDATES: [&str; 3] = ["lev14", "lev15", "lev16_36"];
+
+/// More keys than any plan of this planner needs: a few dozen.
+const MAX_KEYS: usize = 256;
+
+/// More operators than any plan of this planner has.
+const MAX_STEPS: usize = 1 << 14;
 
 /// Levels that the depth count starts from: more than any model of this planner needs.
 const ENDLESS: usize = 4096;
@@ -221,7 +229,7 @@ impl Plan {
     pub fn sizes(&self, params: &Parameters) -> Sizes {
         let wire_keys: u64 =
             self.keys.iter().map(|&k| SeededKey::serialized_len(params, k) as u64).sum();
-        let key_bytes = self.keys.iter().map(|&k| expanded_key_bytes(params, k)).sum();
+        let key_bytes = self.keys.iter().map(|&k| SwitchingKey::expanded_bytes(params, k)).sum();
         let input_bytes = self
             .inputs
             .iter()
@@ -235,11 +243,11 @@ impl Plan {
         }
     }
 
-    /// Checks what arrived from outside against the parameter set it names.
+    /// Checks what arrived from outside against the architecture and the parameter set it names.
     ///
     /// # Errors
-    /// `Malformed` when format, levels, sizes or counts cannot belong to that set.
-    pub fn validate(&self, params: &Parameters) -> Result<()> {
+    /// `Malformed` when format, layout, levels, sizes or counts cannot belong to them.
+    pub fn validate(&self, config: &ModelConfig, params: &Parameters) -> Result<()> {
         let fail = |detail: String| Err(Error::Malformed { what: "plan", detail });
         if self.format != PLAN_FORMAT {
             return fail(format!("format {:?}, this version reads {PLAN_FORMAT}", self.format));
@@ -247,35 +255,40 @@ impl Plan {
         if self.parameter_fingerprint != params.fingerprint() {
             return fail(format!("set {} has another fingerprint here", self.parameter_set));
         }
-        if self.packing.slots != params.slots() {
-            return fail(format!("{} slots, the set has {}", self.packing.slots, params.slots()));
-        }
-        let p = &self.packing;
-        let powers = [p.rows, p.columns, p.block, p.heads, p.head_width, p.hidden];
-        if powers.iter().any(|v| !v.is_power_of_two() || *v > p.slots)
-            || p.rows * p.columns != p.slots
-            || p.tokens > 2 * p.rows
-        {
-            return fail("sizes of the packing contradict each other".into());
+        // The layout follows from the architecture alone, so nothing of it is taken on trust.
+        if self.packing != Packing::new(config, params.slots())? {
+            return fail("its layout is not the one of this architecture".into());
         }
         let top = params.max_level();
-        let blocks_fit = |i: &InputSpec| i.blocks <= p.columns / p.block && i.factor.is_finite();
-        if self.inputs.iter().any(|i| i.level > top || !blocks_fit(i)) || self.output_level > top {
+        let p = &self.packing;
+        let names: BTreeSet<&str> = self.inputs.iter().map(|i| i.name.as_str()).collect();
+        let known = names.iter().all(|n| [NORMALIZED, RESIDUAL].contains(n));
+        if !known || names.len() != self.inputs.len() {
+            return fail("inputs that no plan of this version has".into());
+        }
+        let fits = |i: &InputSpec| i.level <= top && i.blocks <= p.blocks() && i.factor.is_finite();
+        if !self.inputs.iter().all(fits) || self.output_level > top {
             return fail("an input or the output does not fit the set".into());
         }
-        if self.keys.len() > 4 * p.slots.trailing_zeros() as usize * p.head_width.max(8)
-            || self.keys.iter().any(|k| k.level > top)
+        let kinds: BTreeSet<KeyKind> = self.keys.iter().map(|k| k.kind).collect();
+        let in_range = |k: &KeySpec| match k.kind {
+            KeyKind::Rotation(by) => by > 0 && (by as usize) < params.slots(),
+            KeyKind::Relinearization | KeyKind::Conjugation => true,
+        };
+        if kinds.len() != self.keys.len() || kinds.len() > MAX_KEYS {
+            return fail(format!("{} keys, at most {MAX_KEYS} different ones", self.keys.len()));
+        }
+        if !self.keys.iter().all(|k| k.level <= top && in_range(k)) {
+            return fail("a key that the set does not have".into());
+        }
+        let printable = |s: &str| s.len() <= 64 && !s.chars().any(char::is_control);
+        if self.steps.len() > MAX_STEPS
+            || !self.steps.iter().all(|s| printable(&s.operator) && printable(&s.layer))
         {
-            return fail("more or higher keys than any plan of this layout needs".into());
+            return fail("operators that cannot be shown".into());
         }
         Ok(())
     }
-}
-
-/// Bytes of one key in memory: two polynomials a digit over the limbs of its level and the special primes.
-fn expanded_key_bytes(params: &Parameters, spec: KeySpec) -> u64 {
-    let limbs = params.limbs_at(spec.level) + params.special().len();
-    (2 * params.digits_at(spec.level).len() * limbs * params.n() * size_of::<u64>()) as u64
 }
 
 /// Levels that `model` consumes in this layout.

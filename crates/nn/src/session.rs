@@ -56,6 +56,14 @@ impl ModelDescription {
         &self.plan
     }
 
+    /// Checks a description that came from outside against the parameter set its plan names.
+    ///
+    /// # Errors
+    /// As [`Plan::validate`].
+    pub fn validate(&self, params: &Parameters) -> Result<()> {
+        self.plan.validate(&self.config, params)
+    }
+
     /// Hash of the whole model, weights included.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
@@ -70,11 +78,8 @@ impl ModelDescription {
     pub fn encode(&self, input: &Matrix) -> Result<Vec<Vec<Complex64>>> {
         let embedded = client_embedding(&self.config, &self.client, input)?;
         embedded.check_ranges(&self.config)?;
-        let pack = |i: &crate::lower::InputSpec| {
-            let source = if i.name == "residual" { &embedded.x } else { &embedded.u };
-            self.plan.packing().pack(source, i.blocks, i.factor)
-        };
-        Ok(self.plan.inputs().iter().map(pack).collect())
+        let packing = self.plan.packing();
+        Ok(self.plan.inputs().iter().map(|i| i.pack(packing, &embedded)).collect())
     }
 
     /// The logits from the decrypted slots of the result.
@@ -142,10 +147,6 @@ impl ModelDescription {
             .map_err(|e| Error::Malformed { what: "plan", detail: e.to_string() })?;
         if !rest.is_empty() {
             return Err(fail("trailing bytes"));
-        }
-        let tokens = plan.packing().tokens;
-        if tokens != config.tokens || config.classes.len() > plan.packing().rows {
-            return Err(fail("plan and config disagree"));
         }
         Ok(Self { config, client, plan, fingerprint })
     }

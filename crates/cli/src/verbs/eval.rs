@@ -47,6 +47,9 @@ enum Backend {
     He,
 }
 
+/// Seeded inputs that are held at once.
+const SEEDED_LIMIT: usize = 100_000;
+
 /// Inputs with their true labels, where there are any.
 struct Inputs {
     dataset: String,
@@ -72,9 +75,12 @@ fn inputs(model: &Model, args: &Args) -> Result<Inputs> {
         }
         Some(other) => bail!("no loader for the data set {other} of this model"),
         None => {
-            let range = args.offset..args.offset + args.limit.unwrap_or(20);
-            let matrices =
-                range.map(|i| random_input(config, 0, i as u64)).collect::<Result<_, _>>()?;
+            let count = args.limit.unwrap_or(20);
+            if count > SEEDED_LIMIT {
+                bail!("--limit {count}: at most {SEEDED_LIMIT} seeded inputs at a time");
+            }
+            let range = args.offset as u64..(args.offset as u64).saturating_add(count as u64);
+            let matrices = range.map(|i| random_input(config, 0, i)).collect::<Result<_, _>>()?;
             Ok(Inputs { dataset: "seeded random inputs".into(), matrices, labels: None })
         }
     }
@@ -94,7 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let model = load_model(&args.model)?;
     let inputs = inputs(&model, args)?;
     if inputs.matrices.is_empty() {
-        bail!("no inputs: --offset lies beyond the data set");
+        bail!("no inputs: --limit is 0, or --offset lies beyond the data set");
     }
     let mut begin = Instant::now();
     let logits: Vec<Vec<f64>> = match args.backend {

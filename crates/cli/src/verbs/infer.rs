@@ -80,6 +80,9 @@ async fn infer(args: &Args) -> Result<()> {
             inputs.push((name, input));
         }
     }
+    if inputs.is_empty() {
+        bail!("no images: --offset or --limit leaves none");
+    }
     let context = client.context(&described)?;
     let bundle = match &args.key {
         Some(path) => KeyBundle::load(path, &context)?,
@@ -95,6 +98,7 @@ async fn infer(args: &Args) -> Result<()> {
     session.ensure_keys(&mut on_keys).await?;
     progress.finish_and_clear();
     let mut rows = Vec::new();
+    let mut failed = 0;
     for (name, input) in &inputs {
         let progress = bar(100, "encrypted inference");
         let mut on_event = |e: &JobEvent| {
@@ -102,8 +106,17 @@ async fn infer(args: &Args) -> Result<()> {
             progress.set_position(u64::from(e.step));
             progress.set_message(e.operator.clone());
         };
-        let p = session.infer(input, &mut on_event).await?;
+        // One bad answer does not stop the others: the server must not learn from it what came out.
+        let outcome = session.infer(input, &mut on_event).await;
         progress.finish_and_clear();
+        let p = match outcome {
+            Ok(p) => p,
+            Err(error) => {
+                eprintln!("{name}: {error}");
+                failed += 1;
+                continue;
+            }
+        };
         let class = config.classes.get(p.label).cloned().unwrap_or_default();
         println!(
             "{name}: {class}  (server {}, round trip {}, {} up, {} down)",
@@ -131,5 +144,9 @@ async fn infer(args: &Args) -> Result<()> {
         }));
     }
     let value = json!({"schema": "cipherform.infer/1", "model": args.model, "inputs": rows});
-    write_json(args.json.as_deref(), &value)
+    write_json(args.json.as_deref(), &value)?;
+    if failed > 0 {
+        bail!("{failed} of {} images could not be classified", inputs.len());
+    }
+    Ok(())
 }

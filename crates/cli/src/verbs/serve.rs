@@ -1,8 +1,10 @@
 //! `cipherform serve`: a server for other processes.
 
+use crate::output::write_json;
 use crate::verbs::{DEFAULT_MODEL, context, load_model, priced};
 use anyhow::{Context as _, Result};
 use cipherform_server::{Config, Registry, Server};
+use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -23,6 +25,9 @@ pub(crate) struct Args {
     /// Parameter set; the cheapest that fits each model by default.
     #[arg(long)]
     set: Option<String>,
+    /// Write address and models as JSON once the server accepts connections.
+    #[arg(long)]
+    json: Option<PathBuf>,
     /// Serve toy parameter sets, which protect nothing.
     #[arg(long)]
     allow_insecure: bool,
@@ -49,6 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     config.allow_insecure |= args.allow_insecure;
     let mut registry = Registry::new();
+    let mut served = Vec::new();
     for name in &args.models {
         let model = load_model(name)?;
         let context = context(&model, args.set.as_deref(), &args.device)?;
@@ -61,9 +67,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             he.description().plan().keys().len(),
             he.description().plan().predicted_ms() / 1e3
         );
+        served.push(json!({
+            "name": model.config.name,
+            "parameter_set": context.params().name(),
+            "security_bits": context.params().security_bits(),
+        }));
         registry.add(he)?;
     }
     let handle = Server::start(&config, registry)?;
+    write_json(
+        args.json.as_deref(),
+        &json!({"schema": "cipherform.serve/1", "url": handle.url(), "models": served}),
+    )?;
     println!("serving on {}; Ctrl-C stops", handle.url());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

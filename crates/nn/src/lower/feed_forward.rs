@@ -1,6 +1,6 @@
 //! The residual stream, the norms, the feed-forward block, pooling and the classifier.
 
-use super::{Attended, Pass, Stream, Summed, real, stream_factor};
+use super::{Attended, Pass, RESIDUAL, Stream, Summed, real, stream_factor};
 use crate::approx::{InverseSqrt, LayerApproximations};
 use crate::config::{Activation, LayerConfig};
 use crate::error::{Error, Result};
@@ -47,7 +47,7 @@ impl Pass<'_> {
         self.b.step("attention.residual");
         let level = self.b.level(branch);
         let residual = match stream {
-            None => self.input("residual", level, blocks, alpha),
+            None => self.input(RESIDUAL, level, blocks, alpha),
             Some(stream) => self.b.set_level(stream.register, level, alpha / stream.alpha)?,
         };
         let register = self.b.add(branch, residual)?;

@@ -11,6 +11,7 @@ mod feed_forward;
 mod tests;
 
 use crate::approx::{InverseSqrt, layer_approximations};
+use crate::embedding::Embedded;
 use crate::error::{Error, Result};
 use crate::packing::Packing;
 use crate::program::{Builder, Ladder, Program, Register};
@@ -18,7 +19,7 @@ use crate::weights::{LinearWeights, Model, NormWeights};
 use num_complex::Complex64;
 
 /// Hoisted rotations of a matrix product: 1..8; its giant steps are rotations by 8.
-const BABY_STEPS: usize = 8;
+pub(crate) const BABY_STEPS: usize = 8;
 
 /// What the client packs into one input ciphertext.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -31,6 +32,20 @@ pub struct InputSpec {
     pub blocks: usize,
     /// Factor on the values.
     pub factor: f64,
+}
+
+/// The client's input that holds the first norm's output.
+pub(crate) const NORMALIZED: &str = "normalized";
+
+/// The client's input that holds the centred embedding.
+pub(crate) const RESIDUAL: &str = "residual";
+
+impl InputSpec {
+    /// The slots of this input.
+    pub(crate) fn pack(&self, packing: &Packing, embedded: &Embedded) -> Vec<Complex64> {
+        let source = if self.name == RESIDUAL { &embedded.x } else { &embedded.u };
+        packing.pack(source, self.blocks, self.factor)
+    }
 }
 
 /// A program with the inputs it expects.
@@ -49,7 +64,7 @@ pub(crate) fn lower(
 ) -> Result<Lowered> {
     let mut pass = Pass { model, p: *packing, b: Builder::new(ladder), inputs: Vec::new() };
     pass.b.step("input");
-    let mut normalized = pass.input("normalized", level, packing.input_blocks(), 1.0);
+    let mut normalized = pass.input(NORMALIZED, level, packing.input_blocks(), 1.0);
     let mut stream = None;
     let last = model.config.layers.len() - 1;
     let mut output = normalized;

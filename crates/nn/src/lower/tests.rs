@@ -31,10 +31,7 @@ fn check(random: &RandomModel) {
         let input = random_input(&model.config, 1, index).unwrap();
         let want = clear.run(&input).unwrap();
         let embedded = client_embedding(&model.config, &client, &input).unwrap();
-        let slots = lowered.inputs.iter().map(|i| {
-            let source = if i.name == "residual" { &embedded.x } else { &embedded.u };
-            packing.pack(source, i.blocks, i.factor)
-        });
+        let slots = lowered.inputs.iter().map(|i| i.pack(&packing, &embedded));
         let mut machine = Slots::new(&lowered.program, slots.collect());
         let mut go_on = |_: &Progress| ControlFlow::Continue(());
         let out = execute(&lowered.program, &mut machine, &[], &mut go_on).unwrap();
@@ -82,6 +79,7 @@ fn two_layers() {
 fn odd_sizes() {
     check(&RandomModel { scaled_heads: vec![1], classes: 7, ..shape(20, 48, 3, 96) });
     check(&RandomModel { classes: 2, ..shape(5, 12, 3, 20) });
+    check(&RandomModel { classes: 3, ..shape(6, 4, 1, 4) });
 }
 
 #[test]
@@ -97,6 +95,9 @@ fn refusal(model: &Model) -> Error {
 fn refusals() {
     let wide = RandomModel { classes: 4, ..shape(128, 256, 4, 256) }.generate().unwrap();
     assert!(matches!(refusal(&wide), Error::DoesNotFit { .. }), "{}", refusal(&wide));
+    let mut mixed = RandomModel { layers: 2, ..shape(16, 16, 2, 16) }.generate().unwrap();
+    mixed.config.layers[1].heads.truncate(1);
+    assert!(matches!(refusal(&mixed), Error::Unsupported { .. }), "{}", refusal(&mixed));
     let deep = RandomModel { layers: 3, ..shape(16, 16, 2, 16) }.generate().unwrap();
     let error = refusal(&deep);
     let Error::LevelsInsufficient { available: 35, needed, .. } = error else { panic!("{error}") };
