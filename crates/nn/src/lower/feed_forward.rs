@@ -1,8 +1,8 @@
 //! The residual stream, the norms, the feed-forward block, pooling and the classifier.
 
+use super::activation::Terms;
 use super::{Attended, Pass, RESIDUAL, Stream, Summed, real, stream_factor};
 use crate::approx::{InverseSqrt, LayerApproximations};
-use crate::config::{Activation, LayerConfig};
 use crate::error::{Error, Result};
 use crate::program::Register;
 use crate::weights::LayerWeights;
@@ -106,21 +106,15 @@ impl Pass<'_> {
         self.combine(re, im, r_re, r_im)
     }
 
-    /// The two halves of `a2 (h + s)^2` without `a2`, where `a0 + a1 h + a2 h^2 = a2 (h + s)^2 + const`; the norm is
-    /// applied after the matrix product, `h = r * (y W1) + b`, which saves a level. Zero at padding.
+    /// The two halves of the hidden values, shifted as the activation's terms ask; the norm is applied after the matrix
+    /// product, `h = r * (y W1) + b`, which saves a level. Zero at padding.
     pub(super) fn feed_forward_in(
         &mut self,
         summed: &Summed,
         root: &InverseSqrt,
         weights: &LayerWeights,
-        layer: &LayerConfig,
+        terms: &Terms,
     ) -> Result<[Register; 2]> {
-        if layer.activation != Activation::Quadratic {
-            return Err(Error::Unsupported {
-                what: "activation of degree above 2 under encryption",
-                hint: "use `quadratic`",
-            });
-        }
         self.b.step("norm2");
         let (r_re, r_im) = self.inverse_roots(summed.re2, summed.im2, root)?;
         self.b.step("ffn.in");
@@ -147,7 +141,7 @@ impl Pass<'_> {
             let from_norm: f64 = (0..self.width())
                 .map(|i| weights.norm2.bias[i] * weights.ffn_in.weight.row(i)[f])
                 .sum();
-            *slot = weights.ffn_in.bias[f] + from_norm + completed_square(weights, f)?.shift;
+            *slot = weights.ffn_in.bias[f] + from_norm + terms.shift[f];
         }
         let re = self.b.mul(re, r_re)?;
         let im = self.b.mul(im, r_im)?;
@@ -164,6 +158,7 @@ impl Pass<'_> {
         summed: &Summed,
         next: &LayerApproximations,
         weights: &LayerWeights,
+        terms: &Terms,
     ) -> Result<Stream> {
         let Some(root) = &next.norm1 else {
             return Err(Error::Planner { op: "norm1", detail: "not calibrated".into() });
@@ -171,31 +166,35 @@ impl Pass<'_> {
         let p = self.p;
         let alpha = stream_factor(root, self.width());
         self.b.step("ffn.activation");
-        let first = self.b.tensor(hidden[0], hidden[0])?;
-        let turned = self.b.mul_i(hidden[1]);
-        let second = self.b.tensor(hidden[1], turned)?;
-        let squares = self.b.add(first, second)?;
-        let squares = self.b.close_product(squares)?;
+        let powers = self.activation(hidden, terms, false)?;
         self.b.step("ffn.out");
         let blocks = p.stream_blocks(false);
         let copies = (blocks * p.block + p.hidden).div_ceil(p.hidden).next_power_of_two();
-        let replicated = self.b.replicate(squares, p.hidden, copies.min(p.columns / p.hidden))?;
-        let babies = self.babies(replicated);
-        let ffn = self.model.config.ffn;
+        let copies = copies.min(p.columns / p.hidden);
         let mut constant = Self::centered(&weights.ffn_out.bias);
-        let mut columns = vec![None; p.columns];
-        for f in 0..ffn {
-            let square = completed_square(weights, f)?;
-            let row = Self::centered(weights.ffn_out.weight.row(f));
-            for (d, w) in row.iter().enumerate() {
-                constant[d] += square.rest * w;
-                for block in 0..blocks {
-                    let column = columns[block * p.block + d].get_or_insert(vec![0.0; p.hidden]);
-                    column[f] = square.factor * w * alpha;
+        let mut sources = Vec::new();
+        for (power, factors) in powers.into_iter().zip(&terms.factors) {
+            let replicated = self.b.replicate(power, p.hidden, copies)?;
+            let mut columns = vec![None; p.columns];
+            for (f, factor) in factors.iter().enumerate() {
+                let row = Self::centered(weights.ffn_out.weight.row(f));
+                for (d, w) in row.iter().enumerate() {
+                    for block in 0..blocks {
+                        let column =
+                            columns[block * p.block + d].get_or_insert(vec![0.0; p.hidden]);
+                        column[f] = factor * w * alpha;
+                    }
                 }
             }
+            sources.push((self.babies(replicated), columns));
         }
-        let product = self.matrix(&babies, &columns, p.hidden)?;
+        for (f, rest) in terms.rest.iter().enumerate() {
+            let row = Self::centered(weights.ffn_out.weight.row(f));
+            for (c, w) in constant.iter_mut().zip(row) {
+                *c += rest * w;
+            }
+        }
+        let product = self.matrices(&sources, p.hidden)?;
         let branch = self.b.add_plain(product, p.live(&self.block_row(&constant, blocks, alpha)));
         self.b.step("ffn.residual");
         let level = self.b.level(branch);
@@ -212,21 +211,23 @@ impl Pass<'_> {
         hidden: [Register; 2],
         summed: &Summed,
         weights: &LayerWeights,
+        terms: &Terms,
     ) -> Result<Register> {
         let p = self.p;
         self.b.step("ffn.activation");
-        let first = self.b.tensor(hidden[0], hidden[0])?;
-        let second = self.b.tensor(hidden[1], hidden[1])?;
-        let squares = self.b.add(first, second)?;
-        let squares = self.b.close_product(squares)?;
+        let mut powers = self.activation(hidden, terms, true)?;
         self.b.step("pool");
         let both = self.b.add(summed.re2, summed.im2)?;
-        let both = self.b.set_level(both, self.b.level(squares) + 1, 1.0)?;
+        let both = self.b.set_level(both, self.b.level(powers[0]) + 1, 1.0)?;
         let mut mask = vec![0.0; p.columns];
         mask[p.hidden..p.hidden + p.block].fill(1.0);
         let stream = self.b.mul_plain(both, real(mask))?;
-        let features = self.b.add(squares, stream)?;
-        let pooled = self.b.window_sum(features, p.columns, p.rows)?;
+        // The stream stands beside the hidden features of the first term.
+        powers[0] = self.b.add(powers[0], stream)?;
+        let mut pooled = Vec::with_capacity(powers.len());
+        for power in powers {
+            pooled.push(self.b.window_sum(power, p.columns, p.rows)?);
+        }
 
         self.b.step("classifier");
         let config = &self.model.config;
@@ -238,24 +239,27 @@ impl Pass<'_> {
             .map(|sum| sum / config.width as f64)
             .collect();
         let head_of = |d: usize, k: usize| head.weight.row(d)[k] - centre[k];
-        let mut matrix = vec![0.0; p.slots];
+        let mut matrices = vec![vec![0.0; p.slots]; pooled.len()];
         let mut constant = head.bias.clone();
         for k in 0..classes {
-            let row = &mut matrix[k * p.columns..(k + 1) * p.columns];
-            for (f, slot) in row.iter_mut().enumerate().take(config.ffn) {
-                let square = completed_square(weights, f)?;
+            let row = k * p.columns;
+            for f in 0..config.ffn {
                 let w2 = weights.ffn_out.weight.row(f);
                 let through: f64 = (0..config.width).map(|d| w2[d] * head_of(d, k)).sum();
-                *slot = square.factor * through / tokens;
-                constant[k] += square.rest * through;
+                for (matrix, factors) in matrices.iter_mut().zip(&terms.factors) {
+                    matrix[row + f] = factors[f] * through / tokens;
+                }
+                constant[k] += terms.rest[f] * through;
             }
             for d in 0..config.width {
                 // Twice the halves of alpha times the stream.
-                row[p.hidden + d] = head_of(d, k) / (2.0 * summed.stream.alpha * tokens);
+                matrices[0][row + p.hidden + d] =
+                    head_of(d, k) / (2.0 * summed.stream.alpha * tokens);
                 constant[k] += weights.ffn_out.bias[d] * head_of(d, k);
             }
         }
-        let products = self.b.mul_plain(pooled, real(matrix))?;
+        let products = self.b.dot_plain(&pooled, matrices.into_iter().map(real).collect())?;
+        let products = self.b.rescale(products)?;
         let window = (p.hidden + p.block).next_power_of_two();
         let logits = self.b.window_sum(products, 1, window)?;
         self.b.step("output_mask");
@@ -268,25 +272,4 @@ impl Pass<'_> {
         let masked = self.b.mul_plain(logits, real(only))?;
         Ok(self.b.add_plain(masked, real(offsets)))
     }
-}
-
-/// `a0 + a1 h + a2 h^2 = factor (h + shift)^2 + rest`.
-struct CompletedSquare {
-    factor: f64,
-    shift: f64,
-    rest: f64,
-}
-
-fn completed_square(weights: &LayerWeights, channel: usize) -> Result<CompletedSquare> {
-    let a = |k: usize| weights.activation.row(k)[channel];
-    let (a0, a1, a2) = (a(0), a(1), a(2));
-    let shift = a1 / (2.0 * a2);
-    // Beyond this the square of the shift drowns the signal in the rounding of a 36-bit scale.
-    if !shift.is_finite() || shift.abs() > 64.0 {
-        return Err(Error::Unsupported {
-            what: "quadratic activation with a vanishing leading coefficient",
-            hint: "keep |a1 / (2 a2)| below 64 in training",
-        });
-    }
-    Ok(CompletedSquare { factor: a2, shift, rest: a0 - a1 * a1 / (4.0 * a2) })
 }

@@ -5,11 +5,13 @@
 //! that recur: splitting a complex ciphertext yields *twice* its parts, and the residual stream is stored times
 //! `alpha`, so that the sum of squares of a token lands in the interval of the inverse square root's polynomial.
 
+mod activation;
 mod attention;
 mod feed_forward;
 #[cfg(test)]
 mod tests;
 
+use self::activation::Terms;
 use crate::approx::{InverseSqrt, layer_approximations};
 use crate::embedding::Embedded;
 use crate::error::{Error, Result};
@@ -80,13 +82,14 @@ pub(crate) fn lower(
         let attended = pass.attention(normalized, norm, layer, &approximations, weights)?;
         let summed =
             pass.attention_output(attended, stream, &approximations.norm2, weights, index == last)?;
-        let hidden = pass.feed_forward_in(&summed, &approximations.norm2, weights, layer)?;
+        let terms = Terms::new(weights, layer.activation);
+        let hidden = pass.feed_forward_in(&summed, &approximations.norm2, weights, &terms)?;
         if index == last {
             pass.b.layer("");
-            output = pass.pool_and_classify(hidden, &summed, weights)?;
+            output = pass.pool_and_classify(hidden, &summed, weights, &terms)?;
         } else {
             let next = layer_approximations(&model.config, index + 1)?;
-            stream = Some(pass.feed_forward_out(hidden, &summed, &next, weights)?);
+            stream = Some(pass.feed_forward_out(hidden, &summed, &next, weights, &terms)?);
         }
     }
     Ok(Lowered { program: pass.b.finish(vec![output]), inputs: pass.inputs })
@@ -160,7 +163,7 @@ impl Pass<'_> {
         babies
     }
 
-    /// `y[f] = sum_i x[f + d] W[(f + d) mod period, f]` over the diagonals `d`: the input repeats every `period` slots,
+    /// `y[f] = sum_d x[f + d] W[(f + d) mod period, f]` over the diagonals `d`: the input repeats every `period` slots,
     /// so the diagonals are cyclic and no mask is needed. Baby-step giant-step; giant steps by Horner's rule, so that
     /// one key serves them all. One level.
     fn matrix(
@@ -169,18 +172,32 @@ impl Pass<'_> {
         columns: &Columns,
         period: usize,
     ) -> Result<Register> {
+        self.matrices(&[(babies.to_vec(), columns.clone())], period)
+    }
+
+    /// The sum of several matrix products, which share their giant steps and their rescale.
+    fn matrices(
+        &mut self,
+        sources: &[(Vec<Register>, Columns)],
+        period: usize,
+    ) -> Result<Register> {
         let mut sum: Option<Register> = None;
         for giant in (0..period / BABY_STEPS).rev() {
             let shift = giant * BABY_STEPS;
-            // Diagonal d, rotated back by the giant step that its sum will be rotated by.
-            let diagonals = (0..BABY_STEPS).map(|baby| {
+            let mut registers = Vec::new();
+            let mut diagonals = Vec::new();
+            for (babies, columns) in sources {
                 let n = columns.len();
-                real((0..n).map(|slot| {
-                    let f = (slot + n - shift % n) % n;
-                    columns[f].as_ref().map_or(0.0, |w| w[(f + shift + baby) % period])
-                }))
-            });
-            let inner = self.b.dot_plain(babies, diagonals.collect())?;
+                for (baby, &register) in babies.iter().enumerate() {
+                    // Diagonal d, rotated back by the giant step that its sum will be rotated by.
+                    diagonals.push(real((0..n).map(|slot| {
+                        let f = (slot + n - shift % n) % n;
+                        columns[f].as_ref().map_or(0.0, |w| w[(f + shift + baby) % period])
+                    })));
+                    registers.push(register);
+                }
+            }
+            let inner = self.b.dot_plain(&registers, diagonals)?;
             sum = Some(match sum {
                 None => inner,
                 Some(outer) => {

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `shipped_shape` | 49 tokens, 4 heads, one scaled | the demo's layout |
 //! | `powers` | p = 4, 6, 8 | deeper power chains |
+//! | `activations` | cubic, quartic, and a quadratic with a vanishing coefficient | one term a power |
 //! | `all_scaled` | no power head | no division, mask instead of normaliser |
 //! | `two_layers` | 2 layers | encrypted first norm, second feed-forward product, residual across levels |
 //! | `odd_sizes` | 20 tokens, width 48, 3 heads | padding in tokens, heads and features |
@@ -14,19 +15,24 @@ use super::lower;
 use crate::embedding::{ClientWeights, client_embedding};
 use crate::exec::{ClearExecutor, Progress, Slots, execute};
 use crate::program::Ladder;
-use crate::{Error, Functions, Model, Packing, Plan, RandomModel, random_input};
+use crate::{
+    Activation, Error, Functions, Matrix, Model, Packing, Plan, RandomModel, random_input,
+};
 use cipherform_ckks::presets;
 use std::ops::ControlFlow;
 
 const SLOTS: usize = 1 << 15;
 
 fn check(random: &RandomModel) {
-    let model = random.generate().unwrap();
+    check_model(&random.generate().unwrap());
+}
+
+fn check_model(model: &Model) {
     let packing = Packing::new(&model.config, SLOTS).unwrap();
     // Slots are exact at any level, so depth is no object here.
-    let lowered = lower(&model, &packing, Ladder::Endless { log2_scale: 40.0 }, 200).unwrap();
-    let client = ClientWeights::from_model(&model).unwrap();
-    let clear = ClearExecutor::new(&model, Functions::Polynomial).unwrap();
+    let lowered = lower(model, &packing, Ladder::Endless { log2_scale: 40.0 }, 200).unwrap();
+    let client = ClientWeights::from_model(model).unwrap();
+    let clear = ClearExecutor::new(model, Functions::Polynomial).unwrap();
     for index in 0..2 {
         let input = random_input(&model.config, 1, index).unwrap();
         let want = clear.run(&input).unwrap();
@@ -61,6 +67,29 @@ fn shipped_shape() {
 fn powers() {
     for power in [4, 6, 8] {
         check(&RandomModel { power, ..shape(30, 32, 2, 64) });
+    }
+}
+
+#[test]
+fn activations() {
+    for layers in [1, 2] {
+        let quadratic = RandomModel { layers, ..shape(9, 16, 2, 24) }.generate().unwrap();
+        // A quadratic that cannot be completed to a square in one of its channels.
+        let mut flat = quadratic.clone();
+        for layer in &mut flat.weights.layers {
+            layer.activation.data_mut()[2 * 24 + 3] = 0.0;
+        }
+        check_model(&flat);
+        for activation in [Activation::Cubic, Activation::Quartic] {
+            let mut model = quadratic.clone();
+            for (config, weights) in model.config.layers.iter_mut().zip(&mut model.weights.layers) {
+                config.activation = activation;
+                let mut rows = weights.activation.data().to_vec();
+                rows.extend((0..24 * (activation.degree() - 2)).map(|i| 0.02 - 0.001 * i as f64));
+                weights.activation = Matrix::from_vec(activation.degree() + 1, 24, rows).unwrap();
+            }
+            check_model(&model);
+        }
     }
 }
 
