@@ -28,5 +28,12 @@ require(demo["attributed_fraction"] >= 0.98, f"operators explain 98 % of the tim
 for counter in ("rotations", "relinearizations", "key_switches", "ct_ct", "ct_pt", "rescales"):
     predicted, observed = demo["predicted"][counter], demo["observed"][counter]
     require(predicted == observed, f"{counter}: {predicted} predicted, {observed} observed")
+for what in ("upload_bytes", "download_bytes"):
+    require(demo[what] == demo[f"predicted_{what}"], f"{what}: {demo[f'predicted_{what}']} predicted, {demo[what]} observed")
+peak, predicted = demo["peak_rss_bytes"], demo["predicted_peak_rss_bytes"]
+require(peak <= 8 << 30, f"at most 8 GiB ({peak / 2**30:.2f})")
+require(abs(predicted / peak - 1) <= 0.2, f"memory predicted within 20 % ({predicted / 1e9:.2f} GB, seen {peak / 1e9:.2f})")
+# Times depend on what else the machine does: shown, not required.
+print(f"  time {demo['inference_s']:.1f} s an inference, {demo['predicted_s']:.1f} s predicted, {demo['wall_s']:.1f} s in all")
 
 sys.exit(1 if failures else 0)

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use cipherform_ckks::Context;
 use cipherform_client::{Client, KeyBundle, KeyProgress, Options, Prediction};
 use cipherform_nn::data::{Image, patches, samples};
+use cipherform_nn::estimate::memory_bytes;
 use cipherform_nn::exec::ClearExecutor;
 use cipherform_nn::{Functions, HeModel, Matrix, Model, Plan, random_input};
 use cipherform_profile::{Counter, Phase, Report, peak_rss_bytes};
@@ -220,6 +221,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let context = context(&model, args.set.as_deref(), &args.device)?;
     let machine = context.ring().device().description();
     let he = priced(&model, &context)?;
+    let memory = memory_bytes(he.params(), he.description().plan(), he.program());
     announce(&model, &he);
     let mut registry = Registry::new();
     registry.add(he)?;
@@ -272,6 +274,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "inferences_s": seconds,
             "predicted_s": outcome.plan.predicted_ms() / 1e3,
             "peak_rss_bytes": peak,
+            "predicted_peak_rss_bytes": memory,
             "key_bytes": sizes.key_bytes,
             "upload_bytes": report.header.upload_bytes,
             "download_bytes": report.header.download_bytes,

@@ -15,7 +15,8 @@ const MIN_RATIO: f64 = 1.001;
 /// error (Remez exchange on `p(x) √x - 1`).
 ///
 /// `p(x) = Σ_j coefficients[j] · T_j(t)` with `t = (2x - low - high)/(high - low)`. Paterson–Stockmeyer evaluates a
-/// degree below `2^levels` in `levels` levels from `t`. Outside the interval the polynomial diverges.
+/// degree below `2^levels` in `levels` levels from `t`. Above the interval the polynomial diverges;
+/// [`crate::approx::layer_approximations`] makes sure that it is bounded below it, down to an empty token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InverseSqrt {
     /// Lower end, widened already.

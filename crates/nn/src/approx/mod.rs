@@ -42,6 +42,9 @@ impl DenominatorReciprocal {
     }
 }
 
+/// Points at which an inverse root is checked below its interval.
+const GRID: u32 = 64;
+
 /// Fits the scalar functions of layer `layer` to its calibrated ranges, widened as the config says: upper ends times
 /// `widen_top`, lower ends divided by `widen_bottom`.
 ///
@@ -59,7 +62,24 @@ pub fn layer_approximations(config: &ModelConfig, layer: usize) -> Result<LayerA
     let norm = |variance: Range| {
         let low = variance.min / policy.widen_bottom + config.norm_eps;
         let high = variance.max * policy.widen_top + config.norm_eps;
-        InverseSqrt::fit(low, high, policy.tolerance)
+        let root = InverseSqrt::fit(low, high, policy.tolerance)?;
+        // Padding tokens and slots beyond the copies hold less than any calibrated variance. Their results meet zeros, so
+        // they need not be right, but a large one would carry its noise along.
+        let at =
+            |i: u32| config.norm_eps + (low - config.norm_eps) * f64::from(i) / f64::from(GRID);
+        let largest = (0..=GRID).map(|i| root.evaluate(at(i)).abs()).fold(0.0, f64::max);
+        if largest > 64.0 / low.sqrt() {
+            let (function, tolerance) =
+                ("inverse square root below its interval", policy.tolerance);
+            return Err(Error::Approximation {
+                function,
+                low,
+                high,
+                tolerance,
+                levels: root.levels,
+            });
+        }
+        Ok(root)
     };
     let ranges = &settings.ranges;
     let scale = denominator_scale(ranges, policy);

@@ -241,7 +241,7 @@ impl Pass<'_> {
         let head_of = |d: usize, k: usize| head.weight.row(d)[k] - centre[k];
         let mut matrices = vec![vec![0.0; p.slots]; pooled.len()];
         let mut constant = head.bias.clone();
-        for k in 0..classes {
+        for (k, offset) in constant.iter_mut().enumerate() {
             let row = k * p.columns;
             for f in 0..config.ffn {
                 let w2 = weights.ffn_out.weight.row(f);
@@ -249,13 +249,13 @@ impl Pass<'_> {
                 for (matrix, factors) in matrices.iter_mut().zip(&terms.factors) {
                     matrix[row + f] = factors[f] * through / tokens;
                 }
-                constant[k] += terms.rest[f] * through;
+                *offset += terms.rest[f] * through;
             }
             for d in 0..config.width {
                 // Twice the halves of alpha times the stream.
                 matrices[0][row + p.hidden + d] =
                     head_of(d, k) / (2.0 * summed.stream.alpha * tokens);
-                constant[k] += weights.ffn_out.bias[d] * head_of(d, k);
+                *offset += weights.ffn_out.bias[d] * head_of(d, k);
             }
         }
         let products = self.b.dot_plain(&pooled, matrices.into_iter().map(real).collect())?;
