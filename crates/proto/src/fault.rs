@@ -217,6 +217,24 @@ mod tests {
     }
 
     #[test]
+    fn texts_of_a_fault_do_not_steer_a_terminal() {
+        let bad = || format!("\u{1b}]0;title\u{7}{}", "x".repeat(4000));
+        let faults = [
+            Fault::LevelMismatch { what: bad(), expected: 1, got: 2 },
+            Fault::TooLarge { what: bad(), limit: 1, got: 2 },
+            Fault::not_found(bad(), bad()),
+            Fault::malformed(bad(), bad()),
+            Fault::Busy { what: bad(), limit: 1, retry_after_ms: 1 },
+            Fault::NotReady { state: bad() },
+            Fault::Failed { detail: bad() },
+        ];
+        for fault in faults {
+            let got = Fault::from_status(&Status::from(fault)).unwrap().to_string();
+            assert!(got.len() < 400 && !got.chars().any(char::is_control), "{got:?}");
+        }
+    }
+
+    #[test]
     fn hostile_details_are_no_fault() {
         for details in [&b""[..], b"\xff\xff\xff", b"\x0a\xff\xff\xff\xff\x0f", &[0x0a; 4000]] {
             let status = Status::with_details(Code::Unknown, "", details.to_vec().into());

@@ -1,6 +1,6 @@
 //! Faults in the details of a status.
 
-use super::hash;
+use super::{hash, text};
 use crate::pb::error_detail as detail;
 use crate::{Fault, pb};
 use bytes::Bytes;
@@ -77,6 +77,7 @@ pub(super) fn to_detail(fault: &Fault) -> pb::ErrorDetail {
     pb::ErrorDetail { kind: Some(kind) }
 }
 
+/// The fault of a message, its texts fit to be shown.
 pub(super) fn from_detail(message: pb::ErrorDetail) -> Option<Fault> {
     use detail::Kind;
     Some(match message.kind? {
@@ -89,21 +90,21 @@ pub(super) fn from_detail(message: pb::ErrorDetail) -> Option<Fault> {
             Fault::KeyMissing { keys: keys.collect::<Option<_>>()?, count: m.count }
         }
         Kind::LevelMismatch(m) => {
-            Fault::LevelMismatch { what: m.what, expected: m.expected, got: m.got }
+            Fault::LevelMismatch { what: text(&m.what), expected: m.expected, got: m.got }
         }
         Kind::FormatVersion(m) => Fault::FormatVersion { min: m.min, max: m.max, got: m.got },
-        Kind::TooLarge(m) => Fault::TooLarge { what: m.what, limit: m.limit, got: m.got },
-        Kind::NotFound(m) => Fault::NotFound { what: m.what, name: m.name },
-        Kind::Malformed(m) => Fault::Malformed { what: m.what, detail: m.detail },
+        Kind::TooLarge(m) => Fault::TooLarge { what: text(&m.what), limit: m.limit, got: m.got },
+        Kind::NotFound(m) => Fault::NotFound { what: text(&m.what), name: text(&m.name) },
+        Kind::Malformed(m) => Fault::Malformed { what: text(&m.what), detail: text(&m.detail) },
         Kind::Busy(m) => {
-            Fault::Busy { what: m.what, limit: m.limit, retry_after_ms: m.retry_after_ms }
+            Fault::Busy { what: text(&m.what), limit: m.limit, retry_after_ms: m.retry_after_ms }
         }
         Kind::Cancelled(_) => Fault::Cancelled,
         Kind::Unauthenticated(_) => Fault::Unauthenticated,
         Kind::Incomplete(m) => Fault::Incomplete { received: m.received, total: m.total },
-        Kind::NotReady(m) => Fault::NotReady { state: m.state },
+        Kind::NotReady(m) => Fault::NotReady { state: text(&m.state) },
         Kind::ShuttingDown(_) => Fault::ShuttingDown,
-        Kind::Failed(m) => Fault::Failed { detail: m.detail },
+        Kind::Failed(m) => Fault::Failed { detail: text(&m.detail) },
         Kind::Internal(_) => Fault::Internal,
     })
 }

@@ -1,7 +1,7 @@
 //! Jobs and their events.
 
 use super::faults::{from_detail, to_detail};
-use super::{id_bytes, name};
+use super::{id_bytes, name, text};
 use crate::{Fault, Id, Result, pb};
 use bytes::Bytes;
 use std::time::Duration;
@@ -221,8 +221,8 @@ impl TryFrom<pb::JobEvent> for JobEvent {
             queue_position: event.queue_position,
             step: event.step,
             steps: event.steps,
-            operator: event.operator,
-            layer: event.layer,
+            operator: text(&event.operator),
+            layer: text(&event.layer),
             level: event.level,
             elapsed: Duration::from_micros(event.elapsed_us),
             eta: Duration::from_micros(event.eta_us),

@@ -8,6 +8,7 @@ mod faults;
 mod jobs;
 mod keys;
 mod models;
+mod text;
 
 pub use blobs::{BlobPart, upload, upload_chunk, upload_chunk_parts, upload_id, upload_status};
 pub(crate) use faults::{fault_details, fault_from_details};
@@ -19,6 +20,7 @@ pub use keys::{
     KeySetInfo, MAX_MISSING, commit_parts, commit_request, key_set_id, key_set_list, key_sets,
 };
 pub use models::{ModelSummary, model_list, model_name, model_name_text, models};
+pub use text::{MAX_TEXT, text};
 
 use crate::blob::FORMAT;
 use crate::{Fault, Id, Result, pb};
@@ -103,7 +105,7 @@ impl TryFrom<pb::ServerInfo> for ServerInfo {
         if info.chunk_bytes != crate::CHUNK_BYTES {
             return Err(Fault::malformed("server info", "another chunk size than 1 MiB"));
         }
-        Ok(Self { server: info.server, format: FORMAT, queue_length: info.queue_length })
+        Ok(Self { server: text(&info.server), format: FORMAT, queue_length: info.queue_length })
     }
 }
 
@@ -160,6 +162,20 @@ mod tests {
         event.error = Some(Fault::not_found("x", "y"));
         event.elapsed = std::time::Duration::from_micros(1234);
         assert_eq!(JobEvent::try_from(pb::JobEvent::from(event.clone())), Ok(event));
+    }
+
+    #[test]
+    fn names_in_events_do_not_steer_a_terminal() {
+        let bad = format!("\u{1b}[2J\r{}", "x".repeat(4000));
+        let mut event = JobEvent::new(JobState::Running);
+        (event.operator, event.layer) = (bad.clone(), bad.clone());
+        let got = JobEvent::try_from(pb::JobEvent::from(event)).unwrap();
+        for name in [got.operator, got.layer] {
+            assert!(name.len() <= MAX_TEXT && !name.chars().any(char::is_control), "{name:?}");
+        }
+        let info = ServerInfo { server: bad, format: FORMAT, queue_length: 8 };
+        let got = ServerInfo::try_from(negotiate(&client_info("c"), &info).unwrap()).unwrap();
+        assert!(got.server.len() <= MAX_TEXT && !got.server.chars().any(char::is_control));
     }
 
     /// Each field alone made wrong is refused with the right type.
