@@ -12,7 +12,7 @@ use std::time::Duration;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Response, Status};
 
 /// Longest model description that a client takes. The largest part is the embedding; a server that announces more is
@@ -24,7 +24,7 @@ const MAX_DESCRIPTION_BYTES: u64 = 256 << 20;
 pub struct Options {
     /// How long to try to connect.
     pub connect_timeout: Duration,
-    /// How long to wait for the answer to a call. Watching a job has no limit as long as the server is alive.
+    /// How long to wait for the answer to a call, and for each message of a download. Watching a job has no limit as long as the server is alive.
     pub call_timeout: Duration,
     /// How long a silent server counts as alive: it is asked every third of this time.
     pub liveness: Duration,
@@ -85,11 +85,17 @@ impl Client {
     /// Connects and agrees on a format version.
     ///
     /// # Errors
-    /// [`Error::Url`], [`Error::Unreachable`] within the connect timeout, and a refusal when the two sides speak
+    /// [`Error::Url`] for every scheme but `http`: there is no TLS in this client, and `https` spoken in the clear would
+    /// be a promise broken in silence. [`Error::Unreachable`] within the connect timeout, and a refusal when the two sides speak
     /// different versions.
     pub async fn connect(url: &str, options: Options) -> Result<Self> {
-        let endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(|_| Error::Url { url: url.to_owned() })?
+        let no_url = || Error::Url { url: url.to_owned() };
+        let uri: Uri = url.parse().map_err(|_| no_url())?;
+        // Of the URL itself: the transport would speak in the clear whatever the scheme promises, and knows further ones.
+        if uri.scheme_str() != Some("http") {
+            return Err(no_url());
+        }
+        let endpoint = Endpoint::from(uri)
             .connect_timeout(options.connect_timeout)
             .tcp_nodelay(true)
             .initial_stream_window_size(2 << 20)
@@ -146,10 +152,11 @@ impl Client {
         let doing = "fetching the model's description";
         let mut parts = self.call(doing, models.describe(wire::model_name(model))).await?;
         let (header, bytes) =
-            receive(doing, &mut parts, BlobKind::ModelDescription, MAX_DESCRIPTION_BYTES).await?;
+            receive(self, doing, &mut parts, BlobKind::ModelDescription, MAX_DESCRIPTION_BYTES)
+                .await?;
         let description = ModelDescription::from_bytes(&bytes)?;
         if description.name() != model {
-            let detail = format!("asked for {model}, got {}", description.name());
+            let detail = format!("asked for {model}, got {}", wire::text(description.name()));
             return Err(Error::Protocol(detail));
         }
         let plan = description.plan();
@@ -185,9 +192,19 @@ impl Client {
         doing: &'static str,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T> {
+        Ok(self.in_time(doing, call).await?.into_inner())
+    }
+
+    /// Awaits an answer, or a message of it, for as long as a call may take. Keepalive tells a dead line; only this tells
+    /// a server that is alive and says nothing.
+    pub(crate) async fn in_time<T>(
+        &self,
+        doing: &'static str,
+        answer: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T> {
         let limit = self.options.call_timeout;
-        match tokio::time::timeout(limit, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
+        match tokio::time::timeout(limit, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(status)) => Err(Error::from_status(doing, &status)),
             Err(_) => Err(Error::Timeout { doing, seconds: limit.as_secs() }),
         }

@@ -1,6 +1,6 @@
 //! What can go wrong on the client's side, the server's refusals included.
 
-use cipherform_proto::Fault;
+use cipherform_proto::{Fault, wire};
 use std::path::PathBuf;
 
 /// Result of this crate.
@@ -10,8 +10,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The URL is none.
-    #[error("{url} is not a server's URL; write it as http://host:port")]
+    /// The URL is none, or of another scheme than http.
+    #[error(
+        "{url} is not a server's URL; write it as http://host:port. TLS is not spoken: to protect the line, put both ends of it behind a tunnel (e.g. WireGuard, ssh)"
+    )]
     Url {
         /// What was given.
         url: String,
@@ -32,7 +34,7 @@ pub enum Error {
         /// The reason given by the transport.
         detail: String,
     },
-    /// The server did not answer in time.
+    /// The server did not answer in time, or stopped in the middle of an answer.
     #[error("the server did not answer within {seconds} s while {doing}")]
     Timeout {
         /// What the client was doing.
@@ -50,7 +52,7 @@ pub enum Error {
         doing: &'static str,
         /// The gRPC code.
         code: tonic::Code,
-        /// The server's words.
+        /// The server's words, made fit for a terminal.
         message: String,
     },
     /// The server broke the protocol.
@@ -127,7 +129,7 @@ impl Error {
             return Self::Refused(fault);
         }
         let transport = std::error::Error::source(status).is_some();
-        let (code, message) = (status.code(), status.message().to_owned());
+        let (code, message) = (status.code(), wire::text(status.message()));
         match code {
             tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled => {
                 Self::Disconnected { doing, detail: message }

@@ -113,8 +113,12 @@ fn temporary_name(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// A generator seeded from the operating system's entropy.
-pub(crate) fn entropy() -> Result<ChaCha20Rng> {
+/// A generator for secrets, seeded from the operating system's entropy. The seed is wiped; the state of the generator is
+/// not, as its crate cannot, so keep one no longer than it is needed.
+///
+/// # Errors
+/// [`Error::Entropy`] when the system has none to give.
+pub fn entropy() -> Result<ChaCha20Rng> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(seed.as_mut_slice()).map_err(|_| Error::Entropy)?;
     Ok(ChaCha20Rng::from_seed(*seed))

@@ -22,7 +22,7 @@
 //! CKKS gives no integrity: a malicious server can return anything. Do not let the server see what came out, nor act
 //! observably on it.
 //!
-//! **Non-goals.** No TLS yet, no passphrase on the key file, no automatic retry of jobs.
+//! **Non-goals.** No TLS (use a tunnel), no passphrase on the key file, no automatic retry of jobs.
 #![forbid(unsafe_code)]
 
 mod connection;
@@ -36,6 +36,6 @@ pub use cipherform_proto::wire::{JobEvent, JobState, KeySetInfo, ModelSummary, S
 pub use cipherform_proto::{Fault, Id};
 pub use connection::{Client, Described, Options};
 pub use error::{Error, Result};
-pub use key_file::KeyBundle;
+pub use key_file::{KeyBundle, entropy};
 pub use prediction::{Prediction, Timings};
 pub use session::{EncryptedInput, KeyProgress, Session};

@@ -34,11 +34,11 @@ pub struct Timings {
     pub wait: Duration,
     /// Of `wait`: running, as the server measured it.
     pub run: Duration,
-    /// Download of the result.
+    /// Download of the result and the recording.
     pub download: Duration,
     /// Decryption and decoding.
     pub decrypt: Duration,
-    /// Everything, the download of the recording included.
+    /// Everything.
     pub total: Duration,
 }
 

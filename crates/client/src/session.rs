@@ -134,7 +134,7 @@ impl Session {
     /// Deletes a key set on the server.
     ///
     /// # Errors
-    /// `NotFound` for an absent or foreign set.
+    /// `NotFound` for an absent or foreign set; `Busy` while a job waits or runs that uses it.
     pub async fn delete_keys(&mut self, id: Id) -> Result<()> {
         let mut keys = rpc!(self, keys_client, KeysClient);
         self.client.call("deleting keys", keys.delete(wire::key_set_id(id))).await?;
@@ -147,7 +147,8 @@ impl Session {
     /// of them whatever the plan needs; while one travels the next is made.
     ///
     /// # Errors
-    /// `Busy` and `TooLarge` when the server has no room for the set; those of the connection.
+    /// `Busy` and `TooLarge` when the server has no room for the set; [`Error::Protocol`] for a server that asks for a key
+    /// again which it has taken; those of the connection.
     pub async fn ensure_keys(
         &mut self,
         on_progress: &mut (dyn FnMut(KeyProgress) + Send),
@@ -159,6 +160,8 @@ impl Session {
         let mut set = mine;
         let mut progress =
             KeyProgress { keys: 0, total_keys: plan.len(), bytes: 0, total_bytes: 0 };
+        // Each key is sent once at most, which bounds the rounds whatever the server claims to lack.
+        let mut asked = vec![false; plan.len()];
         loop {
             let missing = match &set {
                 Some(info) if info.is_complete() => {
@@ -174,6 +177,11 @@ impl Session {
             for index in missing {
                 let spec = plan.get(index as usize).copied();
                 let spec = spec.ok_or_else(|| Error::Protocol("a key beyond the plan".into()))?;
+                if asked.get_mut(index as usize).is_some_and(|asked| std::mem::replace(asked, true))
+                {
+                    let detail = format!("key {index} was sent and is still missing");
+                    return Err(Error::Protocol(detail));
+                }
                 wanted.push((index, spec));
             }
             if wanted.is_empty() {
@@ -332,7 +340,7 @@ impl Session {
         let limit = Ciphertext::serialized_len(self.parameters(), level, 1, false) as u64;
         let mut infer = rpc!(self, infer_client, InferClient);
         let mut parts = self.client.call(doing, infer.result(wire::result_request(job, 0))).await?;
-        Ok(receive(doing, &mut parts, BlobKind::Ciphertext, limit).await?.1)
+        Ok(receive(&self.client, doing, &mut parts, BlobKind::Ciphertext, limit).await?.1)
     }
 
     /// The logits in an encrypted result.
@@ -376,12 +384,13 @@ impl Session {
         let mut infer = rpc!(self, infer_client, InferClient);
         let mut parts = self.client.call(doing, infer.profile(wire::job_id(job))).await?;
         let (_, json) =
-            receive(doing, &mut parts, BlobKind::Recording, MAX_RECORDING_BYTES).await?;
-        // Deserialising checks that the spans form a tree.
-        serde_json::from_slice(&json).map_err(|e| Error::Protocol(e.to_string()))
+            receive(&self.client, doing, &mut parts, BlobKind::Recording, MAX_RECORDING_BYTES)
+                .await?;
+        recording(&json)
     }
 
-    /// Encrypts, submits, watches, fetches and decrypts.
+    /// Encrypts, submits, watches, fetches, and decrypts when the last call has been made, so that the server sees the
+    /// same calls whatever comes out.
     ///
     /// # Errors
     /// Those of the steps.
@@ -405,10 +414,11 @@ impl Session {
         let wait = next();
         let result = self.result(job).await?;
         let downloaded_bytes = result.len() as u64;
+        let recording = self.recording(job).await?;
         let download = next();
+        // Last: a result that fails to decrypt must not change what the server sees of this client.
         let logits = self.decrypt(result).await?;
         let decrypt = next();
-        let recording = self.recording(job).await?;
         Ok(Prediction {
             job,
             label: argmax(&logits),
@@ -429,6 +439,44 @@ impl Session {
     }
 }
 
+/// A recording from the server: a tree, which deserialising checks, with names fit for a terminal.
+fn recording(json: &[u8]) -> Result<Recording> {
+    let foreign = |e: &dyn std::fmt::Display| Error::Protocol(wire::text(&e.to_string()));
+    let raw: Recording = serde_json::from_slice(json).map_err(|e| foreign(&e))?;
+    let mut spans = raw.spans().to_vec();
+    for operator in spans.iter_mut().map(|span| &mut span.operator) {
+        for name in [&mut operator.name, &mut operator.layer, &mut operator.shape] {
+            *name = wire::text(name);
+        }
+    }
+    Recording::from_spans(spans).map_err(|e| foreign(&e))
+}
+
 fn key_bytes(params: &Parameters, spec: KeySpec) -> u64 {
     SeededKey::serialized_len(params, spec) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cipherform_profile::{Operator, operator, record};
+
+    #[test]
+    fn names_in_a_recording_do_not_steer_a_terminal() {
+        let bad = format!("\u{1b}[2J\n{}", "x".repeat(4000));
+        let hostile =
+            Operator { layer: bad.clone(), shape: bad.clone(), ..Operator::new(bad.clone()) };
+        let ((), sent) = record(|| drop(operator(hostile)));
+        let got = recording(&serde_json::to_vec(&sent).unwrap()).unwrap();
+        assert_eq!(got.spans().len(), sent.spans().len());
+        for span in got.spans() {
+            let Operator { name, layer, shape, .. } = &span.operator;
+            for text in [name, layer, shape] {
+                assert!(text.len() <= wire::MAX_TEXT, "{}", text.len());
+                assert!(!text.chars().any(char::is_control), "{text:?}");
+            }
+        }
+        let error = recording(format!("{{\"\u{9b}{bad}").as_bytes()).unwrap_err().to_string();
+        assert!(!error.chars().any(char::is_control), "{error:?}");
+    }
 }

@@ -10,20 +10,21 @@ use tonic::Streaming;
 /// How often an upload is taken up again after a chunk stream broke before it gives up.
 const RESUMPTIONS: usize = 3;
 
-/// Receives one blob of at most `limit` bytes.
+/// Receives one blob of at most `limit` bytes, each message within the time of a call.
 pub(crate) async fn receive(
+    client: &Client,
     doing: &'static str,
     parts: &mut Streaming<pb::BlobPart>,
     kind: BlobKind,
     limit: u64,
 ) -> Result<(BlobHeader, Bytes)> {
-    let header = match next(doing, parts).await? {
+    let header = match next(client, doing, parts).await? {
         Some(BlobPart::Header(header)) if header.kind == kind => header,
         _ => return Err(Error::Protocol(format!("a header of a {kind:?} was expected"))),
     };
     let mut assembler = Assembler::at_most(&header, limit)?;
     loop {
-        match next(doing, parts).await? {
+        match next(client, doing, parts).await? {
             Some(BlobPart::Chunk(chunk)) => assembler.accept(chunk)?,
             Some(BlobPart::Header(_)) => return Err(Error::Protocol("a second header".into())),
             None => return Ok((header, assembler.finish()?)),
@@ -32,14 +33,12 @@ pub(crate) async fn receive(
 }
 
 async fn next(
+    client: &Client,
     doing: &'static str,
     parts: &mut Streaming<pb::BlobPart>,
 ) -> Result<Option<BlobPart>> {
-    match parts.message().await {
-        Ok(Some(part)) => Ok(Some(part.try_into()?)),
-        Ok(None) => Ok(None),
-        Err(status) => Err(Error::from_status(doing, &status)),
-    }
+    let part = client.in_time(doing, parts.message()).await?;
+    Ok(part.map(BlobPart::try_from).transpose()?)
 }
 
 /// Sends one blob and returns the id of the complete upload.
