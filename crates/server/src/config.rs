@@ -35,6 +35,8 @@ impl Default for Config {
 pub struct Limits {
     /// Jobs that can wait for the worker.
     pub queue_length: usize,
+    /// Jobs of one owner that can wait for the worker.
+    pub queued_per_owner: usize,
     /// Jobs remembered for one owner, finished ones included.
     pub jobs_per_owner: usize,
     /// Bytes of all key sets.
@@ -45,9 +47,9 @@ pub struct Limits {
     pub upload_bytes: u64,
     /// Uploads under way of one owner.
     pub uploads_per_owner: usize,
-    /// Seconds after which an upload that nobody touched is dropped.
+    /// Seconds after which an upload that nobody touched is dropped, and a key set that is incomplete and got no new key.
     pub upload_expiry_s: u64,
-    /// Seconds after which a key set that nobody used is dropped.
+    /// Seconds after which a complete key set that nobody used is dropped.
     pub key_expiry_s: u64,
     /// Seconds for which a key set is safe from being dropped to make room for another.
     pub key_hold_s: u64,
@@ -61,6 +63,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             queue_length: 8,
+            queued_per_owner: 2,
             jobs_per_owner: 64,
             key_bytes: 8 << 30,
             key_sets_per_owner: 4,

@@ -262,6 +262,10 @@ impl State {
         if self.queue.len() >= limits.queue_length {
             return Err(busy("job queue", limits.queue_length as u64));
         }
+        // Nobody fills the queue of all alone.
+        if self.queue.iter().filter(|(r, _)| r.owner == owner).count() >= limits.queued_per_owner {
+            return Err(busy("waiting jobs of this session", limits.queued_per_owner as u64));
+        }
         if self.records.keys().filter(|(o, _)| *o == owner).count() >= limits.jobs_per_owner {
             // The oldest finished job makes room; unfinished ones are never forgotten.
             let finished = |record: &Record| lock(&record.outcome).finished;
@@ -411,6 +415,28 @@ mod tests {
         assert_eq!(wait(&long).state, JobState::Cancelled);
         assert_eq!(wait(&waiting).state, JobState::Done);
         wait(&jobs.submit(me, key(3), quick("c")).unwrap());
+    }
+
+    #[test]
+    fn nobody_fills_the_queue_alone() {
+        let jobs = start(Limits::default());
+        let (me, another) = (owner(), owner());
+        let (tx, rx) = mpsc::channel();
+        let long = jobs.submit(me, key(0), endless(tx)).unwrap();
+        rx.recv().unwrap();
+        let waiting = [1, 2].map(|i| jobs.submit(me, key(i), quick("a")).unwrap());
+        for refused in [jobs.admits(me), jobs.submit(me, key(3), quick("a")).map(drop)] {
+            assert!(matches!(refused, Err(Fault::Busy { limit: 2, .. })), "{refused:?}");
+        }
+        // A repeated submission is no new job, and others have their share.
+        assert_eq!(jobs.submit(me, key(2), quick("a")).unwrap().id, waiting[1].id);
+        let theirs = jobs.submit(another, key(3), quick("a")).unwrap();
+        jobs.cancel(me, waiting[0].id).unwrap();
+        let again = jobs.submit(me, key(3), quick("a")).unwrap();
+        jobs.cancel(me, long.id).unwrap();
+        for record in [&waiting[1], &theirs, &again] {
+            assert_eq!(wait(record).state, JobState::Done);
+        }
     }
 
     #[test]

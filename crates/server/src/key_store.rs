@@ -26,7 +26,34 @@ struct KeySet {
     touched: Instant,
 }
 
+/// A key set about to get a key.
+pub(crate) struct Opened {
+    pub(crate) id: Id,
+    /// Whether it was made for this key.
+    new: bool,
+    /// The set as it is, if the key is already there.
+    pub(crate) present: Option<KeySetInfo>,
+}
+
 impl KeySet {
+    fn is_complete(&self) -> bool {
+        !self.present.contains(&false)
+    }
+
+    /// Whether a job holds it.
+    fn is_lent(&self) -> bool {
+        Arc::strong_count(&self.keys) > 1
+    }
+
+    /// Refuses a set of another model.
+    fn check(&self, served: &Served) -> Result<()> {
+        if self.served.summary.description != served.summary.description {
+            let detail = format!("it is for model {}", self.served.summary.name);
+            return Err(Fault::malformed("key set", detail));
+        }
+        Ok(())
+    }
+
     fn info(&self, id: Id) -> KeySetInfo {
         let missing = self.present.iter().enumerate().filter(|(_, present)| !**present);
         KeySetInfo {
@@ -46,34 +73,57 @@ impl KeyStore {
         Self { limits, sets: Mutex::default() }
     }
 
-    /// Puts `key`, number `index` of the plan, into a set, or into a new one. A key that is already there is kept.
-    pub(crate) fn insert(
+    /// The set into which key `index` of the plan will go: `set` after a look at it, or a new one with room reserved for
+    /// all of its keys. Asked before a key is unpacked, which takes time and memory.
+    pub(crate) fn open(
         &self,
         owner: Owner,
         set: Option<Id>,
         served: &Arc<Served>,
         index: u32,
+    ) -> Result<Opened> {
+        let mut sets = lock(&self.sets);
+        let Some(id) = set else {
+            let id = self.reserve(&mut sets, owner, served)?;
+            return Ok(Opened { id, new: true, present: None });
+        };
+        let set = sets.get(&(owner, id)).ok_or_else(|| absent(id))?;
+        set.check(served)?;
+        let present = set.present.get(index as usize).copied().unwrap_or_default();
+        Ok(Opened { id, new: false, present: present.then(|| set.info(id)) })
+    }
+
+    /// Puts `key`, number `index` of the plan, into an opened set. A key that is already there is kept.
+    pub(crate) fn insert(
+        &self,
+        owner: Owner,
+        id: Id,
+        served: &Served,
+        index: u32,
         key: SwitchingKey,
     ) -> Result<KeySetInfo> {
         let mut sets = lock(&self.sets);
-        let id = match set {
-            Some(id) => id,
-            None => self.reserve(&mut sets, owner, served)?,
-        };
         let set = sets.get_mut(&(owner, id)).ok_or_else(|| absent(id))?;
-        if set.served.summary.description != served.summary.description {
-            let detail = format!("it is for model {}", set.served.summary.name);
-            return Err(Fault::malformed("key set", detail));
-        }
-        set.touched = Instant::now();
+        set.check(served)?;
         let present = set.present.get_mut(index as usize).ok_or(Fault::Internal)?;
         if !*present {
             // An incomplete set is never lent to a job, so the set is ours alone.
             let keys = Arc::get_mut(&mut set.keys).ok_or(Fault::Internal)?;
             keys.insert(key).map_err(|error| convert::ckks(&error))?;
             *present = true;
+            // Only a new key keeps an incomplete set alive, so that it cannot be held with one key for ever.
+            set.touched = Instant::now();
         }
         Ok(set.info(id))
+    }
+
+    /// Takes back a set that was opened for a key which turned out to be none.
+    pub(crate) fn abandon(&self, owner: Owner, opened: &Opened) {
+        let mut sets = lock(&self.sets);
+        let empty = |set: &KeySet| !set.present.contains(&true);
+        if opened.new && sets.get(&(owner, opened.id)).is_some_and(empty) {
+            sets.remove(&(owner, opened.id));
+        }
     }
 
     /// Makes room for a complete set of `served` and opens an empty one. What the set will take is known from the plan,
@@ -97,13 +147,13 @@ impl KeyStore {
             if used + need <= limit {
                 break;
             }
-            // The set that was unused for longest goes, but none that a job uses or that was touched a moment ago.
+            // An incomplete set goes first, then the one that was unused for longest; but none that a job uses or that was
+            // touched a moment ago.
             let hold = self.limits.key_hold();
-            let idle = |set: &KeySet| Arc::strong_count(&set.keys) == 1;
             let oldest = sets
                 .iter()
-                .filter(|(_, set)| idle(set) && set.touched.elapsed() >= hold)
-                .min_by_key(|(_, set)| set.touched)
+                .filter(|(_, set)| !set.is_lent() && set.touched.elapsed() >= hold)
+                .min_by_key(|(_, set)| (set.is_complete(), set.touched))
                 .map(|(key, _)| *key)
                 .ok_or_else(|| busy("key memory", limit))?;
             sets.remove(&oldest);
@@ -125,10 +175,7 @@ impl KeyStore {
     ) -> Result<Arc<EvaluationKeys>> {
         let mut sets = lock(&self.sets);
         let set = sets.get_mut(&(owner, id)).ok_or_else(|| absent(id))?;
-        if set.served.summary.description != served.summary.description {
-            let detail = format!("it is for model {}", set.served.summary.name);
-            return Err(Fault::malformed("key set", detail));
-        }
+        set.check(served)?;
         let keys = set.keys.missing(served.model.description().plan().keys());
         if !keys.is_empty() {
             let count = keys.len() as u64;
@@ -145,23 +192,151 @@ impl KeyStore {
         mine.map(|((_, id), set)| set.info(*id)).collect()
     }
 
-    /// Drops a set; a job that uses it keeps it until it ends.
+    /// Drops a set, unless a job waits or runs that uses it: the job would keep the memory, and nobody would count it.
     pub(crate) fn delete(&self, owner: Owner, id: Id) -> Result<KeySetInfo> {
-        let set = lock(&self.sets).remove(&(owner, id)).ok_or_else(|| absent(id))?;
-        Ok(set.info(id))
+        let mut sets = lock(&self.sets);
+        let set = sets.get(&(owner, id)).ok_or_else(|| absent(id))?;
+        // Sets are lent under the same lock, so that none is lent between this look and the end.
+        if set.is_lent() {
+            let users = Arc::strong_count(&set.keys) as u64 - 1;
+            return Err(busy("use of the key set by jobs", users));
+        }
+        let info = set.info(id);
+        sets.remove(&(owner, id));
+        Ok(info)
     }
 
-    /// Drops the sets that nobody has used for too long.
+    /// Drops the sets that nobody has used for too long, and those that nobody went on filling.
     pub(crate) fn sweep(&self) {
         self.drop_expired(&mut lock(&self.sets));
     }
 
     fn drop_expired(&self, sets: &mut HashMap<(Owner, Id), KeySet>) {
-        let expiry = self.limits.key_expiry();
-        sets.retain(|_, set| set.touched.elapsed() <= expiry || Arc::strong_count(&set.keys) > 1);
+        // One key reserves the memory of a whole set, so a set in the making has the short life of an upload.
+        let (complete, incomplete) = (self.limits.key_expiry(), self.limits.upload_expiry());
+        sets.retain(|_, set| {
+            let expiry = if set.is_complete() { complete } else { incomplete };
+            set.is_lent() || set.touched.elapsed() <= expiry
+        });
     }
 }
 
 fn absent(id: Id) -> Fault {
     Fault::not_found("key set", id.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Registry;
+    use cipherform_ckks::{Context, presets};
+    use cipherform_nn::{HeModel, RandomModel};
+    use cipherform_proto::SessionToken;
+    use cipherform_ring::Device;
+    use std::time::Duration;
+
+    fn owner() -> Owner {
+        Owner::of(&SessionToken::random().unwrap())
+    }
+
+    /// A small model under toy parameters (not secure).
+    fn served() -> Arc<Served> {
+        let shape = RandomModel {
+            tokens: 4,
+            width: 8,
+            heads: 2,
+            ffn: 16,
+            classes: 4,
+            ..RandomModel::default()
+        };
+        let model = shape.generate().unwrap();
+        let context = Context::new(presets::get("toy11_deep").unwrap(), &Device::cpu()).unwrap();
+        let mut registry = Registry::new();
+        registry.add(HeModel::new(&model, &context).unwrap()).unwrap();
+        registry.get(&model.config.name).unwrap()
+    }
+
+    /// Opens a set and, if asked to, marks its keys as present.
+    fn fill(store: &KeyStore, owner: Owner, served: &Arc<Served>, complete: bool) -> Id {
+        let id = store.open(owner, None, served, 0).map(|opened| opened.id).unwrap();
+        let mut sets = lock(&store.sets);
+        let present = &mut sets.get_mut(&(owner, id)).unwrap().present;
+        present[0] = true;
+        if complete {
+            present.fill(true);
+        }
+        id
+    }
+
+    fn ids(store: &KeyStore, owner: Owner) -> Vec<Id> {
+        store.list(owner).into_iter().map(|info| info.id).collect()
+    }
+
+    #[test]
+    fn an_incomplete_set_lives_as_long_as_an_upload() {
+        let served = served();
+        let store = KeyStore::new(Limits { upload_expiry_s: 0, ..Limits::default() });
+        let me = owner();
+        let whole = fill(&store, me, &served, true);
+        let half = fill(&store, me, &served, false);
+        assert_eq!(ids(&store, me).len(), 2);
+        std::thread::sleep(Duration::from_millis(2));
+        // A look at it, for a key that is already there, does not prolong it.
+        assert!(store.open(me, Some(half), &served, 0).unwrap().present.is_some());
+        store.sweep();
+        assert_eq!(ids(&store, me), [whole]);
+    }
+
+    #[test]
+    fn incomplete_sets_make_room_first() {
+        let served = served();
+        let limits = Limits { key_bytes: 2 * served.key_bytes, key_hold_s: 0, ..Limits::default() };
+        let store = KeyStore::new(limits);
+        let (a, b, c) = (owner(), owner(), owner());
+        // The complete set is older, and stays.
+        let whole = fill(&store, a, &served, true);
+        std::thread::sleep(Duration::from_millis(2));
+        fill(&store, b, &served, false);
+        let new = fill(&store, c, &served, true);
+        assert_eq!(
+            (ids(&store, a), ids(&store, b), ids(&store, c)),
+            (vec![whole], vec![], vec![new])
+        );
+    }
+
+    #[test]
+    fn a_set_in_use_is_not_deleted() {
+        let served = served();
+        // Room for one set.
+        let limits = Limits { key_bytes: served.key_bytes, key_hold_s: 0, ..Limits::default() };
+        let store = KeyStore::new(limits);
+        let me = owner();
+        let id = fill(&store, me, &served, true);
+        let job = lock(&store.sets)[&(me, id)].keys.clone();
+        assert!(matches!(store.delete(me, id), Err(Fault::Busy { limit: 1, .. })));
+        // The memory that the job holds is still counted.
+        let refused = store.open(me, None, &served, 0).map(|opened| opened.id);
+        assert!(matches!(refused, Err(Fault::Busy { .. })), "{refused:?}");
+        drop(job);
+        store.delete(me, id).unwrap();
+        assert_eq!(ids(&store, me), []);
+        assert!(matches!(store.delete(me, id), Err(Fault::NotFound { .. })));
+    }
+
+    #[test]
+    fn only_a_new_and_empty_set_is_abandoned() {
+        let served = served();
+        let store = KeyStore::new(Limits::default());
+        let me = owner();
+        let new = store.open(me, None, &served, 0).unwrap();
+        store.abandon(me, &new);
+        assert_eq!(ids(&store, me), []);
+        let id = fill(&store, me, &served, false);
+        for opened in
+            [store.open(me, Some(id), &served, 1).unwrap(), Opened { id, new: true, present: None }]
+        {
+            store.abandon(me, &opened);
+            assert_eq!(ids(&store, me), [id]);
+        }
+    }
 }

@@ -17,7 +17,7 @@
 //!
 //! Every look-up is by (owner, id), where the owner is a hash of the client's token: a foreign id is an absent id.
 //!
-//! **Non-goals.** No TLS and no accounts yet: put a proxy in front of it. Nothing survives a restart.
+//! **Non-goals.** No TLS and no accounts yet: use a tunnel (e.g. WireGuard, ssh) on both sides. Nothing survives a restart.
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_types)]
 

@@ -2,39 +2,61 @@
 
 use super::{Handlers, blocking, owner};
 use crate::convert;
-use cipherform_ckks::SeededKey;
+use crate::registry::Served;
+use cipherform_ckks::{KeySpec, SeededKey, SwitchingKey};
 use cipherform_proto::wire::{commit_parts, key_sets};
 use cipherform_proto::{BlobKind, Fault, Id, Owner, pb, wire::KeySetInfo};
 use tonic::{Request, Response, Status, async_trait};
 
 impl Handlers {
-    /// Validates and expands an uploaded key and puts it into its set.
+    /// Validates and expands an uploaded key and puts it into its set. The order is that of costs: what can be refused by
+    /// looking is refused before the key is unpacked. An upload that was refused for its set stays, so that it can be
+    /// committed to another one or later; one that was taken, or that is no key of the plan, is used up.
     fn commit_key(&self, owner: Owner, upload: Id, set: Option<Id>) -> Result<KeySetInfo, Fault> {
-        let (header, bytes) = self.0.uploads.complete(owner, upload)?;
+        let shared = &self.0;
+        let (header, bytes) = shared.uploads.complete(owner, upload)?;
         if header.kind != BlobKind::EvaluationKey {
             return Err(Fault::malformed("upload", "it is not an evaluation key"));
         }
-        // Whatever comes of it, a complete upload is used up: no further chunk could change it.
-        self.0.uploads.discard(owner, upload);
-        let served = self.0.registry.get(&header.model)?;
+        let served = shared.registry.get(&header.model)?;
         let spec = served.key(header.index)?;
-        let seeded = SeededKey::from_bytes(served.context(), &bytes)
-            .map_err(|error| convert::bytes(served.params(), &bytes, &error))?;
-        let got = seeded.spec();
-        if got.kind != spec.kind {
-            let detail = format!("it is {:?} where the plan has {:?}", got.kind, spec.kind);
-            return Err(Fault::malformed("evaluation key", detail));
+        let opened = shared.keys.open(owner, set, &served, header.index)?;
+        if let Some(info) = opened.present {
+            shared.uploads.discard(owner, upload);
+            return Ok(info);
         }
-        if got.level != spec.level {
-            return Err(Fault::LevelMismatch {
-                what: format!("evaluation key {}", header.index),
-                expected: spec.level as u32,
-                got: got.level as u32,
-            });
-        }
-        let key = seeded.expand(served.context()).map_err(|error| convert::ckks(&error))?;
-        self.0.keys.insert(owner, set, &served, header.index, key)
+        let key = match expand(&served, header.index, spec, &bytes) {
+            Ok(key) => key,
+            Err(fault) => {
+                // No further chunk could make a key of it.
+                shared.uploads.discard(owner, upload);
+                shared.keys.abandon(owner, &opened);
+                return Err(fault);
+            }
+        };
+        let info = shared.keys.insert(owner, opened.id, &served, header.index, key)?;
+        shared.uploads.discard(owner, upload);
+        Ok(info)
     }
+}
+
+/// Key `index` of the plan, which is `spec`, from its bytes.
+fn expand(served: &Served, index: u32, spec: KeySpec, bytes: &[u8]) -> Result<SwitchingKey, Fault> {
+    let seeded = SeededKey::from_bytes(served.context(), bytes)
+        .map_err(|error| convert::bytes(served.params(), bytes, &error))?;
+    let got = seeded.spec();
+    if got.kind != spec.kind {
+        let detail = format!("it is {:?} where the plan has {:?}", got.kind, spec.kind);
+        return Err(Fault::malformed("evaluation key", detail));
+    }
+    if got.level != spec.level {
+        return Err(Fault::LevelMismatch {
+            what: format!("evaluation key {index}"),
+            expected: spec.level as u32,
+            got: got.level as u32,
+        });
+    }
+    seeded.expand(served.context()).map_err(|error| convert::ckks(&error))
 }
 
 #[async_trait]

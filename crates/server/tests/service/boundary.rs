@@ -28,3 +28,12 @@ fn the_server_cannot_name_a_secret_key() {
     assert!(root.1.contains("#![deny(clippy::disallowed_types)]"));
     assert!(root.1.contains("#![forbid(unsafe_code)]"));
 }
+
+#[test]
+fn the_lint_lists_what_the_server_must_not_name() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let lints = fs::read_to_string(workspace.join("clippy.toml")).unwrap();
+    for name in ["SecretKey", "Decryptor", "KeyGenerator"] {
+        assert!(lints.contains(&format!("cipherform_ckks::{name}")), "{name}");
+    }
+}

@@ -257,6 +257,12 @@ async fn damaged_keys_are_refused() {
     let upload = raw.upload(&key_header(0), &good).await.unwrap();
     let unknown = Some(Id::random().unwrap());
     assert!(matches!(raw.commit(upload, unknown).await, Err(Fault::NotFound { .. })));
+    // An upload that was refused for its set alone can go into another; one that was taken is used up.
+    assert_eq!(raw.commit(upload, set).await.unwrap().present, 1);
+    assert!(matches!(raw.commit(upload, set).await, Err(Fault::NotFound { .. })));
+    // No set was left behind for all the keys that were none.
+    let sets = raw.keys.list(pb::ListKeysRequest {}).await.unwrap().into_inner();
+    assert_eq!(wire::key_set_list(sets).unwrap().len(), 1);
     let mut foreign = Raw::connect(&url).await;
     let upload = foreign.upload(&key_header(0), &good).await.unwrap();
     assert!(matches!(foreign.commit(upload, set).await, Err(Fault::NotFound { .. })));

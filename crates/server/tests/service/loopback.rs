@@ -13,6 +13,7 @@
 //! | `an_upload_resumes_where_it_stopped` | another connection sends what is missing, and only that |
 //! | `key_memory_is_bounded` | too large, busy, and the longest unused makes room |
 //! | `a_foreign_key_gives_a_typed_error` | evaluation keys of another secret key: noise is not sold as a result |
+//! | `what_came_out_changes_no_call` | the same calls whether the result decrypts or not |
 //! | `an_unreachable_server_is_a_typed_error` | refused and silent ports |
 //! | `toy_parameters_are_refused_unless_allowed` | by the server and by the client |
 
@@ -27,8 +28,8 @@ use cipherform_client::{Client, Error, Fault, JobState, KeyBundle, Options};
 use cipherform_nn::Matrix;
 use cipherform_proto::{BlobHeader, CHUNK_BYTES, Chunked, Missing, wire};
 use cipherform_server::{Limits, Server};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -337,6 +338,71 @@ async fn a_foreign_key_gives_a_typed_error() -> Result<()> {
     Ok(())
 }
 
+/// Forwards one connection to `target` and keeps what the client says.
+async fn listen_in(target: std::net::SocketAddr) -> Result<(String, Arc<Mutex<Vec<u8>>>)> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let ear = heard.clone();
+    tokio::spawn(async move {
+        let (near, _) = listener.accept().await.unwrap();
+        let far = tokio::net::TcpStream::connect(target).await.unwrap();
+        let ((mut near_in, mut near_out), (mut far_in, mut far_out)) =
+            (near.into_split(), far.into_split());
+        tokio::spawn(async move { tokio::io::copy(&mut far_in, &mut near_out).await });
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(n @ 1..) = near_in.read(&mut buffer).await {
+            ear.lock().unwrap().extend_from_slice(&buffer[..n]);
+            far_out.write_all(&buffer[..n]).await.unwrap();
+        }
+    });
+    Ok((url, heard))
+}
+
+/// Calls in what an HTTP/2 client says: each opens with one frame of type 1 (headers). A frame is 3 bytes of length, one
+/// of type, 5 of flags and stream, and the payload; before the first one stand 24 bytes of preface.
+fn calls(said: &[u8]) -> usize {
+    let mut rest = said.get(24..).unwrap_or_default();
+    let mut calls = 0;
+    while let [a, b, c, kind, ..] = rest {
+        calls += usize::from(*kind == 1);
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        rest = rest.get(9 + length..).unwrap_or_default();
+    }
+    calls
+}
+
+/// Otherwise the server learns from a call that stays away whether its result decrypted to something.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_out_changes_no_call() -> Result<()> {
+    let server = serve(&config());
+    let first = open_with_keys(&server.url()).await;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("key");
+    first.bundle().save(&path)?;
+    let mut counts = Vec::new();
+    for honest in [true, false] {
+        if !honest {
+            // Another secret key with the same token: the result decrypts to noise.
+            let mut bytes = std::fs::read(&path)?;
+            *bytes.last_mut().ok_or("no bytes")? ^= 1;
+            std::fs::write(&path, bytes)?;
+        }
+        let (url, heard) = listen_in(server.local_addr()).await?;
+        let client = Client::connect(&url, options()).await?;
+        let described = client.describe(&model().config.name).await?;
+        let bundle = KeyBundle::load(&path, &context())?;
+        let mut session = client.session(described, context(), bundle)?;
+        session.ensure_keys(&mut |_| {}).await?;
+        let outcome = session.infer(&input(0), &mut |_| {}).await;
+        assert_eq!(outcome.is_ok(), honest, "{outcome:?}");
+        counts.push(calls(&heard.lock().unwrap()));
+    }
+    // Negotiate, describe, list, begin and chunks of each input, submit, watch, result, profile.
+    assert_eq!(counts, [7 + 2 * plan().1.len(); 2]);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_server_is_a_typed_error() -> Result<()> {
     let fast = Options { connect_timeout: Duration::from_millis(500), ..options() };
@@ -351,7 +417,7 @@ async fn an_unreachable_server_is_a_typed_error() -> Result<()> {
     let error = Client::connect(&url, fast.clone()).await.unwrap_err();
     assert!(matches!(&error, Error::Unreachable { .. }), "{error}");
     assert!(began.elapsed() < Duration::from_secs(3));
-    for url in ["", "no url", "http://", "ftp:/x"] {
+    for url in ["", "no url", "http://", "ftp:/x", "127.0.0.1:1"] {
         let error = Client::connect(url, fast.clone()).await.unwrap_err();
         assert!(matches!(error, Error::Url { .. } | Error::Unreachable { .. }), "{url}: {error}");
     }
