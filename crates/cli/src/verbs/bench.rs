@@ -3,13 +3,14 @@
 //! Statistics over time (baselines, regressions) are criterion's job: `cargo bench -p cipherform-benches`.
 
 use crate::output::write_json;
-use crate::verbs::session::{Session, rng};
+use crate::verbs::session::Session;
 use crate::verbs::{DEFAULT_MODEL, context, device, load_model};
 use anyhow::Result;
 use cipherform_ckks::{
     Context, Decryptor, Encoder, Encryptor, EvaluationKeys, Evaluator, KeyGenerator, KeyKind,
     KeySpec, presets,
 };
+use cipherform_client::entropy;
 use cipherform_nn::exec::Progress;
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -98,7 +99,7 @@ fn ckks(args: &Args) -> Result<Vec<(&'static str, f64)>> {
     let context = Context::new(presets::get(&args.set)?, &device(&args.device)?)?;
     let params = context.params();
     let (level, runs) = (args.level, args.runs);
-    let mut rng = rng()?;
+    let mut rng = entropy()?;
     let generator = KeyGenerator::new(&context);
     let secret = generator.secret_key(&mut rng)?;
     let mut keys = EvaluationKeys::new(&context);
@@ -129,7 +130,7 @@ fn ckks(args: &Args) -> Result<Vec<(&'static str, f64)>> {
     row("hoisted_8", median_ms(runs, || Ok(evaluator.hoisted_rotations(&a, &rotations, &keys)?))?);
     row("conjugate", median_ms(runs, || Ok(evaluator.conjugate(&a, &keys)?))?);
     let galois = spec(KeyKind::Conjugation);
-    let mut key_rng = self::rng()?;
+    let mut key_rng = entropy()?;
     row(
         "keygen_galois",
         median_ms(runs, || Ok(generator.evaluation_key(&secret, galois, &mut key_rng)?))?,

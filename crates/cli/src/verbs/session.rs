@@ -6,11 +6,11 @@ use anyhow::{Context as _, Result};
 use cipherform_ckks::{
     Ciphertext, Context, Decryptor, Encoder, Encryptor, EvaluationKeys, KeyGenerator, SecretKey,
 };
+use cipherform_client::entropy;
 use cipherform_nn::exec::Monitor;
 use cipherform_nn::{HeModel, Matrix, Model};
 use cipherform_profile::{Recording, record};
 use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng;
 
 /// Keys of both sides and the server's model.
 pub(crate) struct Session {
@@ -20,18 +20,11 @@ pub(crate) struct Session {
     rng: ChaCha20Rng,
 }
 
-/// Fresh randomness from the operating system.
-pub(crate) fn rng() -> Result<ChaCha20Rng> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).context("the operating system gives no randomness")?;
-    Ok(ChaCha20Rng::from_seed(seed))
-}
-
 impl Session {
     /// Plans the model and makes every key of the plan.
     pub(crate) fn new(model: &Model, context: &Context) -> Result<Self> {
         let model = priced(model, context)?;
-        let mut rng = rng()?;
+        let mut rng = entropy()?;
         let generator = KeyGenerator::new(context);
         let secret = generator.secret_key(&mut rng)?;
         let specs = model.description().plan().keys();
