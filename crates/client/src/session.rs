@@ -3,14 +3,14 @@
 use crate::connection::{Authorized, Bearer, Client, Described};
 use crate::error::{Error, Result};
 use crate::key_file::{KeyBundle, entropy};
-use crate::prediction::{Prediction, Timings, argmax};
+use crate::prediction::{Prediction, Timings};
 use crate::transfer::{receive, send};
 use bytes::Bytes;
 use cipherform_ckks::{
     Ciphertext, Context, Decryptor, Encoder, Encryptor, KeyGenerator, KeySpec, Parameters,
     SeededKey,
 };
-use cipherform_nn::{Matrix, ModelDescription};
+use cipherform_nn::{Matrix, ModelDescription, argmax};
 use cipherform_profile::Recording;
 use cipherform_proto::wire::{self, JobEvent, JobRequest, JobState, KeySetInfo};
 use cipherform_proto::{BlobKind, Chunked, Fault, Id, MESSAGE_BYTES, pb};

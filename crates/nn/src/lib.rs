@@ -53,6 +53,6 @@ pub use op::Op;
 pub use packing::Packing;
 pub use plan::{PLAN_FORMAT, Plan, Sizes, StepInfo};
 pub use random::{RandomModel, random_input};
-pub use session::{HeModel, ModelDescription};
+pub use session::{HeModel, ModelDescription, argmax};
 pub use shape::Shape;
 pub use weights::{Model, Weights};

@@ -260,3 +260,27 @@ impl HeModel {
         Ok(())
     }
 }
+
+/// Index of the largest value, the first of equals; 0 of none. A NaN is never the largest.
+#[must_use]
+pub fn argmax(values: &[f64]) -> usize {
+    let mut best = (0, f64::NEG_INFINITY);
+    for (i, &value) in values.iter().enumerate() {
+        if value > best.1 {
+            best = (i, value);
+        }
+    }
+    best.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::argmax;
+
+    #[test]
+    fn argmax_takes_the_first_largest() {
+        assert_eq!(argmax(&[0.0, 3.0, -1.0, 3.0]), 1);
+        assert_eq!(argmax(&[f64::NAN, -2.0]), 1);
+        assert_eq!(argmax(&[]), 0);
+    }
+}

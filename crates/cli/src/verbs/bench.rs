@@ -12,6 +12,8 @@ use cipherform_ckks::{
 };
 use cipherform_client::entropy;
 use cipherform_nn::exec::Progress;
+use cipherform_ring::sample::uniform;
+use cipherform_ring::{GaloisElement, Limbs};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -25,10 +27,10 @@ pub(crate) struct Args {
     /// Device.
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Parameter set of `ckks`.
+    /// Parameter set of `ring` and `ckks`.
     #[arg(long, default_value = "lev16_36")]
     set: String,
-    /// Level of `ckks`: 23 is 24 limbs, the peers' size.
+    /// Level of `ring` and `ckks`: 23 is 24 limbs, the peers' size.
     #[arg(long, default_value_t = 23)]
     level: usize,
     /// Model of `nn`.
@@ -44,17 +46,28 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
 enum What {
+    Ring,
     Ckks,
     Nn,
 }
 
 /// Median wall time in milliseconds.
 fn median_ms<T>(runs: usize, mut f: impl FnMut() -> Result<T>) -> Result<f64> {
-    drop(f()?);
+    median_of(runs, || (), |()| f())
+}
+
+/// Median wall time of `f` on what `setup` makes, outside the clock; the first of the runs is not counted.
+fn median_of<S, T>(
+    runs: usize,
+    mut setup: impl FnMut() -> S,
+    mut f: impl FnMut(S) -> Result<T>,
+) -> Result<f64> {
+    drop(f(setup())?);
     let mut times = Vec::with_capacity(runs);
     for _ in 0..runs.max(1) {
+        let operand = setup();
         let begin = Instant::now();
-        let kept = f()?;
+        let kept = f(operand)?;
         times.push(begin.elapsed().as_secs_f64() * 1e3);
         drop(kept);
     }
@@ -64,6 +77,7 @@ fn median_ms<T>(runs: usize, mut f: impl FnMut() -> Result<T>) -> Result<f64> {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let rows = match args.what {
+        What::Ring => ring(args)?,
         What::Ckks => ckks(args)?,
         What::Nn => nn(args)?,
     };
@@ -73,13 +87,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("{op:<28} {ms:>10.3} ms");
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let set = if args.what == What::Ckks { Some(&args.set) } else { None };
+    let of_set = args.what != What::Nn;
+    let set = of_set.then_some(&args.set);
     let rows: Vec<_> = rows
         .iter()
         .map(|(op, ms)| {
             json!({
                 "op": op, "device": args.device, "threads": threads, "batch": 1,
-                "limbs": if args.what == What::Ckks { Some(args.level + 1) } else { None },
+                "limbs": of_set.then_some(args.level + 1),
                 "median_ms": ms,
             })
         })
@@ -93,6 +108,32 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "rows": rows,
         }),
     )
+}
+
+/// Primitives of the ring over all limbs of one polynomial; what consumes its operand is timed with a copy made outside.
+fn ring(args: &Args) -> Result<Vec<(&'static str, f64)>> {
+    let context = Context::new(presets::get(&args.set)?, &device(&args.device)?)?;
+    let (ring, runs) = (context.ring(), args.runs);
+    let q = Limbs::q(context.params().limbs_at(args.level));
+    let all = Limbs { q: q.q, p: context.params().special().len() };
+    let seed = [0; 32];
+    let a = uniform(ring, q, &seed, 0)?;
+    let extended = uniform(ring, all, &seed, 1)?;
+    let digits = a.decompose()?;
+    let key = [uniform(ring, all, &seed, 2)?, uniform(ring, all, &seed, 3)?];
+    let key = vec![key; digits.len()];
+    let coefficients = a.clone().into_coeff()?;
+    let g = GaloisElement::rotation(1, ring.n());
+    Ok(vec![
+        ("copy", median_ms(runs, || Ok(a.clone()))?),
+        ("ntt", median_of(runs, || coefficients.clone(), |c| Ok(c.into_ntt()?))?),
+        ("intt", median_of(runs, || a.clone(), |a| Ok(a.into_coeff()?))?),
+        ("mod_up", median_ms(runs, || Ok(a.decompose()?))?),
+        ("key_inner_product", median_ms(runs, || Ok(digits.inner_product(&key)?))?),
+        ("mod_down", median_of(runs, || extended.clone(), |x| Ok(x.mod_down()?))?),
+        ("rescale", median_of(runs, || a.clone(), |a| Ok(a.rescale()?))?),
+        ("automorphism", median_ms(runs, || Ok(a.automorphism(g)?))?),
+    ])
 }
 
 fn ckks(args: &Args) -> Result<Vec<(&'static str, f64)>> {

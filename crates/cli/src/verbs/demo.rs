@@ -9,7 +9,7 @@ use cipherform_client::{Client, KeyBundle, KeyProgress, Options, Prediction};
 use cipherform_nn::data::{Image, patches, samples};
 use cipherform_nn::estimate::memory_bytes;
 use cipherform_nn::exec::ClearExecutor;
-use cipherform_nn::{Functions, HeModel, Matrix, Model, Plan, random_input};
+use cipherform_nn::{Functions, HeModel, Matrix, Model, Plan, argmax, random_input};
 use cipherform_profile::{Counter, Phase, Report, peak_rss_bytes};
 use cipherform_server::{Config, Registry, Server};
 use serde_json::json;
@@ -162,7 +162,7 @@ fn announce(model: &Model, he: &HeModel) {
 /// Shows one input beside the clear model's answer, and returns the row of the JSON.
 fn show(model: &Model, case: &Case, p: &Prediction) -> Result<serde_json::Value> {
     let want = ClearExecutor::new(model, Functions::Polynomial)?.run(&case.input)?;
-    let label = super::eval::label(&want);
+    let label = argmax(&want);
     let error = want.iter().zip(&p.logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     let (low, high) = want.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
     let class = |k: usize| model.config.classes.get(k).cloned().unwrap_or_default();

@@ -6,7 +6,7 @@ use crate::verbs::{DEFAULT_MODEL, context, load_model};
 use anyhow::{Result, bail};
 use cipherform_nn::data::{FashionMnist, Split, patches};
 use cipherform_nn::exec::{ClearExecutor, Progress};
-use cipherform_nn::{Functions, Matrix, Model, random_input};
+use cipherform_nn::{Functions, Matrix, Model, argmax, random_input};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -86,16 +86,6 @@ fn inputs(model: &Model, args: &Args) -> Result<Inputs> {
     }
 }
 
-pub(crate) fn label(logits: &[f64]) -> usize {
-    let mut best = 0;
-    for (k, v) in logits.iter().enumerate() {
-        if *v > logits[best] {
-            best = k;
-        }
-    }
-    best
-}
-
 pub(crate) fn run(args: &Args) -> Result<()> {
     let model = load_model(&args.model)?;
     let inputs = inputs(&model, args)?;
@@ -130,7 +120,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     };
     let seconds = begin.elapsed().as_secs_f64() / logits.len() as f64;
-    let labels: Vec<usize> = logits.iter().map(|l| label(l)).collect();
+    let labels: Vec<usize> = logits.iter().map(|l| argmax(l)).collect();
     let accuracy = inputs.labels.as_ref().map(|truth| {
         let right = labels.iter().zip(truth).filter(|(a, b)| a == b).count();
         right as f64 / labels.len() as f64
