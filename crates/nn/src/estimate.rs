@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 const TABLE_ROWS: usize = 4;
 
 /// The program itself, the allocator's slack and the threads' stacks: measured on the demo, not derived.
-const BASE_BYTES: u64 = 128 << 20;
+const BASE_BYTES: u64 = 512 << 20;
 
 /// Freed rows that a context keeps for its next operation, at most.
 const RECYCLED_BYTES: u64 = 256 << 20;
