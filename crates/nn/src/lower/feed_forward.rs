@@ -216,6 +216,7 @@ impl Pass<'_> {
         let p = self.p;
         self.b.step("ffn.activation");
         let mut powers = self.activation(hidden, terms, true)?;
+        self.b.layer("");
         self.b.step("pool");
         let both = self.b.add(summed.re2, summed.im2)?;
         let both = self.b.set_level(both, self.b.level(powers[0]) + 1, 1.0)?;

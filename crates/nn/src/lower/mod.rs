@@ -85,7 +85,6 @@ pub(crate) fn lower(
         let terms = Terms::new(weights, layer.activation);
         let hidden = pass.feed_forward_in(&summed, &approximations.norm2, weights, &terms)?;
         if index == last {
-            pass.b.layer("");
             output = pass.pool_and_classify(hidden, &summed, weights, &terms)?;
         } else {
             let next = layer_approximations(&model.config, index + 1)?;
