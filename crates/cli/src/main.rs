@@ -82,15 +82,20 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if cli.verbose {
-                eprintln!("error: {error}");
-                for cause in error.chain().skip(1) {
-                    eprintln!("  because: {cause}");
+                for (depth, cause) in error.chain().enumerate() {
+                    let lead = if depth == 0 { "error" } else { "  because" };
+                    eprintln!("{lead}: {}", printable(&cause.to_string()));
                 }
             } else {
                 // One line, causes included.
-                eprintln!("error: {error:#}");
+                eprintln!("error: {}", printable(&format!("{error:#}")));
             }
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error may quote a server or a file, and neither must drive the terminal.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }

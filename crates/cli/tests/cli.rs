@@ -66,6 +66,8 @@ fn wrong_usage_and_failures_have_their_exit_codes() {
     assert_eq!(run(&["frobnicate"]).status.code(), Some(2));
     assert_eq!(run(&["eval", "--backend", "abacus"]).status.code(), Some(2));
     assert!(fails(&["eval", "--model", "no-such-model"]).contains("no-such-model"));
+    let hostile = fails(&["eval", "--model", "no\u{1b}[2Jmodel"]);
+    assert!(!hostile.trim_end().contains(char::is_control), "{hostile:?}");
     assert!(fails(&["estimate", "--device", "cuda:0"]).contains("cuda:0"));
     assert!(fails(&["params", "lev99"]).contains("lev99"));
     let nobody = "http://127.0.0.1:9";
