@@ -160,6 +160,14 @@ impl RnsBasis {
         self.moduli.iter().take(limbs.q).chain(self.p().iter().take(limbs.p))
     }
 
+    /// `P mod q_j` for the first `q` primes of Q.
+    pub(crate) fn special_product(&self, q: usize) -> Vec<u64> {
+        let product = |m: &Modulus| {
+            self.p().iter().fold(1, |product, p| m.mul(product, m.reduce_u64(p.value())))
+        };
+        self.q().iter().take(q).map(product).collect()
+    }
+
     /// Refuses limbs that this basis does not have.
     pub(crate) fn check_limbs(&self, op: &'static str, limbs: Limbs) -> Result<()> {
         let all = self.all_limbs();

@@ -35,7 +35,7 @@
 //!
 //! Work is counted into `cipherform-profile`: `limb_ntts` once a call on the calling thread, and primitive spans
 //! `ntt`, `intt`, `base_conversion` (a whole digit decomposition, its transforms included), `inner_product`,
-//! `mod_down`, `rescale` and `automorphism`.
+//! `mod_down`, `rescale`, `mod_raise` and `automorphism`.
 //!
 //! **Security.** Arithmetic, reductions and the Gaussian sampler do not branch on values. What stays in memory after a
 //! drop may be handed to the next polynomial of the same ring: wipe secrets with `zeroize` first.
@@ -45,6 +45,7 @@
 mod automorphism;
 mod backend;
 mod basis;
+mod convert;
 mod device;
 mod digits;
 mod error;

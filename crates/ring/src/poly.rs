@@ -3,7 +3,6 @@
 use crate::automorphism::GaloisElement;
 use crate::backend::{Backend, Storage, View, dispatch};
 use crate::basis::Limbs;
-use crate::digits::Digits;
 use crate::error::{Error, Result};
 use crate::form::{Coeff, Form, Ntt};
 use crate::modulus::Modulus;
@@ -343,68 +342,6 @@ impl RingPoly {
             store(b, b.automorphism(&self.view(b, "automorphism")?, self.limbs, g)?)
         });
         Ok(Self::from_parts(self.ring.clone(), self.limbs, data))
-    }
-
-    /// Divides by the last prime `q_l` of Q that is here, rounding to nearest: `floor((x + (q_l-1)/2) / q_l)`,
-    /// x in [0, Q). Limbs {q, 0} -> {q-1, 0}; a coefficient's error is at most 1/2.
-    ///
-    /// Cost: q transforms.
-    ///
-    /// # Errors
-    /// `LimbMismatch` with one q-limb or with special limbs.
-    pub fn rescale(self) -> Result<RingPoly> {
-        let _span = primitive("rescale");
-        let limbs = self.limbs;
-        if limbs.q < 2 || limbs.p != 0 {
-            let needed = Limbs::q(limbs.q.max(2));
-            return Err(Error::LimbMismatch { op: "rescale", needed, got: limbs });
-        }
-        count(Counter::LimbNtts, limbs.q as u64);
-        let data =
-            dispatch!(self.ring, |b| store(b, b.rescale(b.take("rescale", self.data)?, limbs)?));
-        Ok(Self::from_parts(self.ring, Limbs::q(limbs.q - 1), data))
-    }
-
-    /// Cuts into digits and extends each to limbs {q, all special} (mod-up), q the q-limbs here.
-    ///
-    /// Digit d of primes [a, b), cut at q, has modulus `D = Π q_i`. Its own limbs are copied; any other limb r is
-    /// `Σ_i y_i·(D/q_i) mod r` with `y_i = [x·(D/q_i)^-1]_{q_i}` centred, in [-(q_i-1)/2, (q_i-1)/2] (fast base
-    /// conversion without correction). So all limbs of a digit agree on one integer `x + u·D` below `(b - a)·D/2` in
-    /// absolute value. Centred, because that integer meets the errors of a key: a mean of `(b - a)·D/2` in every
-    /// coefficient would make the noise of a key switch huge in the few slots near X = 1. And symmetric, so that
-    /// decomposition and automorphisms commute word for word.
-    ///
-    /// Cost: q inverse transforms and, a digit, one forward transform for each limb that is not its own.
-    /// Han–Ki (ePrint 2019/688), section 3.
-    ///
-    /// # Errors
-    /// `InvalidBasis` without special primes.
-    pub fn decompose(&self) -> Result<Digits> {
-        Digits::decompose(self)
-    }
-
-    /// Divides by P = Π p_i, rounding to nearest. Limbs {q, all special} -> {q, 0}.
-    ///
-    /// With h = floor(P/2): `(x + h - [x + h]_P) / P`, where `[x + h]_P` comes from a base conversion that is
-    /// corrected by the integer estimate of `Σ y_i/p_i` to 50 bits. A coefficient's error is at most
-    /// `1/2 + k·2^-49`, k special primes.
-    ///
-    /// Cost: k inverse and q forward transforms.
-    ///
-    /// # Errors
-    /// `LimbMismatch` without special limbs.
-    pub fn mod_down(self) -> Result<RingPoly> {
-        let _span = primitive("mod_down");
-        let limbs = self.limbs;
-        let all = self.ring.basis().all_limbs();
-        if limbs.p == 0 {
-            let needed = Limbs { q: limbs.q, p: all.p.max(1) };
-            return Err(Error::LimbMismatch { op: "mod_down", needed, got: limbs });
-        }
-        count(Counter::LimbNtts, limbs.rows() as u64);
-        let data =
-            dispatch!(self.ring, |b| store(b, b.mod_down(b.take("mod_down", self.data)?, limbs)?));
-        Ok(Self::from_parts(self.ring, Limbs::q(limbs.q), data))
     }
 
     /// Multiplies by a polynomial in `X^(n/m)`.

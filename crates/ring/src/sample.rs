@@ -1,7 +1,7 @@
 //! Random polynomials: uniform from a seed, ternary secrets, Gaussian errors.
 
 use crate::basis::Limbs;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::modulus::Modulus;
 use crate::poly::{RingPoly, build};
 use crate::ring::Ring;
@@ -97,6 +97,21 @@ pub fn ternary(ring: &Ring, rng: &mut (impl CryptoRng + ?Sized)) -> SmallPoly {
     SmallPoly { coefficients: ternary_vec(ring.n(), rng) }
 }
 
+/// Exactly `weight` coefficients are -1 or 1, the others 0; every such polynomial is equally likely.
+///
+/// Selection sampling (Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S): coefficient i is chosen with
+/// probability (still to choose) / (still to come). Neither branches nor addresses depend on what is chosen.
+///
+/// # Errors
+/// `LengthMismatch` if the weight is above the degree.
+pub fn ternary_of_weight(
+    ring: &Ring,
+    weight: usize,
+    rng: &mut (impl CryptoRng + ?Sized),
+) -> Result<SmallPoly> {
+    Ok(SmallPoly { coefficients: weighted_vec(ring.n(), weight, rng)? })
+}
+
 /// Coefficients of the discrete Gaussian with standard deviation [`SIGMA`], sampled in constant time.
 pub fn gaussian(ring: &Ring, rng: &mut (impl CryptoRng + ?Sized)) -> SmallPoly {
     SmallPoly { coefficients: gaussian_vec(ring.n(), rng) }
@@ -113,6 +128,29 @@ fn ternary_vec(n: usize, rng: &mut (impl CryptoRng + ?Sized)) -> Vec<i64> {
         }
     };
     (0..n).map(one).collect()
+}
+
+fn weighted_vec(n: usize, weight: usize, rng: &mut (impl CryptoRng + ?Sized)) -> Result<Vec<i64>> {
+    if weight > n {
+        let what = "weight of a ternary polynomial (at most the degree)";
+        return Err(Error::LengthMismatch { what, expected: n, got: weight });
+    }
+    let mut missing = weight as u64;
+    let one = |i: usize| {
+        let remaining = (n - i) as u64;
+        let mask = remaining.next_power_of_two() - 1;
+        // Uniform below `remaining`, by rejection; the top bit, which the mask leaves out, is the sign.
+        let (draw, sign) = loop {
+            let random = rng.next_u64();
+            if random & mask < remaining {
+                break (random & mask, (random >> 63) as i64);
+            }
+        };
+        let chosen = u64::from(draw < missing);
+        missing -= chosen;
+        chosen as i64 * (1 - 2 * sign)
+    };
+    Ok((0..n).map(one).collect())
 }
 
 fn gaussian_vec(n: usize, rng: &mut (impl CryptoRng + ?Sized)) -> Vec<i64> {
@@ -192,6 +230,29 @@ mod tests {
             assert_eq!(gaussian_one(2 * t - 1), -(k as i64));
         }
         assert!(THRESHOLDS.is_sorted() && THRESHOLDS[28] < 1 << 63);
+    }
+
+    #[test]
+    fn weighted_is_exact_and_uniform() {
+        let (n, weight, rounds) = (64, 16, 1 << 12);
+        let mut rng = rng();
+        let (mut positions, mut signs) = (vec![0; n], 0);
+        for _ in 0..rounds {
+            let sample = weighted_vec(n, weight, &mut rng).unwrap();
+            assert_eq!(sample.iter().map(|x| x.abs()).sum::<i64>(), weight as i64);
+            assert!(sample.iter().all(|x| x.abs() <= 1));
+            positions.iter_mut().zip(&sample).for_each(|(sum, x)| *sum += x.abs());
+            signs += sample.iter().sum::<i64>();
+        }
+        // A position's count is binomial with n = 2^12, p = 1/4: deviation 27.7; of 64 positions none is 5 off. The sum
+        // of 2^16 signs has deviation 2^8.
+        for (i, &count) in positions.iter().enumerate() {
+            assert!((count as f64 - 1024.0).abs() < 5.0 * 27.8, "{i}: {count}");
+        }
+        assert!(signs.abs() < 5 << 8, "{signs}");
+        for (weight, fits) in [(0, true), (n, true), (n + 1, false)] {
+            assert_eq!(weighted_vec(n, weight, &mut rng).is_ok(), fits);
+        }
     }
 
     #[test]

@@ -35,7 +35,10 @@ enum Step {
     Subring(Vec<i64>),
     SubringAdd(Vec<i64>),
     KeySwitch(u8),
+    KeySwitchRescale(u8, usize),
     Rescale,
+    RescaleBy(usize),
+    Raise(usize),
     RoundTrip,
     Drop,
     Swap,
@@ -57,14 +60,18 @@ fn step() -> impl Strategy<Value = Step> {
         small.clone().prop_map(Step::Subring),
         small.prop_map(Step::SubringAdd),
         any::<u8>().prop_map(Step::KeySwitch),
+        (any::<u8>(), 1usize..3).prop_map(|(seed, primes)| Step::KeySwitchRescale(seed, primes)),
         Just(Step::Rescale),
+        (0usize..4).prop_map(Step::RescaleBy),
+        (1usize..7).prop_map(Step::Raise),
         Just(Step::RoundTrip),
         Just(Step::Drop),
         Just(Step::Swap),
     ]
 }
 
-fn switch(a: &RingPoly, key_seed: u8) -> [RingPoly; 2] {
+/// A key switch of the image of `a`, plus `P·c` in one half, before the division by P.
+fn switch_lazy(a: &RingPoly, c: &RingPoly, key_seed: u8) -> [RingPoly; 2] {
     let ring = a.ring();
     let all = ring.basis().all_limbs();
     let key: Vec<[RingPoly; 2]> = (0..3)
@@ -72,7 +79,13 @@ fn switch(a: &RingPoly, key_seed: u8) -> [RingPoly; 2] {
         .collect();
     let g = GaloisElement::rotation(key_seed as i64, ring.n());
     let digits = a.decompose().unwrap().automorphism(g).unwrap();
-    digits.inner_product(&key).unwrap().map(|half| half.mod_down().unwrap())
+    let mut halves = digits.inner_product(&key).unwrap();
+    halves[0].add_special_multiple_assign(c).unwrap();
+    halves
+}
+
+fn switch(a: &RingPoly, key_seed: u8) -> [RingPoly; 2] {
+    switch_lazy(a, a, key_seed).map(|half| half.mod_down().unwrap())
 }
 
 fn apply(step: &Step, [mut a, mut b]: [RingPoly; 2]) -> [RingPoly; 2] {
@@ -98,6 +111,19 @@ fn apply(step: &Step, [mut a, mut b]: [RingPoly; 2]) -> [RingPoly; 2] {
             b.mul_subring_add_assign(&a, &c).unwrap();
         }
         Step::KeySwitch(seed) => [a, b] = switch(&a, *seed),
+        Step::KeySwitchRescale(seed, primes) if limbs.q > *primes => {
+            let halves = switch_lazy(&a, &b, *seed);
+            [a, b] = halves.map(|half| half.mod_down_rescale(*primes).unwrap());
+        }
+        Step::RescaleBy(primes) if limbs.q > *primes => {
+            [a, b] = [a, b].map(|poly| poly.rescale_by(*primes).unwrap());
+        }
+        Step::Raise(q) => {
+            [a, b] = [a, b].map(|mut poly| {
+                poly.drop_limbs(1).unwrap();
+                poly.mod_raise(*q).unwrap()
+            });
+        }
         Step::Rescale if limbs.q > 1 => {
             a = a.rescale().unwrap();
             b = b.rescale().unwrap();
@@ -108,7 +134,7 @@ fn apply(step: &Step, [mut a, mut b]: [RingPoly; 2]) -> [RingPoly; 2] {
         }
         Step::RoundTrip => a = a.into_coeff().unwrap().into_ntt().unwrap(),
         Step::Swap => std::mem::swap(&mut a, &mut b),
-        Step::Rescale | Step::Drop => {}
+        Step::Rescale | Step::RescaleBy(_) | Step::KeySwitchRescale(..) | Step::Drop => {}
     }
     [a, b]
 }
@@ -151,17 +177,23 @@ fn extremes() {
             for (c, r) in key(&c).iter().zip(&key(&r)) {
                 assert_eq!(words(c), words(r));
             }
-            assert_eq!(
-                words(&c.clone().mod_down().unwrap()),
-                words(&r.clone().mod_down().unwrap())
-            );
+            for primes in 0..all.q {
+                let divided = |a: &RingPoly| words(&a.clone().mod_down_rescale(primes).unwrap());
+                assert_eq!(divided(&c), divided(&r), "P and {primes} primes");
+                let divided =
+                    |a: &RingPoly| words(&a.with_limbs(small).unwrap().rescale_by(primes).unwrap());
+                assert_eq!(divided(&c), divided(&r), "{primes} primes");
+            }
+            let raised = |a: &RingPoly| {
+                let first = a.with_limbs(Limbs::q(1)).unwrap();
+                words(&first.mod_raise(all.q).unwrap())
+            };
+            assert_eq!(raised(&c), raised(&r));
             for operand in [Step::Add, Step::Sub, Step::Neg, Step::Mul, Step::MulAdd] {
                 let [ca, cb] = apply(&operand, [c.clone(), c.clone()]);
                 let [ra, rb] = apply(&operand, [r.clone(), r.clone()]);
                 assert_eq!((words(&ca), words(&cb)), (words(&ra), words(&rb)), "{operand:?}");
             }
-            let rescaled = |a: &RingPoly| words(&a.with_limbs(small).unwrap().rescale().unwrap());
-            assert_eq!(rescaled(&c), rescaled(&r));
         }
     }
 }

@@ -8,9 +8,11 @@
 //! | monomials | X^i · X^j = X^(i+j), X^n = -1, agreement with coefficient shifts |
 //! | integers | constants act as the integers they are |
 //! | subring | compressed products equal those with the embedded polynomial, m from 1 to n |
-//! | rescale_rounds | exact rounding of whole integers by q_last |
+//! | division_rounds | exact rounding of whole integers by any run of top primes, with and without P |
+//! | raise_lifts | the centred integer of one limb in all limbs |
+//! | same_words_elsewhere | rings that share some primes |
+//! | special_multiples | P·c joins before the division by P |
 //! | digits_are_congruent | every digit is one integer congruent to x modulo D, below size · D / 2 in absolute value |
-//! | mod_down_rounds | division by P off by at most one half, exactly as documented |
 //! | key_switch_shape | Σ digits · gadget recovers the input after mod_down |
 //! | limbs_are_views | operands and keys with more limbs; dropped limbs |
 //! | counts | limb transforms counted |
@@ -33,8 +35,9 @@ use num_bigint::BigUint;
 use std::sync::Arc;
 
 on_devices! {
-    ring_axioms transforms_invert automorphism_group monomials integers_act subring rescale_rounds
-    digits_are_congruent mod_down_rounds key_switch_shape limbs_are_views counts misuse
+    ring_axioms transforms_invert automorphism_group monomials integers_act subring division_rounds
+    raise_lifts same_words_elsewhere special_multiples digits_are_congruent key_switch_shape limbs_are_views counts
+    misuse
 }
 
 fn sum(a: &RingPoly, b: &RingPoly) -> RingPoly {
@@ -189,17 +192,92 @@ fn subring(device: &Device) {
     assert_eq!(same.to_residues().unwrap(), wide.to_residues().unwrap());
 }
 
-fn rescale_rounds(device: &Device) {
+fn division_rounds(device: &Device) {
     let ring = mixed_ring(32, device);
-    for q in 2..=6 {
-        for a in samples(&ring, Limbs::q(q)) {
-            let (x, _) = integers(&a);
-            let divisor = ring.basis().q()[q - 1].value();
-            let (got, modulus) = integers(&a.rescale().unwrap());
-            for (x, got) in x.iter().zip(got) {
-                // floor((x + (d-1)/2) / d) is the integer nearest to x / d.
-                assert_eq!(got, (x + (divisor - 1) / 2) / divisor % &modulus);
+    let basis = ring.basis();
+    for (q, p) in [(1, 3), (2, 0), (2, 3), (4, 0), (4, 3), (6, 0), (6, 3)] {
+        for primes in usize::from(p == 0)..q {
+            for a in samples(&ring, Limbs { q, p }) {
+                let (x, _) = integers(&a);
+                let divisors = basis.row_moduli(a.limbs()).skip(q - primes);
+                let d: BigUint = divisors.map(|m| BigUint::from(m.value())).product();
+                let result = match (p, primes) {
+                    (0, 1) => a.rescale(),
+                    (0, _) => a.rescale_by(primes),
+                    (_, 0) => a.mod_down(),
+                    _ => a.mod_down_rescale(primes),
+                };
+                let (got, modulus) = integers(&result.unwrap());
+                for (x, got) in x.iter().zip(got) {
+                    // The integer nearest to x / D. The estimate of the quotient is exact unless x / D is within
+                    // 2^-45 of a half integer; random and extreme words here are not.
+                    assert_eq!(got, (x + (&d >> 1)) / &d % &modulus, "{q}+{p}, {primes}");
+                }
             }
+        }
+    }
+    let a = random(&ring, Limbs::q(3), 1);
+    assert_eq!(words(&a.clone().rescale_by(0).unwrap()), words(&a));
+}
+
+fn raise_lifts(device: &Device) {
+    // The smallest prime first: it is lifted to larger ones, and the largest first to smaller ones.
+    let n = 32;
+    let (small, large) = (common::primes_below(28, n, 2), common::primes_below(50, n, 2));
+    for q in [[small[0], large[0], small[1], large[1]], [large[0], small[0], large[1], small[1]]] {
+        let ring = Ring::new(RnsBasis::new(n, &q, &[], &[]).unwrap(), device).unwrap();
+        for a in samples(&ring, Limbs::q(1)) {
+            let (x, q0) = integers(&a);
+            for q in 1..=4 {
+                let raised = a.clone().mod_raise(q).unwrap();
+                assert_eq!(raised.limbs(), Limbs::q(q));
+                let (got, modulus) = integers(&raised);
+                for (x, got) in x.iter().zip(got) {
+                    let centred = if x > &(&q0 >> 1) { &modulus - (&q0 - x) } else { x.clone() };
+                    assert_eq!(got, centred % &modulus);
+                }
+            }
+        }
+    }
+}
+
+fn same_words_elsewhere(device: &Device) {
+    let ring = mixed_ring(16, device);
+    let values = |m: &[cipherform_ring::Modulus]| {
+        m.iter().map(cipherform_ring::Modulus::value).collect::<Vec<_>>()
+    };
+    let (q, p) = (values(ring.basis().q()), values(ring.basis().p()));
+    // q_0 and two of the special primes: what a key switch modulo q_0 needs.
+    let small = Ring::new(RnsBasis::new(16, &q[..1], &p[..2], &[1]).unwrap(), device).unwrap();
+    let a = random(&ring, Limbs::q(1), 1);
+    let there = a.rebase(&small).unwrap();
+    assert!(Arc::ptr_eq(there.ring(), &small));
+    assert_eq!(words(&there), words(&a));
+    assert_eq!(there.decompose().unwrap().limbs(), Limbs { q: 1, p: 2 });
+    assert_eq!(words(&there.rebase(&ring).unwrap()), words(&a));
+    // Other primes in the rows, another degree, another device, rows that do not exist there.
+    let swapped = RnsBasis::new(16, &[q[1], q[0]], &[], &[]).unwrap();
+    let swapped = Ring::new(swapped, device).unwrap();
+    assert!(matches!(a.rebase(&swapped), Err(Error::RingMismatch { op: "rebase" })));
+    assert!(matches!(a.rebase(&mixed_ring(32, device)), Err(Error::RingMismatch { .. })));
+    let other = if *device == Device::cpu() { Device::reference() } else { Device::cpu() };
+    assert!(matches!(a.rebase(&mixed_ring(16, &other)), Err(Error::DeviceMismatch { .. })));
+    let two = random(&ring, Limbs::q(2), 1);
+    assert!(matches!(two.rebase(&small), Err(Error::LimbMismatch { .. })));
+    let with_special = random(&ring, Limbs { q: 1, p: 3 }, 1);
+    assert!(matches!(with_special.rebase(&small), Err(Error::LimbMismatch { .. })));
+}
+
+fn special_multiples(device: &Device) {
+    let ring = mixed_ring(16, device);
+    for limbs in [Limbs { q: 4, p: 3 }, Limbs { q: 1, p: 3 }] {
+        for c in samples(&ring, Limbs::q(5)) {
+            let noise = random(&ring, limbs, 3);
+            let mut joined = noise.clone();
+            joined.add_special_multiple_assign(&c).unwrap();
+            let mut apart = noise.mod_down().unwrap();
+            apart.add_assign(&c).unwrap();
+            assert_eq!(words(&joined.mod_down().unwrap()), words(&apart));
         }
     }
 }
@@ -224,22 +302,6 @@ fn digits_are_congruent(device: &Device) {
                         if lifted > &modulus / 2u32 { &modulus - lifted } else { lifted };
                     assert!(2u32 * magnitude < &d * range.len(), "digit {i} at {q} limbs");
                 }
-            }
-        }
-    }
-}
-
-fn mod_down_rounds(device: &Device) {
-    let ring = mixed_ring(32, device);
-    let p: BigUint = ring.basis().p().iter().map(|m| BigUint::from(m.value())).product();
-    for q in [1, 2, 4, 6] {
-        for a in samples(&ring, Limbs { q, p: 3 }) {
-            let (x, _) = integers(&a);
-            let (got, modulus) = integers(&a.mod_down().unwrap());
-            for (x, got) in x.iter().zip(got) {
-                // The estimate of the quotient is exact unless x / P is within 2^-46 of a half integer; random
-                // and extreme words here are not.
-                assert_eq!(got, (x + (&p >> 1)) / &p % &modulus);
             }
         }
     }
@@ -325,6 +387,13 @@ fn counts(device: &Device) {
     assert_eq!(count(&|| drop(at(4).decompose().unwrap())), 4 + 5 + 5);
     let big = random(&ring, Limbs { q: 4, p: 3 }, 1);
     assert_eq!(count(&|| drop(big.clone().mod_down().unwrap())), 3 + 4);
+    assert_eq!(count(&|| drop(big.clone().mod_down_rescale(2).unwrap())), 5 + 2);
+    assert_eq!(count(&|| drop(at(4).rescale_by(3).unwrap())), 3 + 1);
+    assert_eq!(count(&|| drop(at(1).mod_raise(5).unwrap())), 1 + 4);
+    assert_eq!(count(&|| drop(at(1).mod_raise(1).unwrap())), 0);
+    let raised = || big.clone().add_special_multiple_assign(&at(4)).unwrap();
+    assert_eq!(count(&raised), 0);
+    assert_eq!(count(&|| drop(at(4).rebase(&ring).unwrap())), 0);
 }
 
 fn misuse(device: &Device) {
@@ -351,6 +420,21 @@ fn misuse(device: &Device) {
     }
     assert!(matches!(a.clone().mod_down(), Err(Error::LimbMismatch { .. })));
     assert!(matches!(random(&ring, Limbs::q(1), 1).rescale(), Err(Error::LimbMismatch { .. })));
+    assert!(matches!(a.clone().rescale_by(4), Err(Error::LimbMismatch { op: "rescale", .. })));
+    assert!(matches!(a.clone().mod_raise(5), Err(Error::LimbMismatch { op: "mod_raise", .. })));
+    let one = random(&ring, Limbs::q(1), 1);
+    assert!(matches!(one.mod_raise(7), Err(Error::LimbMismatch { .. })));
+    let mut big = random(&ring, Limbs { q: 4, p: 3 }, 1);
+    for primes in [4, usize::MAX] {
+        let result = big.clone().mod_down_rescale(primes);
+        assert!(matches!(result, Err(Error::LimbMismatch { op: "mod_down", .. })));
+        assert!(matches!(big.clone().rescale_by(primes), Err(Error::LimbMismatch { .. })));
+    }
+    assert!(matches!(big.clone().rescale_by(1), Err(Error::LimbMismatch { .. })));
+    assert!(matches!(big.clone().rescale_by(0), Err(Error::LimbMismatch { .. })));
+    assert!(matches!(big.add_special_multiple_assign(&low), Err(Error::LimbMismatch { .. })));
+    let mut without = a.clone();
+    assert!(matches!(without.add_special_multiple_assign(&a), Err(Error::LimbMismatch { .. })));
     let digits = a.decompose().unwrap();
     assert!(matches!(digits.inner_product(&[]), Err(Error::MissingDigits { needed: 2, got: 0 })));
     let short = [[low.clone(), low.clone()], [low.clone(), low]];

@@ -82,6 +82,14 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
     ) -> Result<()>;
     /// Row r times `scalars[r]`.
     fn mul_scalars(&self, a: &mut Self::Buf, limbs: Limbs, scalars: &[u64]) -> Result<()>;
+    /// `acc += scalars[r] · a` for the q-rows r of `acc` over `{q, p}`; `a` has these q-rows at least. Special rows stay.
+    fn mul_scalars_add(
+        &self,
+        acc: &mut Self::Buf,
+        limbs: Limbs,
+        a: &View<'_, Self::Buf>,
+        scalars: &[u64],
+    ) -> Result<()>;
     /// `scalars[r]` added to every word of row r.
     fn add_scalars(&self, a: &mut Self::Buf, limbs: Limbs, scalars: &[u64]) -> Result<()>;
     /// Times `X^exponent`, `exponent < 2n`, in NTT order.
@@ -94,9 +102,15 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
         g: GaloisElement,
     ) -> Result<Self::Buf>;
 
-    /// Division of `a` over `{q, 0}`, q >= 2, by the last prime: `floor((x + h) / q_last)` with
-    /// `h = (q_last - 1) / 2`, over `{q - 1, 0}`. NTT order in and out.
-    fn rescale(&self, a: Self::Buf, limbs: Limbs) -> Result<Self::Buf>;
+    /// Division of `a` over `{q, p}` by the product D of the primes d_i of all rows that go away, q-rows `kept..q` and the
+    /// special rows (one at least, kept >= 1), over `{kept, 0}`. NTT order in and out. With h = floor(D / 2),
+    /// z = [x + h]_D, y_i = [z · (D/d_i)^-1]_{d_i}, b_i the bits of d_i, c_i = floor(2^(b_i + 50) / d_i) and
+    /// u = floor(Σ_i floor(y_i · c_i / 2^b_i) / 2^50), row j is
+    /// `(x + h - (Σ_i y_i · (D/d_i) - u · D)) · D^-1 mod q_j`. A single d gives u = 0 and `floor((x + h) / d)`.
+    fn divide(&self, a: Self::Buf, limbs: Limbs, kept: usize) -> Result<Self::Buf>;
+    /// `a` over `{1, 0}` extended to `{q, 0}`: row j is x mod q_j, x centred in [-(q_0-1)/2, (q_0-1)/2]. NTT order in
+    /// and out; row 0 is copied.
+    fn mod_raise(&self, a: &Self::Buf, q: usize) -> Result<Self::Buf>;
     /// The digits of `a` over `{q, 0}` extended to `{q, all special}`. NTT order in and out. For a digit
     /// D = Π q_i, i in [a, b): own rows are copied; any other row with prime r holds `Σ_i y_i · [D/q_i]_r mod r` with
     /// `y_i = [x_i · (D/q_i)^-1]_{q_i}` *centred*, in [-(q_i-1)/2, (q_i-1)/2].
@@ -108,11 +122,6 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
         limbs: Limbs,
         keys: &[[View<'_, Self::Buf>; 2]],
     ) -> Result<[Self::Buf; 2]>;
-    /// Division of `a` over `{q, p}` by P, over `{q, 0}`. NTT order in and out. With h = floor(P / 2),
-    /// z = [x + h]_P, y_i = [z · (P/p_i)^-1]_{p_i}, b_i the bits of p_i, c_i = floor(2^(b_i + 50) / p_i) and
-    /// u = floor(Σ_i floor(y_i · c_i / 2^b_i) / 2^50), row j is
-    /// `(x + h - (Σ_i y_i · (P/p_i) - u · P)) · P^-1 mod q_j`.
-    fn mod_down(&self, a: Self::Buf, limbs: Limbs) -> Result<Self::Buf>;
 
     /// The m-point transform with root ψ^(n/m) of every row of m words.
     fn subring_ntt(&self, a: &mut Self::Buf, limbs: Limbs, m: usize) -> Result<()>;

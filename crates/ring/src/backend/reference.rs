@@ -279,6 +279,20 @@ impl Backend for Reference {
         Ok(())
     }
 
+    fn mul_scalars_add(
+        &self,
+        acc: &mut Words,
+        limbs: Limbs,
+        a: &View<'_, Words>,
+        scalars: &[u64],
+    ) -> Result<()> {
+        self.each(acc, limbs, |x, row, i, p| match scalars.get(row) {
+            Some(&scalar) => add(x, mul(a.buf.0[row * self.n + i], scalar, p), p),
+            None => x,
+        });
+        Ok(())
+    }
+
     fn add_scalars(&self, a: &mut Words, limbs: Limbs, scalars: &[u64]) -> Result<()> {
         self.each(a, limbs, |x, row, _, p| add(x, scalars[row], p));
         Ok(())
@@ -311,21 +325,60 @@ impl Backend for Reference {
         Ok(image)
     }
 
-    fn rescale(&self, a: Words, limbs: Limbs) -> Result<Words> {
-        let last = limbs.q - 1;
-        let divisor = self.prime(limbs, last);
-        let h = (divisor - 1) / 2;
-        let rows = self.coefficients(&a, limbs, 0..limbs.q);
-        let mut out = Words(Vec::with_capacity(last * self.n));
-        for (row, x) in rows[..last].iter().enumerate() {
-            let p = self.prime(limbs, row);
-            let factor = inverse(divisor % p, p);
-            out.0.extend(x.iter().zip(&rows[last]).map(|(&x, &top)| {
-                let remainder = add(top, h, divisor);
-                mul(sub(add(x, h % p, p), remainder % p, p), factor, p)
+    fn divide(&self, a: Words, limbs: Limbs, kept: usize) -> Result<Words> {
+        let primes: Vec<u64> = (kept..limbs.rows()).map(|row| self.prime(limbs, row)).collect();
+        let mut top = self.coefficients(&a, limbs, kept..limbs.rows());
+        for (row, &d) in top.iter_mut().zip(&primes) {
+            let h = half(&primes, d);
+            for x in row.iter_mut() {
+                *x = add(*x, h, d);
+            }
+        }
+        let y = Self::scaled(&top, &primes);
+        // u = floor(Σ y_i / d_i), every quotient to 50 bits.
+        let quotient = |index: usize| {
+            let sum: u128 = y
+                .iter()
+                .zip(&primes)
+                .map(|(row, &d)| {
+                    let bits = u64::BITS - d.leading_zeros();
+                    let c = (1u128 << (bits + 50)) / d as u128;
+                    (row[index] as u128 * c) >> bits
+                })
+                .sum();
+            (sum >> 50) as u64
+        };
+        let rows = self.coefficients(&a, limbs, 0..kept);
+        let mut out = Words(Vec::with_capacity(kept * self.n));
+        for (row, x) in rows.iter().enumerate() {
+            let q = self.prime(limbs, row);
+            let big = product(primes.iter().copied(), q);
+            let (factor, h) = (inverse(big, q), half(&primes, q));
+            out.0.extend(x.iter().enumerate().map(|(i, &x)| {
+                let correction = mul(quotient(i) % q, big, q);
+                let remainder = sub(Self::converted(&y, &primes, i, q), correction, q);
+                mul(sub(add(x, h, q), remainder, q), factor, q)
             }));
         }
-        self.ntt(&mut out, Limbs::q(last))?;
+        self.ntt(&mut out, Limbs::q(kept))?;
+        Ok(out)
+    }
+
+    fn mod_raise(&self, a: &Words, q: usize) -> Result<Words> {
+        let limbs = Limbs::q(q);
+        let q0 = self.prime(limbs, 0);
+        let mut x = a.0.clone();
+        backward(&mut x, self.root(limbs, 0), q0);
+        let mut out = Words(Vec::with_capacity(q * self.n));
+        for row in 0..q {
+            let r = self.prime(limbs, row);
+            out.0.extend(x.iter().map(
+                |&x| {
+                    if x > q0 / 2 { sub(0, (q0 - x) % r, r) } else { x % r }
+                },
+            ));
+        }
+        self.ntt(&mut out, limbs)?;
         Ok(out)
     }
 
@@ -372,46 +425,6 @@ impl Backend for Reference {
             }
         }
         Ok(halves)
-    }
-
-    fn mod_down(&self, a: Words, limbs: Limbs) -> Result<Words> {
-        let primes: Vec<u64> =
-            self.basis.p().iter().map(super::super::modulus::Modulus::value).collect();
-        let mut special = self.coefficients(&a, limbs, limbs.q..limbs.rows());
-        for (row, &p) in special.iter_mut().zip(&primes) {
-            let h = half(&primes, p);
-            for x in row.iter_mut() {
-                *x = add(*x, h, p);
-            }
-        }
-        let y = Self::scaled(&special, &primes);
-        // u = floor(Σ y_i / p_i), every quotient to 50 bits.
-        let quotient = |index: usize| {
-            let sum: u128 = y
-                .iter()
-                .zip(&primes)
-                .map(|(row, &p)| {
-                    let bits = u64::BITS - p.leading_zeros();
-                    let c = (1u128 << (bits + 50)) / p as u128;
-                    (row[index] as u128 * c) >> bits
-                })
-                .sum();
-            (sum >> 50) as u64
-        };
-        let rows = self.coefficients(&a, limbs, 0..limbs.q);
-        let mut out = Words(Vec::with_capacity(limbs.q * self.n));
-        for (row, x) in rows.iter().enumerate() {
-            let q = self.prime(limbs, row);
-            let big = product(primes.iter().copied(), q);
-            let (factor, h) = (inverse(big, q), half(&primes, q));
-            out.0.extend(x.iter().enumerate().map(|(i, &x)| {
-                let correction = mul(quotient(i) % q, big, q);
-                let remainder = sub(Self::converted(&y, &primes, i, q), correction, q);
-                mul(sub(add(x, h, q), remainder, q), factor, q)
-            }));
-        }
-        self.ntt(&mut out, Limbs::q(limbs.q))?;
-        Ok(out)
     }
 
     fn subring_ntt(&self, a: &mut Words, limbs: Limbs, m: usize) -> Result<()> {

@@ -11,15 +11,15 @@ use super::{Backend, Storage, View, storage_variant};
 use crate::automorphism::{GaloisElement, Permutation};
 use crate::basis::{Limbs, RnsBasis};
 use crate::device::{Device, Kind};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ntt;
 use convert::{Target, convert_rows};
-use kernels::Factor;
+use kernels::{BLOCK, Factor};
 use pool::{Pool, Words};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use tables::{Converter, Prime, Tables};
+use tables::{Converter, Divider, Prime, Tables};
 use tfhe_ntt::prime64::Plan;
 
 /// Permutation tables kept at most (n/2 bytes each).
@@ -35,6 +35,8 @@ pub(crate) struct Cpu {
     permutations: Mutex<HashMap<GaloisElement, Arc<Permutation>>>,
     /// Plans of smaller degree by (m, prime index).
     small_plans: Mutex<HashMap<(usize, usize), Arc<Plan>>>,
+    /// By the limbs of the dividend and the rows that are kept.
+    dividers: Mutex<HashMap<(Limbs, usize), Arc<Divider>>>,
 }
 
 impl Cpu {
@@ -86,6 +88,16 @@ impl Cpu {
         Some(plan)
     }
 
+    fn divider(&self, limbs: Limbs, kept: usize) -> Result<Arc<Divider>> {
+        let mut known = self.dividers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(divider) = known.get(&(limbs, kept)) {
+            return Ok(divider.clone());
+        }
+        let divider = Arc::new(Divider::new(&self.basis, limbs, kept)?);
+        known.insert((limbs, kept), divider.clone());
+        Ok(divider)
+    }
+
     /// The prepared coefficients `y_i + (q_i-1)/2` of one row, y_i centred: inverse transform, factor and offset.
     fn prepare(prime: &Prime, factor: Factor, from: &[u64], to: &mut [u64]) {
         to.copy_from_slice(from);
@@ -125,6 +137,7 @@ impl Backend for Cpu {
             pool: Arc::default(),
             permutations: Mutex::default(),
             small_plans: Mutex::default(),
+            dividers: Mutex::default(),
         })
     }
 
@@ -233,6 +246,21 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn mul_scalars_add(
+        &self,
+        acc: &mut Words,
+        limbs: Limbs,
+        a: &View<'_, Words>,
+        scalars: &[u64],
+    ) -> Result<()> {
+        let rows = acc.par_chunks_exact_mut(self.n).zip(scalars).zip(&self.tables.primes);
+        rows.enumerate().for_each(|(row, ((words, scalar), prime))| {
+            let a = Self::row(a, Limbs::q(limbs.q), row, self.n);
+            kernels::mul_add_runs(&prime.constants, words, a, std::slice::from_ref(scalar));
+        });
+        Ok(())
+    }
+
     fn add_scalars(&self, a: &mut Words, limbs: Limbs, scalars: &[u64]) -> Result<()> {
         self.each_row(a, limbs, self.n, |prime, row, words| {
             kernels::add_scalar(&prime.constants, words, scalars[row]);
@@ -269,31 +297,67 @@ impl Backend for Cpu {
         Ok(out)
     }
 
-    fn rescale(&self, mut a: Words, limbs: Limbs) -> Result<Words> {
-        let last = limbs.q - 1;
-        let (lower, top) = a.split_at_mut(last * self.n);
-        let prime = &self.tables.primes[last];
-        let h = (prime.modulus.value() - 1) / 2;
-        prime.plan.inv(top);
-        kernels::scale_add(&prime.constants, top, prime.n_inv, h);
-        let top = &*top;
-        lower.par_chunks_exact_mut(self.n).enumerate().for_each_init(
-            || self.pool.take(self.n),
-            |scratch, (row, words)| {
-                let prime = &self.tables.primes[row];
-                let m = &prime.modulus;
-                kernels::reduce_sub_from(&prime.constants, scratch, top, m.reduce(h as u128));
-                prime.plan.fwd(scratch);
-                kernels::add_scale(
-                    &prime.constants,
-                    words,
-                    scratch,
-                    self.tables.rescale[last][row],
-                );
-            },
-        );
-        a.truncate(last * self.n);
+    fn divide(&self, mut a: Words, limbs: Limbs, kept: usize) -> Result<Words> {
+        let n = self.n;
+        let divider = self.divider(limbs, kept)?;
+        let (lower, top) = a.split_at_mut(kept * n);
+        top.par_chunks_exact_mut(n).zip(&divider.divisors).for_each(|(words, divisor)| {
+            let prime = &self.tables.primes[divisor.prime];
+            prime.plan.inv(words);
+            kernels::scale_add(&prime.constants, words, divisor.prepare, divisor.half_prepared);
+        });
+        let rows = lower.par_chunks_exact_mut(n).zip(&self.tables.primes).zip(&divider.kept);
+        if divider.divisors.len() == 1 {
+            // A row needs nothing but its own prime: one that is converted stays in the cache.
+            let top = &*top;
+            rows.for_each_init(
+                || self.pool.take(n),
+                |scratch, ((words, prime), kept)| {
+                    kernels::reduce_sub_from(&prime.constants, scratch, top, kept.half);
+                    prime.plan.fwd(scratch);
+                    kernels::add_scale(&prime.constants, words, scratch, kept.inv);
+                },
+            );
+        } else {
+            let sources: Vec<&[u64]> = top.chunks_exact(n).collect();
+            let mut remainder = self.pool.take(kept * n);
+            let targets = remainder.chunks_exact_mut(n).zip(&self.tables.primes).zip(&divider.kept);
+            let targets = targets.map(|((words, prime), kept)| Target {
+                constants: &prime.constants,
+                factors: &kept.factors,
+                init: kept.minus_half,
+                words,
+            });
+            convert_rows(&sources, targets.collect(), &divider.constants);
+            let pairs = rows.zip(remainder.par_chunks_exact_mut(n));
+            pairs.for_each(|(((words, prime), kept), remainder)| {
+                prime.plan.fwd(remainder);
+                kernels::sub_scale(&prime.constants, words, remainder, kept.inv);
+            });
+        }
+        a.truncate(kept * n);
         Ok(a)
+    }
+
+    fn mod_raise(&self, a: &Words, q: usize) -> Result<Words> {
+        let (n, first) = (self.n, &self.tables.primes[0]);
+        let mut lifted = self.pool.take(n);
+        Self::prepare(first, first.n_inv, a, &mut lifted);
+        // Coefficients are here plus h = (q_0 - 1) / 2, in [0, q_0).
+        let h = (first.modulus.value() - 1) / 2;
+        let mut out = self.pool.take(q * n);
+        self.each_row(&mut out, Limbs::q(q), n, |prime, row, words| {
+            if row == 0 {
+                return words.copy_from_slice(a);
+            }
+            let m = &prime.modulus;
+            for (words, lifted) in words.chunks_mut(BLOCK).zip(lifted.chunks(BLOCK)) {
+                let init = m.neg(m.reduce_u64(h));
+                kernels::convert(&prime.constants, words, &[lifted], &[1], init);
+            }
+            prime.plan.fwd(words);
+        });
+        Ok(out)
     }
 
     fn decompose(&self, a: &View<'_, Words>, q: usize) -> Result<Vec<Words>> {
@@ -364,38 +428,6 @@ impl Backend for Cpu {
             kernels::inner_product(constants, [out0, out1], &digit_rows, &key_rows);
         });
         Ok(halves)
-    }
-
-    fn mod_down(&self, mut a: Words, limbs: Limbs) -> Result<Words> {
-        let n = self.n;
-        let Some(tables) = &self.tables.mod_down else {
-            let detail = "mod_down needs special primes".to_owned();
-            return Err(Error::InvalidBasis { detail });
-        };
-        let (lower, special) = a.split_at_mut(limbs.q * n);
-        special.par_chunks_exact_mut(n).enumerate().for_each(|(i, words)| {
-            let prime = &self.tables.primes[tables.converter.source.start + i];
-            prime.plan.inv(words);
-            let (factor, half) = (tables.converter.prepare[i], tables.half_prepared[i]);
-            kernels::scale_add(&prime.constants, words, factor, half);
-        });
-        let sources: Vec<&[u64]> = special.chunks_exact(n).collect();
-        let mut remainder = self.pool.take(limbs.q * n);
-        let targets = remainder.chunks_exact_mut(n).enumerate().map(|(row, words)| Target {
-            constants: &self.tables.primes[row].constants,
-            factors: &tables.factors[row],
-            init: tables.minus_half[row],
-            words,
-        });
-        convert_rows(&sources, targets.collect(), &tables.special);
-        let pairs = lower.par_chunks_exact_mut(n).zip(remainder.par_chunks_exact_mut(n));
-        pairs.enumerate().for_each(|(row, (words, remainder))| {
-            let prime = &self.tables.primes[row];
-            prime.plan.fwd(remainder);
-            kernels::sub_scale(&prime.constants, words, remainder, tables.p_inv[row]);
-        });
-        a.truncate(limbs.q * n);
-        Ok(a)
     }
 
     fn subring_ntt(&self, a: &mut Words, limbs: Limbs, m: usize) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What is computed once per basis.
 
 use super::kernels::{Constants, Factor};
-use crate::basis::RnsBasis;
+use crate::basis::{Limbs, RnsBasis};
 use crate::error::Result;
 use crate::modulus::Modulus;
 use crate::ntt;
@@ -28,94 +28,106 @@ impl Prime {
     }
 }
 
+/// Product of some moduli modulo `m`.
+fn product<'a>(factors: impl Iterator<Item = &'a Modulus>, m: &Modulus) -> u64 {
+    factors.fold(1, |product, f| m.mul(product, m.reduce_u64(f.value())))
+}
+
+/// `D/d_i mod m`, D the product of `own`.
+fn complement(own: &[Modulus], i: usize, m: &Modulus) -> u64 {
+    product(own.iter().enumerate().filter(|&(j, _)| j != i).map(|(_, f)| f), m)
+}
+
 /// Constants of the conversion from the primes of `source` (product D) to every other prime of the basis.
 #[derive(Debug)]
 pub(super) struct Converter {
     pub(super) source: Range<usize>,
     /// `n^-1 · (D/d_i)^-1 mod d_i` for an unnormalised coefficient.
     pub(super) prepare: Vec<Factor>,
-    /// `(D/d_i)^-1 mod d_i`.
-    pub(super) complement_inv: Vec<u64>,
     /// Row r: `D/d_i mod r` for every source i. Indexed by the basis' primes; own rows are empty.
     pub(super) factors: Vec<Vec<u64>>,
     /// Row r: `-Σ_i (d_i-1)/2 · (D/d_i) mod r`, which takes back the offset of centred inputs.
     pub(super) offsets: Vec<u64>,
 }
 
-/// Product of some moduli modulo `m`.
-fn product<'a>(factors: impl Iterator<Item = &'a Modulus>, m: &Modulus) -> u64 {
-    factors.fold(1, |product, f| m.mul(product, m.reduce(f.value() as u128)))
-}
-
 impl Converter {
-    pub(super) fn new(basis: &RnsBasis, source: Range<usize>) -> Result<Self> {
+    fn new(basis: &RnsBasis, source: Range<usize>) -> Result<Self> {
         let own = &basis.moduli()[source.clone()];
-        let complement = |i: usize, m: &Modulus| {
-            product(own.iter().enumerate().filter(|&(j, _)| j != i).map(|(_, f)| f), m)
-        };
-        let mut prepare = Vec::with_capacity(own.len());
-        let mut complement_inv = Vec::with_capacity(own.len());
-        for (i, m) in own.iter().enumerate() {
-            let inv = m.inv(complement(i, m))?;
-            complement_inv.push(inv);
-            prepare.push(Factor::new(m.mul(inv, m.inv(basis.n() as u64)?), m));
-        }
+        let prepare = own.iter().enumerate().map(|(i, m)| {
+            let inv = m.inv(complement(own, i, m))?;
+            Ok(Factor::new(m.mul(inv, m.inv(basis.n() as u64)?), m))
+        });
+        let prepare = prepare.collect::<Result<_>>()?;
         let factors = basis.moduli().iter().enumerate().map(|(r, m)| {
             let others = if source.contains(&r) { 0 } else { own.len() };
-            (0..others).map(|i| complement(i, m)).collect()
+            (0..others).map(|i| complement(own, i, m)).collect()
         });
         let factors: Vec<Vec<u64>> = factors.collect();
         let offset = |(row, m): (&Vec<u64>, &Modulus)| {
-            let halves = own.iter().map(|d| m.reduce((d.value() as u128 - 1) / 2));
+            let halves = own.iter().map(|d| m.reduce_u64((d.value() - 1) / 2));
             m.neg(row.iter().zip(halves).fold(0, |sum, (&f, h)| m.add(sum, m.mul(f, h))))
         };
         let offsets = factors.iter().zip(basis.moduli()).map(offset).collect();
-        Ok(Self { source, prepare, complement_inv, factors, offsets })
+        Ok(Self { source, prepare, factors, offsets })
     }
 }
 
-/// Constants of the division by P.
+/// One of the primes d_i that a division takes away.
 #[derive(Debug)]
-pub(super) struct ModDown {
-    pub(super) converter: Converter,
-    /// `floor(P/2) · (P/p_i)^-1 mod p_i`.
-    pub(super) half_prepared: Vec<u64>,
-    /// For every q_j: the conversion's factors and, for the quotient row, `-P`.
-    pub(super) factors: Vec<Vec<u64>>,
-    /// `-floor(P/2) mod q_j`.
-    pub(super) minus_half: Vec<u64>,
-    /// Constants of the special primes.
-    pub(super) special: Vec<Constants>,
-    /// `P^-1 mod q_j`.
-    pub(super) p_inv: Vec<Factor>,
+pub(super) struct Divisor {
+    /// Index into the basis' primes.
+    pub(super) prime: usize,
+    /// `n^-1 · (D/d_i)^-1 mod d_i` for an unnormalised coefficient.
+    pub(super) prepare: Factor,
+    /// `floor(D/2) · (D/d_i)^-1 mod d_i`.
+    pub(super) half_prepared: u64,
 }
 
-impl ModDown {
-    pub(super) fn new(basis: &RnsBasis) -> Result<Self> {
-        let q_len = basis.q().len();
-        let converter = Converter::new(basis, q_len..basis.moduli().len())?;
-        // P is odd: floor(P/2) = (P - 1) / 2.
-        let half = |m: &Modulus| -> Result<u64> {
-            Ok(m.mul(m.sub(product(basis.p().iter(), m), 1), m.inv(2)?))
-        };
-        let half_prepared = basis
-            .p()
-            .iter()
-            .zip(&converter.complement_inv)
-            .map(|(m, &inv)| Ok(m.mul(half(m)?, inv)))
-            .collect::<Result<_>>()?;
-        let mut factors = Vec::with_capacity(q_len);
-        let mut p_inv = Vec::with_capacity(q_len);
-        for (j, m) in basis.q().iter().enumerate() {
-            let big = product(basis.p().iter(), m);
-            let mut row = converter.factors[j].clone();
-            row.push(m.neg(big));
-            factors.push(row);
-            p_inv.push(Factor::new(m.inv(big)?, m));
-        }
-        let minus_half = basis.q().iter().map(|m| Ok(m.neg(half(m)?))).collect::<Result<_>>()?;
-        let special = basis.p().iter().map(Constants::new).collect();
-        Ok(Self { converter, half_prepared, factors, minus_half, special, p_inv })
+/// One of the primes q_j that a division leaves.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// `D/d_i mod q_j` and, for the row of quotients, `-D mod q_j`.
+    pub(super) factors: Vec<u64>,
+    /// `floor(D/2) mod q_j` and its negative.
+    pub(super) half: u64,
+    pub(super) minus_half: u64,
+    /// `D^-1 mod q_j`.
+    pub(super) inv: Factor,
+}
+
+/// Constants of the division by the product D of all primes of `limbs` but the first `kept`.
+#[derive(Debug)]
+pub(super) struct Divider {
+    pub(super) divisors: Vec<Divisor>,
+    /// Constants of the divisors.
+    pub(super) constants: Vec<Constants>,
+    pub(super) kept: Vec<Kept>,
+}
+
+impl Divider {
+    pub(super) fn new(basis: &RnsBasis, limbs: Limbs, kept: usize) -> Result<Self> {
+        let own: Vec<Modulus> = basis.row_moduli(limbs).skip(kept).copied().collect();
+        // D is odd: floor(D/2) = (D - 1) / 2.
+        let half =
+            |m: &Modulus| -> Result<u64> { Ok(m.mul(m.sub(product(own.iter(), m), 1), m.inv(2)?)) };
+        let divisors = own.iter().enumerate().map(|(i, m)| {
+            let inv = m.inv(complement(&own, i, m))?;
+            Ok(Divisor {
+                prime: basis.prime_index(limbs, kept + i),
+                prepare: Factor::new(m.mul(inv, m.inv(basis.n() as u64)?), m),
+                half_prepared: m.mul(half(m)?, inv),
+            })
+        });
+        let divisors = divisors.collect::<Result<_>>()?;
+        let rows = basis.q().iter().take(kept).map(|m| {
+            let big = product(own.iter(), m);
+            let mut factors: Vec<u64> = (0..own.len()).map(|i| complement(&own, i, m)).collect();
+            factors.push(m.neg(big));
+            let half = half(m)?;
+            Ok(Kept { factors, half, minus_half: m.neg(half), inv: Factor::new(m.inv(big)?, m) })
+        });
+        let constants = own.iter().map(Constants::new).collect();
+        Ok(Self { divisors, constants, kept: rows.collect::<Result<_>>()? })
     }
 }
 
@@ -125,10 +137,6 @@ pub(super) struct Tables {
     pub(super) primes: Vec<Prime>,
     /// `digits[d][size - 1]`: digit d cut to `size` primes.
     pub(super) digits: Vec<Vec<Converter>>,
-    /// Absent without special primes.
-    pub(super) mod_down: Option<ModDown>,
-    /// `rescale[l][j] = q_l^-1 mod q_j`, j < l.
-    pub(super) rescale: Vec<Vec<Factor>>,
 }
 
 impl Tables {
@@ -144,16 +152,6 @@ impl Tables {
             .iter()
             .map(|d| (d.start + 1..=d.end).map(|end| Converter::new(basis, d.start..end)).collect())
             .collect::<Result<_>>()?;
-        let mod_down = if basis.p().is_empty() { None } else { Some(ModDown::new(basis)?) };
-        let rescale = basis
-            .q()
-            .iter()
-            .enumerate()
-            .map(|(l, last)| {
-                let lower = basis.q()[..l].iter();
-                lower.map(|m| Ok(Factor::new(m.inv(last.value())?, m))).collect()
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { primes, digits, mod_down, rescale })
+        Ok(Self { primes, digits })
     }
 }
