@@ -35,7 +35,7 @@
 //!
 //! Work is counted into `cipherform-profile`: `limb_ntts` once a call on the calling thread, and primitive spans
 //! `ntt`, `intt`, `base_conversion` (a whole digit decomposition, its transforms included), `inner_product`,
-//! `mod_down`, `rescale`, `mod_raise` and `automorphism`.
+//! `hoisted_sums`, `mod_down`, `rescale`, `mod_raise` and `automorphism`.
 //!
 //! **Security.** Arithmetic, reductions and the Gaussian sampler do not branch on values. What stays in memory after a
 //! drop may be handed to the next polynomial of the same ring: wipe secrets with `zeroize` first.
@@ -61,7 +61,7 @@ mod subring;
 pub use automorphism::GaloisElement;
 pub use basis::{Limbs, RnsBasis};
 pub use device::Device;
-pub use digits::Digits;
+pub use digits::{Baby, Digits};
 pub use error::{Error, Result};
 pub use form::{Coeff, Form, Ntt};
 pub use modulus::{MODULUS_LIMIT, Modulus};

@@ -4,13 +4,14 @@
 //! | --- | --- |
 //! | programs | random programs over all operations, N = 16 to 256 |
 //! | extremes | every operation on 0, p - 1 and other extreme words |
+//! | hoisted_sums | doubly hoisted sums of many digits and baby steps on random and extreme words |
 //! | large_degree | one key switch and rescale at N = 2^12 (and 2^16 when asked for: slow) |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
-use cipherform_ring::{Device, GaloisElement, Limbs, Ring, RingPoly, RnsBasis, SubringPoly};
+use cipherform_ring::{Baby, Device, GaloisElement, Limbs, Ring, RingPoly, RnsBasis, SubringPoly};
 use common::{mixed_basis, primes_below, random, samples, words};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -194,6 +195,39 @@ fn extremes() {
                 let [ra, rb] = apply(&operand, [r.clone(), r.clone()]);
                 assert_eq!((words(&ca), words(&cb)), (words(&ra), words(&rb)), "{operand:?}");
             }
+        }
+    }
+}
+
+/// Outputs of a doubly hoisted sum with `digits` digits, dense and periodic weights, words from `samples`.
+fn hoisted(ring: &Arc<Ring>, which: usize) -> Vec<Vec<u64>> {
+    let (n, all) = (ring.n(), ring.basis().all_limbs());
+    let extreme = samples(ring, all).swap_remove(which);
+    let c = extreme.with_limbs(Limbs::q(all.q)).unwrap();
+    let key = vec![[extreme.clone(), extreme.clone()]; ring.basis().digits().len()];
+    let switched = |k| Baby::Switched { galois: GaloisElement::rotation(k, n), key: &key };
+    let mut babies = vec![Baby::Identity];
+    babies.extend((1..20).map(switched));
+    let weights = [n, 16, 2].map(|m| {
+        let words: Vec<i64> = (0..m as i64).map(|i| -i * i - 1).collect();
+        SubringPoly::from_i64(ring, all, &words).unwrap()
+    });
+    let rows: Vec<Vec<Option<&SubringPoly>>> =
+        (0..3).map(|g| (0..babies.len()).map(|b| weights.get((b + g) % 4)).collect()).collect();
+    let sums = c.decompose().unwrap().hoisted_sums([&c, &c], &babies, &rows).unwrap();
+    sums.iter().flatten().map(words).collect()
+}
+
+#[test]
+fn hoisted_sums() {
+    // Twenty baby steps and 18 digits: more than one group of lazily added products in either sum.
+    let n = 64;
+    let primes = primes_below(50, n, 20);
+    let many = RnsBasis::new(n, &primes[..18], &primes[18..], &[1; 18]).unwrap();
+    for basis in [many, mixed_basis(n), mixed_basis(16), mixed_basis(1024)] {
+        let [cpu, reference] = rings(&basis);
+        for which in 0..4 {
+            assert!(hoisted(&cpu, which) == hoisted(&reference, which));
         }
     }
 }

@@ -14,6 +14,8 @@
 //! | special_multiples | P·c joins before the division by P |
 //! | digits_are_congruent | every digit is one integer congruent to x modulo D, below size · D / 2 in absolute value |
 //! | key_switch_shape | Σ digits · gadget recovers the input after mod_down |
+//! | batches | inner products of a batch are those of its members |
+//! | hoisted_sums | equal weighted sums of separate key switches, exactly; keys and weights with more limbs |
 //! | limbs_are_views | operands and keys with more limbs; dropped limbs |
 //! | counts | limb transforms counted |
 //! | misuse | typed errors |
@@ -28,7 +30,7 @@ mod common;
 
 use cipherform_profile::{Counter, record};
 use cipherform_ring::{
-    Coeff, Device, Error, GaloisElement, Limbs, Ring, RingPoly, RnsBasis, SubringPoly,
+    Baby, Coeff, Device, Digits, Error, GaloisElement, Limbs, Ring, RingPoly, RnsBasis, SubringPoly,
 };
 use common::{integers, mixed_ring, random, samples, words};
 use num_bigint::BigUint;
@@ -36,7 +38,8 @@ use std::sync::Arc;
 
 on_devices! {
     ring_axioms transforms_invert automorphism_group monomials integers_act subring division_rounds
-    raise_lifts same_words_elsewhere special_multiples digits_are_congruent key_switch_shape limbs_are_views counts
+    raise_lifts same_words_elsewhere special_multiples digits_are_congruent key_switch_shape batches hoisted_sums
+    limbs_are_views counts
     misuse
 }
 
@@ -350,6 +353,115 @@ fn key_switch_shape(device: &Device) {
         assert_eq!(words(&b0.mod_down().unwrap()), words(&a));
         assert_eq!(words(&b1.mod_down().unwrap()), words(&product(&a, &s)));
     }
+}
+
+/// A key of random words with all limbs and digits.
+fn random_key(ring: &Arc<Ring>, seed: u8) -> Vec<[RingPoly; 2]> {
+    let all = ring.basis().all_limbs();
+    (0..3).map(|d| [0, 1].map(|h| random(ring, all, seed + 2 * d + h))).collect()
+}
+
+fn batches(device: &Device) {
+    let ring = mixed_ring(16, device);
+    let key = random_key(&ring, 20);
+    for q in [1, 4, 6] {
+        let members: Vec<_> =
+            (0..3).map(|seed| random(&ring, Limbs::q(q), seed).decompose().unwrap()).collect();
+        for size in 0..=members.len() {
+            let batch: Vec<_> = members.iter().take(size).collect();
+            let together = Digits::inner_products(&batch, &key).unwrap();
+            assert_eq!(together.len(), size);
+            for (pair, member) in together.iter().zip(batch) {
+                let alone = member.inner_product(&key).unwrap();
+                assert_eq!(pair.each_ref().map(words), alone.each_ref().map(words));
+            }
+        }
+    }
+    let at = |q| random(&ring, Limbs::q(q), 1).decompose().unwrap();
+    let (low, high) = (at(4), at(6));
+    let mixed = Digits::inner_products(&[&high, &low], &key);
+    assert!(matches!(mixed, Err(Error::LimbMismatch { op: "inner_products", .. })));
+    let other = random(&mixed_ring(32, device), Limbs::q(4), 1).decompose().unwrap();
+    let foreign = Digits::inner_products(&[&low, &other], &key);
+    assert!(matches!(foreign, Err(Error::RingMismatch { .. })));
+    let short = Digits::inner_products(&[&high], &key[..2]);
+    assert!(matches!(short, Err(Error::MissingDigits { needed: 3, got: 2 })));
+}
+
+fn hoisted_sums(device: &Device) {
+    let n = 64;
+    let ring = mixed_ring(n, device);
+    let all = ring.basis().all_limbs();
+    let keys: Vec<_> = (0..3).map(|i| random_key(&ring, 30 + 10 * i)).collect();
+    let rotated = |k: i64, key: usize| Baby::Switched {
+        galois: GaloisElement::rotation(k, n),
+        key: &keys[key],
+    };
+    let conjugated = Baby::Switched { galois: GaloisElement::conjugation(n), key: &keys[2] };
+    let babies = [rotated(1, 0), Baby::Identity, rotated(-7, 1), conjugated];
+    // Dense, periodic and constant weights; one giant step with a single weight, one with none.
+    let weight = |m: usize, seed: i64| {
+        let words: Vec<i64> = (0..m as i64).map(|i| (i + 3).pow(5) * seed - 77).collect();
+        SubringPoly::from_i64(&ring, all, &words).unwrap()
+    };
+    let pool: Vec<SubringPoly> =
+        [(n, 5), (4, -9), (1, 1 << 40), (32, 3), (8, 1)].map(|(m, s)| weight(m, s)).into();
+    let weights = vec![
+        vec![Some(&pool[0]), Some(&pool[1]), Some(&pool[2]), Some(&pool[3])],
+        vec![None, None, Some(&pool[4]), None],
+        vec![None; 4],
+        vec![Some(&pool[1]), Some(&pool[0]), None, Some(&pool[0])],
+    ];
+    for q in [1, 3, 6] {
+        let limbs = Limbs { q, p: 3 };
+        for c1 in samples(&ring, Limbs::q(q)) {
+            let c = [random(&ring, Limbs::q(6), 9), c1.clone()];
+            let digits = c1.decompose().unwrap();
+            let sums = digits.hoisted_sums([&c[0], &c[1]], &babies, &weights).unwrap();
+            assert_eq!(sums.len(), 4);
+            let pairs = babies.map(|baby| {
+                let mut pair = [0, 1].map(|_| RingPoly::zero(&ring, limbs).unwrap());
+                let Baby::Switched { galois, key } = baby else {
+                    pair[0].add_special_multiple_assign(&c[0]).unwrap();
+                    pair[1].add_special_multiple_assign(&c[1]).unwrap();
+                    return pair;
+                };
+                let mut pair = digits.inner_product(key).unwrap();
+                pair[0].add_special_multiple_assign(&c[0]).unwrap();
+                pair.map(|half| half.automorphism(galois).unwrap())
+            });
+            for (sum, weights) in sums.iter().zip(&weights) {
+                for half in 0..2 {
+                    let mut want = RingPoly::zero(&ring, limbs).unwrap();
+                    for (pair, weight) in pairs.iter().zip(weights) {
+                        if let Some(weight) = weight {
+                            want.mul_subring_add_assign(&pair[half], weight).unwrap();
+                        }
+                    }
+                    assert_eq!(words(&sum[half]), words(&want));
+                }
+            }
+        }
+    }
+    let low = random(&ring, Limbs::q(2), 1);
+    let wide = random(&ring, Limbs::q(4), 2);
+    let digits = wide.decompose().unwrap();
+    let sums = |c, babies: &[Baby<'_>], weights: &[Vec<_>]| {
+        digits.hoisted_sums(c, babies, weights).unwrap_err()
+    };
+    let c = [&wide, &wide];
+    assert!(matches!(sums([&low, &wide], &babies, &weights), Error::LimbMismatch { .. }));
+    assert!(matches!(sums(c, &babies[..3], &weights), Error::LengthMismatch { .. }));
+    let short = [Baby::Switched { galois: GaloisElement::rotation(1, n), key: &keys[0][..1] }];
+    let no_special = SubringPoly::from_i64(&ring, Limbs::q(6), &[1]).unwrap();
+    let unit = SubringPoly::from_i64(&ring, all, &[1]).unwrap();
+    assert!(matches!(sums(c, &short, &[vec![Some(&unit)]]), Error::MissingDigits { .. }));
+    let identity = [Baby::Identity];
+    let error = sums(c, &identity, &[vec![Some(&no_special)]]);
+    assert!(matches!(error, Error::LimbMismatch { op: "hoisted_sums", .. }));
+    let large = [Baby::Switched { galois: GaloisElement::conjugation(2 * n), key: &keys[0] }];
+    let error = sums(c, &large, &[vec![Some(&unit)]]);
+    assert!(matches!(error, Error::InvalidGaloisElement { .. }));
 }
 
 fn limbs_are_views(device: &Device) {

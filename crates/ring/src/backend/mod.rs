@@ -1,6 +1,7 @@
 //! What a device must be able to do, and the one place that picks a device.
 
 pub(crate) mod cpu;
+mod hoisted;
 pub(crate) mod reference;
 
 use crate::automorphism::GaloisElement;
@@ -8,6 +9,8 @@ use crate::basis::{Limbs, RnsBasis};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use std::fmt::Debug;
+
+pub(crate) use hoisted::{BabyStep, HoistedSums, Weight};
 
 /// A buffer and the limbs whose rows it holds, possibly more than an operation needs.
 #[derive(Debug)]
@@ -122,6 +125,19 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
         limbs: Limbs,
         keys: &[[View<'_, Self::Buf>; 2]],
     ) -> Result<[Self::Buf; 2]>;
+    /// [`Backend::inner_product`] of every member of a batch.
+    fn inner_products(
+        &self,
+        batch: &[Vec<&Self::Buf>],
+        limbs: Limbs,
+        keys: &[[View<'_, Self::Buf>; 2]],
+    ) -> Result<Vec<[Self::Buf; 2]>> {
+        batch.iter().map(|digits| self.inner_product(digits, limbs, keys)).collect()
+    }
+    /// `Σ_b weights[g][b] · φ_b(pair_b)` for every g and both halves, see [`HoistedSums`]. The body is the definition.
+    fn hoisted_sums(&self, sums: &HoistedSums<'_, Self::Buf>) -> Result<Vec<[Self::Buf; 2]>> {
+        sums.compose(self)
+    }
 
     /// The m-point transform with root ψ^(n/m) of every row of m words.
     fn subring_ntt(&self, a: &mut Self::Buf, limbs: Limbs, m: usize) -> Result<()>;

@@ -98,6 +98,40 @@ impl Cpu {
         Ok(divider)
     }
 
+    /// The inner products of a batch, by blocks of columns: the keys are read from memory once.
+    fn inner_into(
+        &self,
+        batch: &[&[&Words]],
+        limbs: Limbs,
+        keys: &[[View<'_, Words>; 2]],
+        out: &mut [[Words; 2]],
+    ) {
+        let n = self.n;
+        let mut rows: Vec<Vec<[&mut [u64]; 2]>> = (0..limbs.rows()).map(|_| Vec::new()).collect();
+        for [half0, half1] in out {
+            let pairs = half0.chunks_exact_mut(n).zip(half1.chunks_exact_mut(n));
+            rows.iter_mut().zip(pairs).for_each(|(row, (h0, h1))| row.push([h0, h1]));
+        }
+        rows.into_par_iter().enumerate().for_each(|(row, mut out)| {
+            let constants = &self.prime(limbs, row).constants;
+            for start in (0..n).step_by(BLOCK) {
+                let columns = start..n.min(start + BLOCK);
+                let keys: Vec<[&[u64]; 2]> = keys
+                    .iter()
+                    .map(|[k0, k1]| {
+                        [k0, k1].map(|half| &Self::row(half, limbs, row, n)[columns.clone()])
+                    })
+                    .collect();
+                for (digits, [out0, out1]) in batch.iter().zip(&mut out) {
+                    let at = row * n + columns.start..row * n + columns.end;
+                    let digits: Vec<&[u64]> = digits.iter().map(|d| &d[at.clone()]).collect();
+                    let out = [&mut out0[columns.clone()], &mut out1[columns.clone()]];
+                    kernels::inner_product(constants, out, &digits, &keys);
+                }
+            }
+        });
+    }
+
     /// The prepared coefficients `y_i + (q_i-1)/2` of one row, y_i centred: inverse transform, factor and offset.
     fn prepare(prime: &Prime, factor: Factor, from: &[u64], to: &mut [u64]) {
         to.copy_from_slice(from);
@@ -413,21 +447,22 @@ impl Backend for Cpu {
         limbs: Limbs,
         keys: &[[View<'_, Words>; 2]],
     ) -> Result<[Words; 2]> {
-        let n = self.n;
-        let mut halves = [(); 2].map(|()| self.pool.take(limbs.rows() * n));
-        let [h0, h1] = &mut halves;
-        let rows = h0.par_chunks_exact_mut(n).zip(h1.par_chunks_exact_mut(n));
-        rows.enumerate().for_each(|(row, (out0, out1))| {
-            let digit_rows: Vec<&[u64]> =
-                digits.iter().map(|d| &d[row * n..(row + 1) * n]).collect();
-            let key_rows: Vec<[&[u64]; 2]> = keys
-                .iter()
-                .map(|[k0, k1]| [Self::row(k0, limbs, row, n), Self::row(k1, limbs, row, n)])
-                .collect();
-            let constants = &self.prime(limbs, row).constants;
-            kernels::inner_product(constants, [out0, out1], &digit_rows, &key_rows);
-        });
+        let mut halves = [(); 2].map(|()| self.pool.take(limbs.rows() * self.n));
+        self.inner_into(&[digits], limbs, keys, std::slice::from_mut(&mut halves));
         Ok(halves)
+    }
+
+    fn inner_products(
+        &self,
+        batch: &[Vec<&Words>],
+        limbs: Limbs,
+        keys: &[[View<'_, Words>; 2]],
+    ) -> Result<Vec<[Words; 2]>> {
+        let fresh = || self.pool.take(limbs.rows() * self.n);
+        let mut out: Vec<[Words; 2]> = batch.iter().map(|_| [fresh(), fresh()]).collect();
+        let batch: Vec<&[&Words]> = batch.iter().map(Vec::as_slice).collect();
+        self.inner_into(&batch, limbs, keys, &mut out);
+        Ok(out)
     }
 
     fn subring_ntt(&self, a: &mut Words, limbs: Limbs, m: usize) -> Result<()> {

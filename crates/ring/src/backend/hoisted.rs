@@ -1,0 +1,81 @@
+//! The operands of a doubly hoisted sum, and the sum composed of other operations.
+
+use super::{Backend, View};
+use crate::automorphism::GaloisElement;
+use crate::basis::Limbs;
+use crate::error::Result;
+
+/// `X -> X^g` after a key switch.
+#[derive(Debug)]
+pub(crate) struct BabyStep<'a, B> {
+    pub(crate) galois: GaloisElement,
+    /// As many as there are digits.
+    pub(crate) keys: Vec<[View<'a, B>; 2]>,
+}
+
+/// A polynomial of `m` words a limb.
+#[derive(Debug)]
+pub(crate) struct Weight<'a, B> {
+    pub(crate) words: View<'a, B>,
+    pub(crate) m: usize,
+}
+
+/// The operands of [`Backend::hoisted_sums`]: pair_b is `(P·c0 + Σ_d digits[d]·keys[d][0], Σ_d digits[d]·keys[d][1])`,
+/// φ_b its automorphism; a baby step `None` has the pair `(P·c0, P·c1)` and the identity.
+#[derive(Debug)]
+pub(crate) struct HoistedSums<'a, B> {
+    pub(crate) n: usize,
+    /// {q, all special}: of the digits and of the results.
+    pub(crate) limbs: Limbs,
+    pub(crate) digits: Vec<&'a B>,
+    /// Over {q, 0} at least.
+    pub(crate) c: [View<'a, B>; 2],
+    /// `P mod q_j` for the q-limbs.
+    pub(crate) special: Vec<u64>,
+    pub(crate) babies: Vec<Option<BabyStep<'a, B>>>,
+    /// `weights[g][b]`, `None` for 0.
+    pub(crate) weights: Vec<Vec<Option<Weight<'a, B>>>>,
+}
+
+impl<B> HoistedSums<'_, B> {
+    /// The definition, one baby step after the other.
+    pub(crate) fn compose<D: Backend<Buf = B>>(&self, device: &D) -> Result<Vec<[B; 2]>> {
+        let limbs = self.limbs;
+        let zeros = || device.zeros(limbs.rows() * self.n);
+        let mut sums =
+            self.weights.iter().map(|_| Ok([zeros()?, zeros()?])).collect::<Result<Vec<_>>>()?;
+        for (b, baby) in self.babies.iter().enumerate() {
+            let pair = self.pair(device, baby.as_ref())?;
+            for (sum, weights) in sums.iter_mut().zip(&self.weights) {
+                let Some(Some(weight)) = weights.get(b) else { continue };
+                for (sum, half) in sum.iter_mut().zip(&pair) {
+                    let half = View { buf: half, limbs };
+                    device.mul_subring_add(sum, limbs, &half, &weight.words, weight.m)?;
+                }
+            }
+        }
+        Ok(sums)
+    }
+
+    fn pair<D: Backend<Buf = B>>(
+        &self,
+        device: &D,
+        baby: Option<&BabyStep<'_, B>>,
+    ) -> Result<[B; 2]> {
+        let limbs = self.limbs;
+        let [c0, c1] = &self.c;
+        let Some(BabyStep { galois, keys }) = baby else {
+            let mut pair =
+                [device.zeros(limbs.rows() * self.n)?, device.zeros(limbs.rows() * self.n)?];
+            for (half, c) in pair.iter_mut().zip([c0, c1]) {
+                device.mul_scalars_add(half, limbs, c, &self.special)?;
+            }
+            return Ok(pair);
+        };
+        let mut pair = device.inner_product(&self.digits, limbs, keys)?;
+        device.mul_scalars_add(&mut pair[0], limbs, c0, &self.special)?;
+        let [half0, half1] = &pair;
+        let image = |buf| device.automorphism(&View { buf, limbs }, limbs, *galois);
+        Ok([image(half0)?, image(half1)?])
+    }
+}
