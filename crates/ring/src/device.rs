@@ -1,26 +1,70 @@
 //! Where polynomials live. Above this crate a [`Device`] is an opaque value.
 
+use crate::backend::cpu::Isa;
 use crate::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
+/// What the vector loops of the CPU are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum InstructionSet {
+    Avx512Ifma,
+    Avx2,
+    Scalar,
+}
+
+impl InstructionSet {
+    /// The fastest first.
+    const ALL: [Self; 3] = [Self::Avx512Ifma, Self::Avx2, Self::Scalar];
+
+    /// Name of the CPU device that uses it.
+    fn device_name(self) -> &'static str {
+        match self {
+            Self::Avx512Ifma => "cpu:avx512ifma",
+            Self::Avx2 => "cpu:avx2",
+            Self::Scalar => "cpu:scalar",
+        }
+    }
+
+    /// The error of a machine without it.
+    pub(crate) fn unavailable(self) -> Error {
+        let reason = match self {
+            Self::Avx512Ifma => "this machine has no AVX-512 IFMA: use `cpu` for the best it has",
+            Self::Avx2 => "this machine has no AVX2 with FMA: use `cpu` for the best it has",
+            Self::Scalar => "scalar code runs everywhere",
+        };
+        Error::DeviceUnavailable { name: self.device_name().to_owned(), reason }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
-    Cpu,
+    Cpu(InstructionSet),
     Reference,
 }
 
 /// A device that can hold and work on polynomials. All devices give identical words.
+///
+/// The CPU is a device for each instruction set it has: they differ in speed only, but polynomials do not mix, so that
+/// what a ring reports about its device is true of all work done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Device {
     pub(crate) kind: Kind,
 }
 
 impl Device {
-    /// This machine's CPU: vectorised transforms, a thread pool over limbs.
+    /// This machine's CPU with the fastest instruction set it has: a thread pool over limbs, vector loops.
     #[must_use]
     pub fn cpu() -> Self {
-        Self { kind: Kind::Cpu }
+        let best = InstructionSet::ALL.into_iter().find(|&set| Isa::new(set).is_ok());
+        Self { kind: Kind::Cpu(best.unwrap_or(InstructionSet::Scalar)) }
+    }
+
+    /// The CPU with every instruction set that this machine has, the fastest first; the last is scalar.
+    #[must_use]
+    pub fn cpus() -> Vec<Self> {
+        let available = InstructionSet::ALL.into_iter().filter(|&set| Isa::new(set).is_ok());
+        available.map(|set| Self { kind: Kind::Cpu(set) }).collect()
     }
 
     /// The oracle of the test suite: one thread, 128-bit remainders, nothing clever.
@@ -33,34 +77,20 @@ impl Device {
     #[must_use]
     pub fn description(&self) -> String {
         match self.kind {
-            Kind::Cpu => {
+            Kind::Cpu(_) => {
                 let threads = rayon::current_num_threads();
                 let plural = if threads == 1 { "" } else { "s" };
-                format!("cpu, {threads} thread{plural}, {}", instruction_set())
+                format!("{self}, {threads} thread{plural}")
             }
             Kind::Reference => "reference, 1 thread, scalar".to_owned(),
         }
     }
 }
 
-/// `avx512ifma`, `avx2` or `scalar`.
-fn instruction_set() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::is_x86_feature_detected!("avx512ifma") {
-            return "avx512ifma";
-        }
-        if std::is_x86_feature_detected!("avx2") {
-            return "avx2";
-        }
-    }
-    "scalar"
-}
-
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
-            Kind::Cpu => "cpu",
+            Kind::Cpu(set) => set.device_name(),
             Kind::Reference => "reference",
         })
     }
@@ -69,15 +99,19 @@ impl fmt::Display for Device {
 impl FromStr for Device {
     type Err = Error;
 
-    /// Reads `cpu` or `reference`.
+    /// Reads `cpu` (the fastest this machine has), `cpu:avx512ifma`, `cpu:avx2`, `cpu:scalar` or `reference`.
     fn from_str(name: &str) -> Result<Self, Error> {
         match name {
-            "cpu" => Ok(Self::cpu()),
-            "reference" => Ok(Self::reference()),
-            _ => Err(Error::DeviceUnavailable {
-                name: name.to_owned(),
-                reason: "this build knows `cpu` and `reference`",
-            }),
+            "cpu" => return Ok(Self::cpu()),
+            "reference" => return Ok(Self::reference()),
+            _ => {}
         }
+        let set = InstructionSet::ALL.into_iter().find(|set| set.device_name() == name);
+        let set = set.ok_or_else(|| Error::DeviceUnavailable {
+            name: name.to_owned(),
+            reason: "this build knows `cpu`, `cpu:avx512ifma`, `cpu:avx2`, `cpu:scalar` and `reference`",
+        })?;
+        Isa::new(set)?;
+        Ok(Self { kind: Kind::Cpu(set) })
     }
 }

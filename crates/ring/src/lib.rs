@@ -8,9 +8,10 @@
 //! [`Ntt`] form, in the order of [`ntt`]; [`Coeff`] is a different type, and conversions consume. Lazy words never
 //! cross this interface, so every operation is an exact integer formula and all devices give identical words.
 //!
-//! **Two devices.** [`Device::cpu`]: `tfhe-ntt` transforms, eight-lane AVX-512 IFMA loops where the machine has them
-//! (found at run time), one task a limb on the thread pool. [`Device::reference`]: one thread, 128-bit remainders,
-//! the oracle of the tests.
+//! **Devices.** [`Device::cpu`]: one task a limb on the thread pool, vector loops written once and compiled for
+//! AVX-512 IFMA (eight lanes of 52-bit products), AVX2 with FMA (four lanes of exact products in double precision) and
+//! plain words; the fastest that the machine has is chosen at run time, [`Device::cpus`] are all of them.
+//! [`Device::reference`]: one thread, 128-bit remainders, the oracle of the tests.
 //!
 //! Key switching in three calls (hybrid, Han–Ki, ePrint 2019/688), here with the identity as a key:
 //!

@@ -21,7 +21,7 @@ impl Ring {
     /// `InvalidModulus` if a prime has no transform of this degree; `DeviceUnavailable`.
     pub fn new(basis: RnsBasis, device: &Device) -> Result<Arc<Self>> {
         let backend = match device.kind {
-            Kind::Cpu => AnyBackend::Cpu(Box::new(Cpu::new(&basis)?)),
+            Kind::Cpu(set) => AnyBackend::Cpu(Box::new(Cpu::new(&basis, set)?)),
             Kind::Reference => AnyBackend::Reference(Reference::new(&basis)?),
         };
         Ok(Arc::new(Self { basis, device: *device, backend }))

@@ -16,8 +16,10 @@ use common::{mixed_basis, primes_below, random, samples, words};
 use proptest::prelude::*;
 use std::sync::Arc;
 
-fn rings(basis: &RnsBasis) -> [Arc<Ring>; 2] {
-    [Device::cpu(), Device::reference()].map(|d| Ring::new(basis.clone(), &d).unwrap())
+/// One ring for every instruction set of this machine's CPU, and the reference device's.
+fn rings(basis: &RnsBasis) -> (Vec<Arc<Ring>>, Arc<Ring>) {
+    let ring = |device: &Device| Ring::new(basis.clone(), device).unwrap();
+    (Device::cpus().iter().map(ring).collect(), ring(&Device::reference()))
 }
 
 /// One step of a program on a pair of polynomials with limbs {q, 0}.
@@ -144,17 +146,48 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
     fn programs(log_n in 4u32..9, seed: u8, steps in prop::collection::vec(step(), 1..12)) {
-        let [mut cpu, mut reference] = rings(&mixed_basis(1 << log_n))
-            .map(|r| [0, 1].map(|i| random(&r, Limbs::q(6), seed.wrapping_add(i))));
+        let (cpus, reference) = rings(&mixed_basis(1 << log_n));
+        let operands = |r| [0, 1].map(|i| random(r, Limbs::q(6), seed.wrapping_add(i)));
+        let mut cpus: Vec<_> = cpus.iter().map(operands).collect();
+        let mut reference = operands(&reference);
         for step in &steps {
-            cpu = apply(step, cpu);
             reference = apply(step, reference);
-            for (c, r) in cpu.iter().zip(&reference) {
-                prop_assert_eq!(c.limbs(), r.limbs());
-                prop_assert_eq!(words(c), words(r), "after {:?}", step);
+            for cpu in &mut cpus {
+                *cpu = apply(step, cpu.clone());
+                for (c, r) in cpu.iter().zip(&reference) {
+                    prop_assert_eq!(c.limbs(), r.limbs());
+                    let device = c.ring().device();
+                    prop_assert_eq!(words(c), words(r), "after {:?} on {}", step, device);
+                }
             }
         }
     }
+}
+
+/// What every operation makes of the limbs of `a`, all that its ring has.
+fn results(a: &RingPoly) -> Vec<(String, Vec<u64>)> {
+    let all = a.limbs();
+    let small = a.with_limbs(Limbs::q(all.q)).unwrap();
+    let key = vec![[a.clone(), a.clone()]; a.ring().basis().digits().len()];
+    let digits = small.decompose().unwrap();
+    let [half, _] = digits.inner_product(&key).unwrap();
+    let mut out = vec![
+        ("digit".to_owned(), words(&digits.digit(1).unwrap())),
+        ("key product".to_owned(), words(&half)),
+    ];
+    for primes in 0..all.q {
+        let divided = a.clone().mod_down_rescale(primes).unwrap();
+        out.push((format!("P and {primes} primes"), words(&divided)));
+        let divided = small.clone().rescale_by(primes).unwrap();
+        out.push((format!("{primes} primes"), words(&divided)));
+    }
+    let raised = a.with_limbs(Limbs::q(1)).unwrap().mod_raise(all.q).unwrap();
+    out.push(("raised".to_owned(), words(&raised)));
+    for step in [Step::Add, Step::Sub, Step::Neg, Step::Mul, Step::MulAdd] {
+        let both = apply(&step, [a.clone(), a.clone()]);
+        out.extend(both.iter().map(|a| (format!("{step:?}"), words(a))));
+    }
+    out
 }
 
 #[test]
@@ -164,36 +197,15 @@ fn extremes() {
     let primes = primes_below(50, n, 14);
     let basis = RnsBasis::new(n, &primes[..9], &primes[9..], &[5, 4]).unwrap();
     for basis in [basis, mixed_basis(n)] {
-        let [cpu, reference] = rings(&basis);
-        assert_eq!(cpu.psi(), reference.psi());
+        let (cpus, reference) = rings(&basis);
         let all = basis.all_limbs();
-        let small = Limbs::q(all.q);
-        for (c, r) in samples(&cpu, all).into_iter().zip(samples(&reference, all)) {
-            let key = |a: &RingPoly| {
-                let key = vec![[a.clone(), a.clone()]; basis.digits().len()];
-                let digits = a.with_limbs(small).unwrap().decompose().unwrap();
-                let [half, _] = digits.inner_product(&key).unwrap();
-                [digits.digit(1).unwrap(), half]
-            };
-            for (c, r) in key(&c).iter().zip(&key(&r)) {
-                assert_eq!(words(c), words(r));
-            }
-            for primes in 0..all.q {
-                let divided = |a: &RingPoly| words(&a.clone().mod_down_rescale(primes).unwrap());
-                assert_eq!(divided(&c), divided(&r), "P and {primes} primes");
-                let divided =
-                    |a: &RingPoly| words(&a.with_limbs(small).unwrap().rescale_by(primes).unwrap());
-                assert_eq!(divided(&c), divided(&r), "{primes} primes");
-            }
-            let raised = |a: &RingPoly| {
-                let first = a.with_limbs(Limbs::q(1)).unwrap();
-                words(&first.mod_raise(all.q).unwrap())
-            };
-            assert_eq!(raised(&c), raised(&r));
-            for operand in [Step::Add, Step::Sub, Step::Neg, Step::Mul, Step::MulAdd] {
-                let [ca, cb] = apply(&operand, [c.clone(), c.clone()]);
-                let [ra, rb] = apply(&operand, [r.clone(), r.clone()]);
-                assert_eq!((words(&ca), words(&cb)), (words(&ra), words(&rb)), "{operand:?}");
+        let expected: Vec<_> = samples(&reference, all).iter().map(results).collect();
+        for cpu in cpus {
+            assert_eq!(cpu.psi(), reference.psi());
+            for (sample, expected) in samples(&cpu, all).iter().zip(&expected) {
+                for (got, expected) in results(sample).iter().zip(expected) {
+                    assert!(got == expected, "{} on {}", got.0, cpu.device());
+                }
             }
         }
     }
@@ -225,21 +237,27 @@ fn hoisted_sums() {
     let primes = primes_below(50, n, 20);
     let many = RnsBasis::new(n, &primes[..18], &primes[18..], &[1; 18]).unwrap();
     for basis in [many, mixed_basis(n), mixed_basis(16), mixed_basis(1024)] {
-        let [cpu, reference] = rings(&basis);
+        let (cpus, reference) = rings(&basis);
         for which in 0..4 {
-            assert!(hoisted(&cpu, which) == hoisted(&reference, which));
+            let expected = hoisted(&reference, which);
+            for cpu in &cpus {
+                assert!(hoisted(cpu, which) == expected, "{}", cpu.device());
+            }
         }
     }
 }
 
 fn compare_at(n: usize) {
-    let [cpu, reference] = rings(&mixed_basis(n));
+    let (cpus, reference) = rings(&mixed_basis(n));
     let run = |ring: &Arc<Ring>| {
         let a = random(ring, Limbs::q(6), 1);
         let [b, c] = switch(&a, 3);
         [b, c.rescale().unwrap()].map(|p| words(&p))
     };
-    assert!(run(&cpu) == run(&reference));
+    let expected = run(&reference);
+    for cpu in cpus {
+        assert!(run(&cpu) == expected, "{}", cpu.device());
+    }
 }
 
 #[test]

@@ -591,9 +591,22 @@ fn bases_are_checked() {
 
 #[test]
 fn devices_have_names() {
-    for device in [Device::cpu(), Device::reference()] {
+    let cpus = Device::cpus();
+    for device in cpus.iter().copied().chain([Device::reference()]) {
         assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
         assert!(device.description().starts_with(&device.to_string()));
     }
+    assert_eq!("cpu".parse::<Device>().unwrap(), cpus[0]);
+    for name in ["cpu:avx512ifma", "cpu:avx2", "cpu:scalar"] {
+        match name.parse::<Device>() {
+            Ok(device) => assert!(cpus.contains(&device)),
+            Err(Error::DeviceUnavailable { name: refused, .. }) => {
+                assert_eq!(refused, name);
+                assert!(cpus.iter().all(|device| device.to_string() != name));
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(matches!("cpu:neon".parse::<Device>(), Err(Error::DeviceUnavailable { .. })));
     assert!(matches!("cuda:0".parse::<Device>(), Err(Error::DeviceUnavailable { .. })));
 }

@@ -5,7 +5,7 @@ mod hoisted;
 pub(crate) mod reference;
 
 use crate::automorphism::GaloisElement;
-use crate::basis::{Limbs, RnsBasis};
+use crate::basis::Limbs;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use std::fmt::Debug;
@@ -30,8 +30,8 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
     /// Memory of the device.
     type Buf: Clone + Debug + Send + Sync;
 
-    /// Builds the tables.
-    fn new(basis: &RnsBasis) -> Result<Self>;
+    /// The device that this backend is.
+    fn device(&self) -> Device;
     /// ψ of the prime with this index, see [`crate::ntt`].
     fn psi(&self, prime: usize) -> u64;
     /// The buffer inside, if it is this backend's.
@@ -162,20 +162,18 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
     /// The buffer inside a storage, or the error that names the two devices.
     fn buf<'a>(&self, op: &'static str, storage: &'a Storage) -> Result<&'a Self::Buf> {
         let rhs = storage.device();
-        Self::of(storage).ok_or(Error::DeviceMismatch { op, lhs: Self::DEVICE, rhs })
+        Self::of(storage).ok_or(Error::DeviceMismatch { op, lhs: self.device(), rhs })
     }
     /// As [`Backend::buf`], mutable.
     fn buf_mut<'a>(&self, op: &'static str, storage: &'a mut Storage) -> Result<&'a mut Self::Buf> {
         let rhs = storage.device();
-        Self::of_mut(storage).ok_or(Error::DeviceMismatch { op, lhs: Self::DEVICE, rhs })
+        Self::of_mut(storage).ok_or(Error::DeviceMismatch { op, lhs: self.device(), rhs })
     }
     /// As [`Backend::buf`], by value.
     fn take(&self, op: &'static str, storage: Storage) -> Result<Self::Buf> {
         let rhs = storage.device();
-        Self::into_buf(storage).ok_or(Error::DeviceMismatch { op, lhs: Self::DEVICE, rhs })
+        Self::into_buf(storage).ok_or(Error::DeviceMismatch { op, lhs: self.device(), rhs })
     }
-    /// The device that this backend is.
-    const DEVICE: Device;
 }
 
 /// A bound backend of any device.
@@ -217,9 +215,7 @@ pub(crate) use dispatch;
 
 /// The parts of [`Backend`] that only move a buffer in and out of its [`Storage`] variant.
 macro_rules! storage_variant {
-    ($variant:ident, $device:expr) => {
-        const DEVICE: Device = Device { kind: $device };
-
+    ($variant:ident) => {
         fn of(storage: &Storage) -> Option<&Self::Buf> {
             if let Storage::$variant(buf) = storage { Some(buf) } else { None }
         }

@@ -5,7 +5,7 @@
 use super::{Backend, Storage, View, storage_variant};
 use crate::automorphism::{GaloisElement, brv};
 use crate::basis::{Limbs, RnsBasis};
-use crate::device::{Device, Kind};
+use crate::device::Device;
 use crate::error::Result;
 use crate::ntt;
 use zeroize::Zeroize;
@@ -101,6 +101,17 @@ fn backward(a: &mut [u64], psi: u64, p: u64) {
 }
 
 impl Reference {
+    /// Finds the roots.
+    pub(crate) fn new(basis: &RnsBasis) -> Result<Self> {
+        let n = basis.n();
+        let psi = basis
+            .moduli()
+            .iter()
+            .map(|m| Ok(ntt::root(&ntt::plan(n, m)?)))
+            .collect::<Result<_>>()?;
+        Ok(Self { n, basis: basis.clone(), psi })
+    }
+
     fn prime(&self, limbs: Limbs, row: usize) -> u64 {
         self.basis.moduli()[self.basis.prime_index(limbs, row)].value()
     }
@@ -171,16 +182,10 @@ impl Reference {
 
 impl Backend for Reference {
     type Buf = Words;
-    storage_variant!(Reference, Kind::Reference);
+    storage_variant!(Reference);
 
-    fn new(basis: &RnsBasis) -> Result<Self> {
-        let n = basis.n();
-        let psi = basis
-            .moduli()
-            .iter()
-            .map(|m| Ok(ntt::root(&ntt::plan(n, m)?)))
-            .collect::<Result<_>>()?;
-        Ok(Self { n, basis: basis.clone(), psi })
+    fn device(&self) -> Device {
+        Device::reference()
     }
 
     fn psi(&self, prime: usize) -> u64 {

@@ -13,14 +13,15 @@ use cipherform_ring::{Device, Limbs, Ring, RingPoly, RnsBasis, primes, sample};
 use num_bigint::BigUint;
 use std::sync::Arc;
 
-/// Makes a module with one test a device out of a function of a device.
+/// Makes a module with a test of the CPU, with every instruction set it has, and of the reference device out of a
+/// function of a device.
 #[macro_export]
 macro_rules! on_devices {
     ($($name:ident)*) => { $(
         mod $name {
             #[test]
             fn cpu() {
-                super::$name(&cipherform_ring::Device::cpu());
+                cipherform_ring::Device::cpus().iter().for_each(super::$name);
             }
             #[test]
             fn reference() {

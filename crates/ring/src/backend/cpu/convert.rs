@@ -1,6 +1,7 @@
 //! Base conversion of whole rows, by columns: the source rows are read from memory once for all target rows.
 
 use super::kernels::{self, BLOCK, Constants};
+use super::lanes::Isa;
 use rayon::prelude::*;
 
 /// Words of a row that one task of the thread pool converts.
@@ -16,7 +17,12 @@ pub(super) struct Target<'a> {
 
 /// Converts the `sources` (words below 2^50, rows of equal length) to every target. With `divisor` not empty, the
 /// primes of the sources, the row of [`kernels::quotients`] is appended to the sources.
-pub(super) fn convert_rows(sources: &[&[u64]], targets: Vec<Target<'_>>, divisor: &[Constants]) {
+pub(super) fn convert_rows(
+    isa: Isa,
+    sources: &[&[u64]],
+    targets: Vec<Target<'_>>,
+    divisor: &[Constants],
+) {
     let n = sources.first().map_or(0, |row| row.len());
     let mut columns: Vec<Vec<&mut [u64]>> =
         (0..n.div_ceil(TASK)).map(|_| Vec::with_capacity(targets.len())).collect();
@@ -35,7 +41,7 @@ pub(super) fn convert_rows(sources: &[&[u64]], targets: Vec<Target<'_>>, divisor
             let quotients = &mut quotients[..range.len()];
             let mut inputs: Vec<&[u64]> = sources.iter().map(|row| &row[range.clone()]).collect();
             if !divisor.is_empty() {
-                kernels::quotients(quotients, &inputs, divisor);
+                kernels::quotients(isa, quotients, &inputs, divisor);
                 inputs.push(quotients);
             }
             let local = start - column * TASK;

@@ -1,9 +1,8 @@
-//! Loops over the words of one row: the scalar form, and the choice of the vector form of [`super::ifma`].
+//! Loops over the words of one row, each written once over [`Lanes`].
 #![expect(clippy::inline_always, reason = "one instruction or two in the innermost loops")]
 
-#[cfg(target_arch = "x86_64")]
-use super::ifma::{self, Ifma, LANES};
-use crate::automorphism::{BLOCK as LANE_BLOCK, Permutation};
+use super::lanes::{BLOCK as LANE_BLOCK, Isa, Lanes, QUOTIENT_BITS, on_lanes};
+use crate::automorphism::Permutation;
 use crate::modulus::Modulus;
 
 /// A constant factor with its precomputed quotient (Shoup): `floor(value · 2^64 / p)`.
@@ -26,16 +25,17 @@ impl Factor {
 
     /// `x · value mod p` for any word x.
     #[inline(always)]
-    fn mul(self, x: u64, p: u64) -> u64 {
+    pub(super) fn mul(self, x: u64, p: u64) -> u64 {
         let q = ((x as u128 * self.quotient as u128) >> 64) as u64;
         let r = x.wrapping_mul(self.value).wrapping_sub(q.wrapping_mul(p));
         r.min(r.wrapping_sub(p))
     }
 }
 
-/// What the loops need to know about a prime.
+/// What the loops need to know about a prime, and the instructions to use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Constants {
+    pub(super) isa: Isa,
     pub(super) modulus: Modulus,
     pub(super) p: u64,
     /// 2^52 mod p.
@@ -47,8 +47,9 @@ pub(super) struct Constants {
 }
 
 impl Constants {
-    pub(super) fn new(m: &Modulus) -> Self {
+    pub(super) fn new(m: &Modulus, isa: Isa) -> Self {
         Self {
+            isa,
             modulus: *m,
             p: m.value(),
             fold: Factor::new(m.reduce(1 << 52), m),
@@ -58,100 +59,156 @@ impl Constants {
     }
 }
 
-/// Calls the vector form and returns, on machines that have the instructions and for whole vectors.
-macro_rules! with_ifma {
-    ($len:expr, $name:ident($($arg:expr),*)) => {
-        #[cfg(target_arch = "x86_64")]
-        if $len.is_multiple_of(LANES) && let Some(simd) = Ifma::try_new() {
-            return ifma::$name(simd, $($arg),*);
-        }
-    };
+/// `a = f(a)`.
+#[inline(always)]
+fn each<L: Lanes>(s: L, a: &mut [u64], f: impl Fn(L::Vector) -> L::Vector) {
+    for a in s.split_mut(a) {
+        *a = s.store(f(s.load(*a)));
+    }
+}
+
+/// `a = f(a, b)`.
+#[inline(always)]
+fn each2<L: Lanes>(s: L, a: &mut [u64], b: &[u64], f: impl Fn(L::Vector, L::Vector) -> L::Vector) {
+    for (a, b) in s.split_mut(a).iter_mut().zip(s.split(b)) {
+        *a = s.store(f(s.load(*a), s.load(*b)));
+    }
+}
+
+/// `a - b mod p` for residues, not reduced: in [1, 2p).
+#[inline(always)]
+fn difference<L: Lanes>(s: L, w: &L::Prime, a: L::Vector, b: L::Vector) -> L::Vector {
+    s.add(a, s.sub(s.modulus(w), b))
 }
 
 pub(super) fn add(c: &Constants, a: &mut [u64], b: &[u64]) {
-    with_ifma!(a.len(), add(c, a, b));
-    let m = c.modulus;
-    for (a, &b) in a.iter_mut().zip(b) {
-        *a = m.add(*a, b);
-    }
+    on_lanes!(c.isa, a.len(), |s| {
+        let p = s.splat(c.p);
+        each2(s, a, b, |a, b| s.fold(s.add(a, b), p));
+    });
 }
 
 pub(super) fn sub(c: &Constants, a: &mut [u64], b: &[u64]) {
-    with_ifma!(a.len(), sub(c, a, b));
-    let m = c.modulus;
-    for (a, &b) in a.iter_mut().zip(b) {
-        *a = m.sub(*a, b);
-    }
+    on_lanes!(c.isa, a.len(), |s| {
+        let w = s.prime(c);
+        let p = s.splat(c.p);
+        each2(s, a, b, |a, b| s.fold(difference(s, &w, a, b), p));
+    });
 }
 
 pub(super) fn neg(c: &Constants, a: &mut [u64]) {
-    for a in a {
-        *a = c.modulus.neg(*a);
-    }
+    on_lanes!(c.isa, a.len(), |s| {
+        let p = s.splat(c.p);
+        each(s, a, |a| s.fold(s.sub(p, a), p));
+    });
 }
 
 pub(super) fn add_scalar(c: &Constants, a: &mut [u64], constant: u64) {
-    for a in a {
-        *a = c.modulus.add(*a, constant);
-    }
+    on_lanes!(c.isa, a.len(), |s| {
+        let (p, constant) = (s.splat(c.p), s.splat(constant));
+        each(s, a, |a| s.fold(s.add(a, constant), p));
+    });
 }
 
 pub(super) fn mul(c: &Constants, a: &mut [u64], b: &[u64]) {
-    with_ifma!(a.len(), mul(c, a, b));
-    for (a, &b) in a.iter_mut().zip(b) {
-        *a = c.modulus.mul(*a, b);
-    }
+    on_lanes!(c.isa, a.len(), |s| {
+        let (w, zero) = (s.prime(c), s.splat(0));
+        each2(s, a, b, |a, b| s.mul_add(&w, zero, a, b));
+    });
 }
 
 pub(super) fn mul_add(c: &Constants, acc: &mut [u64], a: &[u64], b: &[u64]) {
-    with_ifma!(acc.len(), mul_add(c, acc, a, b));
-    for ((acc, &a), &b) in acc.iter_mut().zip(a).zip(b) {
-        *acc = c.modulus.reduce(a as u128 * b as u128 + *acc as u128);
-    }
+    on_lanes!(c.isa, acc.len(), |s| {
+        let w = s.prime(c);
+        let pairs = s.split(a).iter().zip(s.split(b));
+        for (acc, (a, b)) in s.split_mut(acc).iter_mut().zip(pairs) {
+            *acc = s.store(s.mul_add(&w, s.load(*acc), s.load(*a), s.load(*b)));
+        }
+    });
 }
 
 /// `a = a · f`.
 pub(super) fn scale(c: &Constants, a: &mut [u64], f: Factor) {
-    scale_add(c, a, f, 0);
+    on_lanes!(c.isa, a.len(), |s| {
+        let w = s.prime(c);
+        let f = s.multiplier(&w, f);
+        each(s, a, |a| s.times(&w, a, f));
+    });
 }
 
 /// `a = a · f + constant`.
 pub(super) fn scale_add(c: &Constants, a: &mut [u64], f: Factor, constant: u64) {
-    with_ifma!(a.len(), scale_add(c, a, f, constant));
-    for a in a {
-        *a = c.modulus.add(f.mul(*a, c.p), constant);
-    }
+    on_lanes!(c.isa, a.len(), |s| {
+        let w = s.prime(c);
+        let (p, f, constant) = (s.splat(c.p), s.multiplier(&w, f), s.splat(constant));
+        each(s, a, |a| s.fold(s.add(s.times(&w, a, f), constant), p));
+    });
 }
 
 /// `a = (a + b) · f`.
 pub(super) fn add_scale(c: &Constants, a: &mut [u64], b: &[u64], f: Factor) {
-    with_ifma!(a.len(), add_scale(c, a, b, f));
-    for (a, &b) in a.iter_mut().zip(b) {
-        *a = f.mul(*a + b, c.p);
-    }
+    on_lanes!(c.isa, a.len(), |s| {
+        let w = s.prime(c);
+        let f = s.multiplier(&w, f);
+        each2(s, a, b, |a, b| s.times(&w, s.add(a, b), f));
+    });
 }
 
 /// `a = (a - b) · f`.
 pub(super) fn sub_scale(c: &Constants, a: &mut [u64], b: &[u64], f: Factor) {
-    with_ifma!(a.len(), sub_scale(c, a, b, f));
-    for (a, &b) in a.iter_mut().zip(b) {
-        *a = f.mul(*a + (c.p - b), c.p);
-    }
+    on_lanes!(c.isa, a.len(), |s| {
+        let w = s.prime(c);
+        let f = s.multiplier(&w, f);
+        each2(s, a, b, |a, b| s.times(&w, difference(s, &w, a, b), f));
+    });
 }
 
 /// `out = constant - (a mod p)` for words of another prime.
 pub(super) fn reduce_sub_from(c: &Constants, out: &mut [u64], a: &[u64], constant: u64) {
-    with_ifma!(out.len(), reduce_sub_from(c, out, a, constant));
-    for (out, &a) in out.iter_mut().zip(a) {
-        *out = c.modulus.sub(constant, c.one.mul(a, c.p));
-    }
+    on_lanes!(c.isa, out.len(), |s| {
+        let w = s.prime(c);
+        let (p, one, constant) = (s.splat(c.p), s.multiplier(&w, c.one), s.splat(constant));
+        each2(s, out, a, |_, a| s.fold(difference(s, &w, constant, s.times(&w, a, one)), p));
+    });
 }
 
 /// Words of a row that are worked on together, so that 16 rows of them stay in the first cache.
 pub(super) const BLOCK: usize = 256;
+/// Vectors that are in flight together: a product has a latency of four cycles.
+const UNROLL: usize = 4;
+
+/// `V` vectors of [`convert`], from `at`.
+#[inline(always)]
+fn convert_vectors<L: Lanes, const V: usize>(
+    s: L,
+    w: &L::Prime,
+    out: &mut [L::Words],
+    at: usize,
+    sources: &[&[u64]],
+    factors: &[u64],
+    init: L::Vector,
+) {
+    let mut totals = [init; V];
+    for (sources, factors) in sources.chunks(L::TERMS).zip(factors.chunks(L::TERMS)) {
+        let mut sums = [s.zero(); V];
+        for (source, &f) in sources.iter().zip(factors) {
+            let f = s.operand(s.splat(f));
+            let source = &s.split(source)[at..at + V];
+            for v in 0..V {
+                sums[v] = s.accumulate(sums[v], s.operand(s.load(source[v])), f);
+            }
+        }
+        for v in 0..V {
+            totals[v] = s.reduce(w, sums[v], totals[v]);
+        }
+    }
+    for v in 0..V {
+        out[at + v] = s.store(totals[v]);
+    }
+}
 
 /// `out = init + Σ_i sources[i] · factors[i] mod p` for at most [`BLOCK`] words; sources are words below 2^50 of other
-/// primes, at most 2^20 of them.
+/// primes.
 pub(super) fn convert(
     c: &Constants,
     out: &mut [u64],
@@ -159,18 +216,43 @@ pub(super) fn convert(
     factors: &[u64],
     init: u64,
 ) {
-    with_ifma!(out.len(), convert(c, out, sources, factors, init));
-    let mut sums = [0u128; BLOCK];
-    let sums = &mut sums[..out.len()];
-    sums.fill(init as u128);
-    for (source, &f) in sources.iter().zip(factors) {
-        for (sum, &y) in sums.iter_mut().zip(*source) {
-            *sum += y as u128 * f as u128;
+    on_lanes!(c.isa, out.len(), |s| {
+        let (w, init) = (s.prime(c), s.splat(init));
+        let out = s.split_mut(out);
+        let unrolled = out.len() / UNROLL * UNROLL;
+        for at in (0..unrolled).step_by(UNROLL) {
+            convert_vectors::<_, UNROLL>(s, &w, out, at, sources, factors, init);
         }
+        for at in unrolled..out.len() {
+            convert_vectors::<_, 1>(s, &w, out, at, sources, factors, init);
+        }
+    });
+}
+
+/// One vector of [`inner_product`], at `at`.
+#[inline(always)]
+fn inner_product_at<L: Lanes>(
+    s: L,
+    w: &L::Prime,
+    at: usize,
+    digits: &[&[u64]],
+    keys: &[[&[u64]; 2]],
+) -> [L::Words; 2] {
+    let load = |row: &[u64]| s.operand(s.load(s.split(row)[at]));
+    let mut totals = [s.splat(0); 2];
+    for (digits, keys) in digits.chunks(L::TERMS).zip(keys.chunks(L::TERMS)) {
+        let [mut sum0, mut sum1] = [s.zero(); 2];
+        for (digit, [key0, key1]) in digits.iter().zip(keys) {
+            let x = load(digit);
+            sum0 = s.accumulate(sum0, x, load(key0));
+            sum1 = s.accumulate(sum1, x, load(key1));
+        }
+        totals = [s.reduce(w, sum0, totals[0]), s.reduce(w, sum1, totals[1])];
     }
-    for (out, &mut sum) in out.iter_mut().zip(sums) {
-        *out = c.modulus.reduce(sum);
-    }
+    totals.map(
+        #[inline(always)]
+        |total| s.store(total),
+    )
 }
 
 /// `out[h] = Σ_d digits[d] · keys[d][h]`.
@@ -180,72 +262,61 @@ pub(super) fn inner_product(
     digits: &[&[u64]],
     keys: &[[&[u64]; 2]],
 ) {
-    with_ifma!(out[0].len(), inner_product(c, out, digits, keys));
     let [out0, out1] = out;
-    for (i, (out0, out1)) in out0.iter_mut().zip(out1).enumerate() {
-        let (mut sum0, mut sum1) = (0u128, 0u128);
-        for (digit, [key0, key1]) in digits.iter().zip(keys) {
-            sum0 += digit[i] as u128 * key0[i] as u128;
-            sum1 += digit[i] as u128 * key1[i] as u128;
+    on_lanes!(c.isa, out0.len(), |s| {
+        let w = s.prime(c);
+        let outs = s.split_mut(out0).iter_mut().zip(s.split_mut(out1));
+        for (at, (out0, out1)) in outs.enumerate() {
+            [*out0, *out1] = inner_product_at(s, &w, at, digits, keys);
         }
-        (*out0, *out1) = (c.modulus.reduce(sum0), c.modulus.reduce(sum1));
-    }
+    });
 }
 
-/// Bits kept of every quotient y / p in [`quotients`].
-pub(super) const QUOTIENT_BITS: u32 = 50;
-
 /// `out = floor(Σ_i floor(y_i · ratio_i / 2^bits_i) / 2^50)`: how often P goes into `Σ_i y_i · (P/p_i)`.
-pub(super) fn quotients(out: &mut [u64], sources: &[&[u64]], primes: &[Constants]) {
-    with_ifma!(out.len(), quotients(out, sources, primes));
-    out.fill(0);
-    for (source, c) in sources.iter().zip(primes) {
-        let bits = c.modulus.bits();
-        for (out, &y) in out.iter_mut().zip(*source) {
-            *out += ((y as u128 * c.ratio as u128) >> bits) as u64;
+pub(super) fn quotients(isa: Isa, out: &mut [u64], sources: &[&[u64]], primes: &[Constants]) {
+    on_lanes!(isa, out.len(), |s| {
+        out.fill(0);
+        for (source, c) in sources.iter().zip(primes) {
+            each2(s, out, source, |out, y| s.add(out, s.quotient(c, y)));
         }
-    }
-    for out in out {
-        *out >>= QUOTIENT_BITS;
-    }
+        each(s, out, |out| s.shift_quotient(out));
+    });
 }
 
 /// `a = a · f` where each word of `factors` stands for a run of words.
 pub(super) fn mul_runs(c: &Constants, a: &mut [u64], factors: &[u64]) {
     let run = a.len() / factors.len();
-    with_ifma!(run, mul_runs(c, a, factors));
-    for (a, &f) in a.chunks_exact_mut(run).zip(factors) {
-        for a in a {
-            *a = c.modulus.mul(*a, f);
+    on_lanes!(c.isa, run, |s| {
+        let (w, zero) = (s.prime(c), s.splat(0));
+        for (a, &f) in a.chunks_exact_mut(run).zip(factors) {
+            let f = s.splat(f);
+            each(s, a, |a| s.mul_add(&w, zero, a, f));
         }
-    }
+    });
 }
 
 /// `acc = acc + a · f` where each word of `factors` stands for a run of words.
 pub(super) fn mul_add_runs(c: &Constants, acc: &mut [u64], a: &[u64], factors: &[u64]) {
     let run = acc.len() / factors.len();
-    with_ifma!(run, mul_add_runs(c, acc, a, factors));
-    for ((acc, a), &f) in acc.chunks_exact_mut(run).zip(a.chunks_exact(run)).zip(factors) {
-        for (acc, &a) in acc.iter_mut().zip(a) {
-            *acc = c.modulus.reduce(a as u128 * f as u128 + *acc as u128);
+    on_lanes!(c.isa, run, |s| {
+        let w = s.prime(c);
+        for ((acc, a), &f) in acc.chunks_exact_mut(run).zip(a.chunks_exact(run)).zip(factors) {
+            let f = s.splat(f);
+            each2(s, acc, a, |acc, a| s.mul_add(&w, acc, a, f));
         }
-    }
+    });
 }
 
-/// `out` = `from` permuted; the scalar loop is [`permute_scalar`].
-pub(super) fn permute(out: &mut [u64], from: &[u64], permutation: &Permutation) {
-    with_ifma!(out.len(), permute(out, from, permutation));
-    permute_scalar(out, from, permutation);
-}
-
-fn permute_scalar(out: &mut [u64], from: &[u64], permutation: &Permutation) {
-    let blocks = from.as_chunks::<LANE_BLOCK>().0;
-    let outs = out.as_chunks_mut::<LANE_BLOCK>().0;
-    for (out, &source) in outs.iter_mut().zip(&permutation.sources) {
-        let lanes = &permutation.lanes[source as usize % LANE_BLOCK];
-        let words = &blocks[source as usize / LANE_BLOCK];
-        *out = lanes.map(|lane| words[lane as usize % LANE_BLOCK]);
-    }
+/// `out` = `from` permuted.
+pub(super) fn permute(isa: Isa, out: &mut [u64], from: &[u64], permutation: &Permutation) {
+    on_lanes!(isa, out.len(), |s| {
+        let blocks = from.as_chunks::<LANE_BLOCK>().0;
+        let outs = out.as_chunks_mut::<LANE_BLOCK>().0;
+        for (out, &source) in outs.iter_mut().zip(&permutation.sources) {
+            let lanes = &permutation.lanes[source as usize % LANE_BLOCK];
+            *out = s.permute(&blocks[source as usize / LANE_BLOCK], lanes);
+        }
+    });
 }
 
 #[cfg(test)]

@@ -1,20 +1,20 @@
-//! The CPU: `tfhe-ntt` plans, one task a row on the thread pool, vector loops where the machine has IFMA.
+//! The CPU: `tfhe-ntt` plans, one task a row on the thread pool, vector loops over [`lanes`].
 
 mod convert;
-#[cfg(target_arch = "x86_64")]
-mod ifma;
 mod kernels;
+mod lanes;
 mod pool;
 mod tables;
 
 use super::{Backend, Storage, View, storage_variant};
 use crate::automorphism::{GaloisElement, Permutation};
 use crate::basis::{Limbs, RnsBasis};
-use crate::device::{Device, Kind};
+use crate::device::{Device, InstructionSet, Kind};
 use crate::error::Result;
 use crate::ntt;
 use convert::{Target, convert_rows};
 use kernels::{BLOCK, Factor};
+pub(crate) use lanes::Isa;
 use pool::{Pool, Words};
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -28,6 +28,8 @@ const KEPT_PERMUTATIONS: usize = 256;
 /// The CPU bound to a basis.
 #[derive(Debug)]
 pub(crate) struct Cpu {
+    set: InstructionSet,
+    isa: Isa,
     n: usize,
     basis: RnsBasis,
     tables: Tables,
@@ -40,6 +42,22 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
+    /// Builds the tables of a device with this instruction set.
+    pub(crate) fn new(basis: &RnsBasis, set: InstructionSet) -> Result<Self> {
+        let isa = Isa::new(set)?;
+        Ok(Self {
+            set,
+            isa,
+            n: basis.n(),
+            basis: basis.clone(),
+            tables: Tables::new(basis, isa)?,
+            pool: Arc::default(),
+            permutations: Mutex::default(),
+            small_plans: Mutex::default(),
+            dividers: Mutex::default(),
+        })
+    }
+
     fn prime(&self, limbs: Limbs, row: usize) -> &Prime {
         &self.tables.primes[self.basis.prime_index(limbs, row)]
     }
@@ -93,7 +111,7 @@ impl Cpu {
         if let Some(divider) = known.get(&(limbs, kept)) {
             return Ok(divider.clone());
         }
-        let divider = Arc::new(Divider::new(&self.basis, limbs, kept)?);
+        let divider = Arc::new(Divider::new(&self.basis, limbs, kept, self.isa)?);
         known.insert((limbs, kept), divider.clone());
         Ok(divider)
     }
@@ -161,18 +179,10 @@ fn small_transform(prime: &Prime, root: u64, a: &mut [u64]) {
 
 impl Backend for Cpu {
     type Buf = Words;
-    storage_variant!(Cpu, Kind::Cpu);
+    storage_variant!(Cpu);
 
-    fn new(basis: &RnsBasis) -> Result<Self> {
-        Ok(Self {
-            n: basis.n(),
-            basis: basis.clone(),
-            tables: Tables::new(basis)?,
-            pool: Arc::default(),
-            permutations: Mutex::default(),
-            small_plans: Mutex::default(),
-            dividers: Mutex::default(),
-        })
+    fn device(&self) -> Device {
+        Device { kind: Kind::Cpu(self.set) }
     }
 
     fn psi(&self, prime: usize) -> u64 {
@@ -326,7 +336,7 @@ impl Backend for Cpu {
         let table = self.permutation(g);
         let mut out = self.pool.take(limbs.rows() * self.n);
         self.each_row(&mut out, limbs, self.n, |_, row, words| {
-            kernels::permute(words, Self::row(a, limbs, row, self.n), &table);
+            kernels::permute(self.isa, words, Self::row(a, limbs, row, self.n), &table);
         });
         Ok(out)
     }
@@ -362,7 +372,7 @@ impl Backend for Cpu {
                 init: kept.minus_half,
                 words,
             });
-            convert_rows(&sources, targets.collect(), &divider.constants);
+            convert_rows(self.isa, &sources, targets.collect(), &divider.constants);
             let pairs = rows.zip(remainder.par_chunks_exact_mut(n));
             pairs.for_each(|(((words, prime), kept), remainder)| {
                 prime.plan.fwd(remainder);
@@ -425,7 +435,7 @@ impl Backend for Cpu {
                         words,
                     }
                 });
-            convert_rows(&prepared[converter.source.clone()], targets.collect(), &[]);
+            convert_rows(self.isa, &prepared[converter.source.clone()], targets.collect(), &[]);
         }
         let rows = digits.iter_mut().zip(&converters).flat_map(|(digit, converter)| {
             let own = &converter.source;

@@ -1,6 +1,7 @@
 //! What is computed once per basis.
 
 use super::kernels::{Constants, Factor};
+use super::lanes::Isa;
 use crate::basis::{Limbs, RnsBasis};
 use crate::error::Result;
 use crate::modulus::Modulus;
@@ -20,11 +21,11 @@ pub(super) struct Prime {
 }
 
 impl Prime {
-    pub(super) fn new(n: usize, modulus: &Modulus) -> Result<Self> {
+    pub(super) fn new(n: usize, modulus: &Modulus, isa: Isa) -> Result<Self> {
         let plan = ntt::plan(n, modulus)?;
         let psi = ntt::root(&plan);
         let n_inv = Factor::new(modulus.inv(n as u64)?, modulus);
-        Ok(Self { modulus: *modulus, constants: Constants::new(modulus), plan, psi, n_inv })
+        Ok(Self { modulus: *modulus, constants: Constants::new(modulus, isa), plan, psi, n_inv })
     }
 }
 
@@ -105,7 +106,7 @@ pub(super) struct Divider {
 }
 
 impl Divider {
-    pub(super) fn new(basis: &RnsBasis, limbs: Limbs, kept: usize) -> Result<Self> {
+    pub(super) fn new(basis: &RnsBasis, limbs: Limbs, kept: usize, isa: Isa) -> Result<Self> {
         let own: Vec<Modulus> = basis.row_moduli(limbs).skip(kept).copied().collect();
         // D is odd: floor(D/2) = (D - 1) / 2.
         let half =
@@ -126,7 +127,7 @@ impl Divider {
             let half = half(m)?;
             Ok(Kept { factors, half, minus_half: m.neg(half), inv: Factor::new(m.inv(big)?, m) })
         });
-        let constants = own.iter().map(Constants::new).collect();
+        let constants = own.iter().map(|m| Constants::new(m, isa)).collect();
         Ok(Self { divisors, constants, kept: rows.collect::<Result<_>>()? })
     }
 }
@@ -140,12 +141,12 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn new(basis: &RnsBasis) -> Result<Self> {
+    pub(super) fn new(basis: &RnsBasis, isa: Isa) -> Result<Self> {
         use rayon::prelude::*;
         let primes = basis
             .moduli()
             .par_iter()
-            .map(|m| Prime::new(basis.n(), m))
+            .map(|m| Prime::new(basis.n(), m, isa))
             .collect::<Result<Vec<_>>>()?;
         let digits = basis
             .digits()
