@@ -49,6 +49,7 @@
 //! exact integer schemes; no multi-party keys.
 
 mod bits;
+mod bootstrap;
 mod ciphertext;
 mod context;
 pub mod cost;
@@ -76,7 +77,7 @@ pub use encoding::Encoder;
 pub use error::{Error, Result};
 pub use evaluator::Evaluator;
 pub use linear::LinearTransform;
-pub use params::{Parameters, ParametersLiteral};
+pub use params::{BootstrappingLiteral, Parameters, ParametersLiteral};
 pub use plaintext::Plaintext;
 pub use polynomial::{Basis, Polynomial};
 pub use precision::PrecisionStats;

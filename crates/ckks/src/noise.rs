@@ -67,7 +67,8 @@ impl NoiseModel {
             .into_iter()
             .map(|digit| {
                 let k = digit.len() as f64;
-                let log2_d: f64 = digit.map(|i| (self.params.modulus_at(i) as f64).log2()).sum();
+                let primes = self.params.q().get(digit).unwrap_or_default();
+                let log2_d: f64 = primes.iter().map(|&p| (p as f64).log2()).sum();
                 k * n * SIGMA * SIGMA * (2.0 * (log2_d - self.params.log2_p())).exp2() / 12.0
             })
             .sum();

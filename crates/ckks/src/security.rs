@@ -12,7 +12,7 @@ pub enum SecretDistribution {
     /// Every coefficient uniform in {-1, 0, 1}.
     #[default]
     UniformTernary,
-    /// Exactly this many coefficients are nonzero. In the table for the sake of bootstrapping; not sampled yet.
+    /// Exactly this many coefficients are nonzero. Only the ephemeral secret of a bootstrap is drawn like this.
     FixedWeight(u32),
 }
 

@@ -1,43 +1,26 @@
 //! Parameters: a literal with public fields, checked once into an immutable, shared set.
 
+mod literal;
+
+pub use literal::{BootstrappingLiteral, ParametersLiteral};
+
 use crate::error::{Error, Result};
-use crate::security::{SecretDistribution, SecurityTable};
-use cipherform_ring::primes;
-use serde::{Deserialize, Serialize};
+use crate::security::SecurityTable;
 use std::fmt;
 use std::sync::Arc;
 
-/// log2 by which P must exceed a digit of several primes: the key-switch noise is then below the rounding of mod-down
-/// (see [`crate::noise::key_switch`]) for every ring degree of the table.
-const DIGIT_MARGIN_LOG2: f64 = 3.0;
+/// What the key to the ephemeral secret is called in errors.
+pub(crate) const ENCAPSULATION_KEY: &str = "the dense-to-sparse key";
 
-/// log2 by which P must exceed a digit of one prime, which cannot be cut any smaller (the base prime of `lev13`).
-const SINGLE_PRIME_MARGIN_LOG2: f64 = 0.9;
-
-/// A description of a parameter set, with no promises. [`Self::check`] turns it into [`Parameters`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ParametersLiteral {
-    /// Name of the set; insecure ones start with `toy` or `insecure`.
-    pub name: String,
-    /// log2 of the ring degree.
-    pub log_n: u32,
-    /// Distribution of the secret.
-    #[serde(default)]
-    pub secret: SecretDistribution,
-    /// log2 of the scale at the highest level.
-    pub log2_scale: u32,
-    /// The prime that stays at level 0.
-    pub base: u64,
-    /// One prime a level, top down: rescaling from the highest level removes the first.
-    pub application: Vec<u64>,
-    /// The special primes; their product P is the auxiliary modulus of key switching.
-    pub special: Vec<u64>,
-}
+/// Special primes of the dense-to-sparse key: with one, P' = q_0 and its noise would exceed the rounding.
+pub(crate) const ENCAPSULATION_SPECIAL: usize = 2;
 
 struct Inner {
     literal: ParametersLiteral,
-    /// Bottom up: the base, then the application primes of levels 1, 2, ..
+    /// Bottom up: the base, then the primes of levels 1, 2, ..
     q: Vec<u64>,
+    /// Number of q limbs by level.
+    limbs: Vec<usize>,
     digit_sizes: Vec<usize>,
     /// Exact nominal scale by level.
     scales: Vec<f64>,
@@ -50,172 +33,11 @@ struct Inner {
 
 /// A checked parameter set; cheap to clone.
 ///
-/// Level l keeps l + 1 limbs; rescaling from level l divides by [`Self::modulus_at`]`(l)` and turns the nominal scale
-/// S_l into S_(l-1) = S_l^2 / q_l exactly, starting from a power of two at the top.
+/// Rescaling from level l divides by [`Self::modulus_at`]`(l)`, one prime or the product of two, and turns the nominal
+/// scale S_l into S_(l-1) = S_l^2 / q_l exactly; it is a power of two at the highest level, with bootstrapping at the
+/// level below [`Self::application_level`].
 #[derive(Clone)]
 pub struct Parameters(Arc<Inner>);
-
-impl ParametersLiteral {
-    /// Whether the name marks the set as insecure.
-    #[must_use]
-    pub fn is_named_toy(&self) -> bool {
-        self.name.starts_with("toy") || self.name.starts_with("insecure")
-    }
-
-    /// Checks the set and its security.
-    ///
-    /// # Errors
-    /// [`Error::InvalidParameters`] unless all primes are distinct primes below 2^50, 1 modulo 2n, with P large enough
-    /// for every digit; [`Error::Insecure`] if log2 QP is above the [`SecurityTable`]; [`Error::UnknownSecurity`]
-    /// outside the table.
-    pub fn check(self) -> Result<Parameters> {
-        let parameters = self.build(false)?;
-        SecurityTable::check(
-            "the parameter set (QP)",
-            parameters.n(),
-            parameters.0.literal.secret,
-            parameters.log_qp(),
-        )?;
-        Ok(parameters)
-    }
-
-    /// Checks everything but security. Such sets are for tests: anyone can break them.
-    ///
-    /// # Errors
-    /// As [`Self::check`], and [`Error::NotAToy`] unless the name starts with `toy` or `insecure`.
-    ///
-    /// # Security
-    /// None. Objects made with such a set carry a flag and a fingerprint of their own.
-    pub fn check_insecure_toy(self) -> Result<Parameters> {
-        if !self.is_named_toy() {
-            return Err(Error::NotAToy { name: self.name });
-        }
-        self.build(true)
-    }
-
-    fn invalid(&self, detail: impl Into<String>) -> Error {
-        Error::InvalidParameters { name: self.name.clone(), detail: detail.into() }
-    }
-
-    fn build(self, toy: bool) -> Result<Parameters> {
-        // Below 2^10 no use is known, above 2^17 the security table ends.
-        if !(10..=17).contains(&self.log_n) {
-            return Err(self.invalid(format!("log_n = {} is not in 10..=17", self.log_n)));
-        }
-        if self.secret != SecretDistribution::UniformTernary {
-            return Err(self.invalid("only uniform ternary secrets are implemented"));
-        }
-        if !(20..=60).contains(&self.log2_scale) {
-            return Err(self.invalid(format!("log2_scale = {} is not in 20..=60", self.log2_scale)));
-        }
-        if self.special.is_empty() {
-            return Err(self.invalid("key switching needs at least one special prime"));
-        }
-        let n = 1usize << self.log_n;
-        let q: Vec<u64> =
-            std::iter::once(self.base).chain(self.application.iter().rev().copied()).collect();
-        let mut all: Vec<u64> = q.iter().chain(&self.special).copied().collect();
-        for &p in &all {
-            if p >= 1 << 50 {
-                return Err(self.invalid(format!("{p} is not below 2^50")));
-            }
-            if !primes::is_ntt_friendly(p, n) {
-                return Err(self.invalid(format!("{p} is not a prime that is 1 modulo 2n")));
-            }
-        }
-        all.sort_unstable();
-        if all.windows(2).any(|w| w.first() == w.last()) {
-            return Err(self.invalid("the primes are not distinct"));
-        }
-
-        let log2 = |p: &u64| (*p as f64).log2();
-        let log2_p: f64 = self.special.iter().map(log2).sum();
-        let log2_q: Vec<f64> = q
-            .iter()
-            .scan(0.0, |sum, p| {
-                *sum += log2(p);
-                Some(*sum)
-            })
-            .collect();
-        let digit_sizes = self.cut_digits(&q, log2_p, toy)?;
-
-        let mut scales = vec![(self.log2_scale as f64).exp2()];
-        for &prime in &self.application {
-            let above = scales.last().copied().unwrap_or(1.0);
-            let scale = above * above / prime as f64;
-            // A chain whose scales run away was listed in the wrong order.
-            if (scale.log2() - self.log2_scale as f64).abs() > 0.5 {
-                return Err(self.invalid(format!(
-                    "the exact scale drifts to 2^{:.2} when {prime} is removed; order the application primes top down \
-                     so that it stays near 2^{}",
-                    scale.log2(),
-                    self.log2_scale
-                )));
-            }
-            scales.push(scale);
-        }
-        scales.reverse();
-
-        let fingerprint = self.fingerprint(toy);
-        Ok(Parameters(Arc::new(Inner {
-            literal: self,
-            q,
-            digit_sizes,
-            scales,
-            log2_q,
-            log2_p,
-            toy,
-            fingerprint,
-        })))
-    }
-
-    /// Cuts the q primes into digits from the bottom, each as long as its product stays at most P / 2^3.
-    ///
-    /// From the bottom, because a ciphertext at level l holds the *lowest* l + 1 limbs: all digits but its last are
-    /// then full, so it has as few digits (and its keys as few rows) as possible. Cut from the top, the partial digit
-    /// would sit at the bottom of every ciphertext: three digits instead of two at level 20 of `lev16_36`.
-    fn cut_digits(&self, q: &[u64], log2_p: f64, toy: bool) -> Result<Vec<usize>> {
-        let mut sizes: Vec<usize> = Vec::new();
-        let mut open = f64::INFINITY;
-        for prime in q {
-            let bits = (*prime as f64).log2();
-            match sizes.last_mut() {
-                Some(size) if open + bits <= log2_p - DIGIT_MARGIN_LOG2 => {
-                    *size += 1;
-                    open += bits;
-                }
-                _ => {
-                    let margin = log2_p - bits;
-                    if !toy && margin < SINGLE_PRIME_MARGIN_LOG2 {
-                        return Err(self.invalid(format!(
-                            "P exceeds the prime {prime} by only 2^{margin:.2}; key switching would drown in noise"
-                        )));
-                    }
-                    sizes.push(1);
-                    open = bits;
-                }
-            }
-        }
-        Ok(sizes)
-    }
-
-    /// BLAKE3 over everything that decides the meaning of a word; the name is not part of it.
-    fn fingerprint(&self, toy: bool) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(b"cipherform parameters 1");
-        let secret = match self.secret {
-            SecretDistribution::UniformTernary => 0,
-            SecretDistribution::FixedWeight(h) => u64::from(h),
-        };
-        let head = [u64::from(toy), self.log_n.into(), secret, self.log2_scale.into(), self.base];
-        let lengths = [self.application.len() as u64, self.special.len() as u64];
-        let words = head.iter().chain(&lengths).chain(&self.application).chain(&self.special);
-        for word in words {
-            hasher.update(&word.to_le_bytes());
-        }
-        *hasher.finalize().as_bytes()
-    }
-}
 
 impl Parameters {
     /// Name of the set.
@@ -245,13 +67,37 @@ impl Parameters {
     /// The highest level: how many rescalings a fresh ciphertext can take.
     #[must_use]
     pub fn max_level(&self) -> usize {
-        self.0.q.len() - 1
+        self.0.limbs.len() - 1
     }
 
-    /// Number of q limbs at a level (l + 1), at most those of the set.
+    /// The highest level that computations use: where a bootstrap delivers; without bootstrapping, the highest level.
+    ///
+    /// Above it, with bootstrapping, are the levels of modular reduction and coefficients-to-slots.
+    #[must_use]
+    pub fn application_level(&self) -> usize {
+        match self.bootstrapping() {
+            None => self.max_level(),
+            Some(b) => b.slots_to_coefficients.len() + self.0.literal.application.len(),
+        }
+    }
+
+    /// The bootstrapping part of the set, if it has one.
+    #[must_use]
+    pub fn bootstrapping(&self) -> Option<&BootstrappingLiteral> {
+        self.0.literal.bootstrapping.as_ref()
+    }
+
+    /// Number of q limbs at a level, at most those of the set. One more a level, two more where a level drops a pair.
     #[must_use]
     pub fn limbs_at(&self, level: usize) -> usize {
-        (level + 1).min(self.0.q.len())
+        self.0.limbs.get(level).copied().unwrap_or(self.0.q.len())
+    }
+
+    /// Number of primes that rescaling from a level removes; 0 at level 0.
+    #[must_use]
+    pub fn primes_at(&self, level: usize) -> usize {
+        self.limbs_at(level)
+            - level.checked_sub(1).map_or(self.limbs_at(level), |l| self.limbs_at(l))
     }
 
     /// The exact nominal scale of a level; above the highest level, the highest level's.
@@ -260,13 +106,17 @@ impl Parameters {
         self.0.scales.get(level).or(self.0.scales.last()).copied().unwrap_or(1.0)
     }
 
-    /// The prime that rescaling from a level removes; at level 0 the base, which is never removed.
+    /// What rescaling from a level divides by: a prime, or the product of a pair; at level 0 the base, which is never
+    /// removed; above the highest level, the highest level's.
     #[must_use]
-    pub fn modulus_at(&self, level: usize) -> u64 {
-        self.0.q.get(level).or(self.0.q.last()).copied().unwrap_or(1)
+    pub fn modulus_at(&self, level: usize) -> u128 {
+        let level = level.min(self.max_level());
+        let start = level.checked_sub(1).map_or(0, |l| self.limbs_at(l));
+        let group = self.0.q.get(start..self.limbs_at(level)).unwrap_or_default();
+        group.iter().map(|&p| u128::from(p)).product()
     }
 
-    /// The q primes from the bottom: the base, then the one that level 1 removes, and so on.
+    /// The q primes from the bottom: the base, then those that level 1 removes, and so on.
     #[must_use]
     pub fn q(&self) -> &[u64] {
         &self.0.q
@@ -281,7 +131,16 @@ impl Parameters {
     /// log2 of the ciphertext modulus at a level.
     #[must_use]
     pub fn log2_q_at(&self, level: usize) -> f64 {
-        self.0.log2_q.get(level).or(self.0.log2_q.last()).copied().unwrap_or(0.0)
+        let limbs = self.limbs_at(level);
+        self.0.log2_q.get(limbs.saturating_sub(1)).copied().unwrap_or(0.0)
+    }
+
+    /// log2 of the modulus under which the dense-to-sparse key is encrypted: q_0 and two special primes.
+    #[must_use]
+    pub fn log2_encapsulation(&self) -> Option<f64> {
+        self.bootstrapping()?;
+        let special = self.special().iter().take(ENCAPSULATION_SPECIAL);
+        Some(self.0.q.first().into_iter().chain(special).map(|&p| (p as f64).log2()).sum())
     }
 
     /// log2 of P.
@@ -424,13 +283,19 @@ mod tests {
     #[test]
     fn presets_match_the_design() {
         // log QP, levels and digits (bottom first) as in the design's table.
-        let rows: [(&str, f64, usize, &[usize]); 8] = [
+        let rows: [(&str, f64, usize, &[usize]); 14] = [
             ("lev13", 213.0, 4, &[1, 1, 1, 1, 1]),
             ("lev14", 429.0, 7, &[2, 2, 2, 2]),
             ("lev14_35", 420.0, 8, &[2, 2, 2, 2, 1]),
             ("lev15", 850.0, 15, &[4, 4, 4, 4]),
             ("lev15_45", 830.0, 14, &[3, 3, 3, 3, 3]),
             ("lev16_36", 1710.0, 35, &[10, 11, 11, 4]),
+            ("boot15", 860.7, 16, &[]),
+            ("boot16", 1740.3, 29, &[]),
+            ("boot16_deep", 1720.3, 31, &[]),
+            ("boot16_hp", 1703.3, 25, &[]),
+            ("toy12_boot", 1100.0, 18, &[]),
+            ("toy10_boot", 970.0, 15, &[]),
             ("toy11_lev", 220.0, 3, &[1, 1, 1, 1]),
             ("toy11_deep", 1114.0, 24, &[5, 5, 5, 5, 5]),
         ];
@@ -442,6 +307,7 @@ mod tests {
             assert_eq!(p.security_bits(), if name.starts_with("toy") { 0 } else { 128 });
             // The order of the primes keeps every exact scale near the nominal one (lev16_36 is the widest).
             let worst = (0..=levels)
+                .filter(|&l| p.bootstrapping().is_none() || l < p.application_level())
                 .map(|l| (p.scale_at(l).log2() - p.literal().log2_scale as f64).abs())
                 .fold(0.0, f64::max);
             assert!(worst < 2f64.powi(-10), "{name}: scale drifts by 2^{:.1}", worst.log2());
