@@ -1,7 +1,8 @@
 //! Parameters bound to a device.
 
 use crate::error::{Error, Result};
-use crate::params::Parameters;
+use crate::params::{ENCAPSULATION_SPECIAL, Parameters};
+use crate::rlwe::KeyKind;
 use cipherform_ring::{Device, Limbs, Ring, RnsBasis};
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ pub struct Context(Arc<Inner>);
 struct Inner {
     params: Parameters,
     ring: Arc<Ring>,
+    /// q_0 and two special primes, in sets that bootstrap: where the switch to the ephemeral secret happens.
+    encapsulation: Option<Arc<Ring>>,
 }
 
 impl Context {
@@ -26,7 +29,15 @@ impl Context {
     pub fn new(params: Parameters, device: &Device) -> Result<Self> {
         let basis = RnsBasis::new(params.n(), params.q(), params.special(), params.digit_sizes())?;
         let ring = Ring::new(basis, device)?;
-        Ok(Self(Arc::new(Inner { params, ring })))
+        let encapsulation = match params.bootstrapping() {
+            None => None,
+            Some(_) => {
+                let base = params.q().get(..1).unwrap_or_default();
+                let special = params.special().get(..ENCAPSULATION_SPECIAL).unwrap_or_default();
+                Some(Ring::new(RnsBasis::new(params.n(), base, special, &[1])?, device)?)
+            }
+        };
+        Ok(Self(Arc::new(Inner { params, ring, encapsulation })))
     }
 
     /// The parameters.
@@ -39,6 +50,19 @@ impl Context {
     #[must_use]
     pub fn ring(&self) -> &Arc<Ring> {
         &self.0.ring
+    }
+
+    /// The ring in which keys of a kind live: the small one for the key to the ephemeral secret.
+    pub(crate) fn key_ring(&self, kind: KeyKind) -> Result<&Arc<Ring>> {
+        match kind {
+            KeyKind::DenseToSparse => {
+                self.0.encapsulation.as_ref().ok_or_else(|| Error::InvalidArgument {
+                    op: "evaluation key",
+                    detail: format!("{} cannot bootstrap", self.params().label()),
+                })
+            }
+            _ => Ok(&self.0.ring),
+        }
     }
 
     /// The limbs of a ciphertext at a level.

@@ -413,7 +413,8 @@ impl Evaluator {
         Ok(out)
     }
 
-    /// Divides by the prime of the level: level - 1, scale / q_level. Counts one `rescales`.
+    /// Divides by the prime of the level, or by its pair of primes with one rounding: level - 1, scale / q_level. Counts
+    /// one `rescales`.
     ///
     /// # Errors
     /// [`Error::ParameterMismatch`]; [`Error::LevelExhausted`] at level 0.
@@ -423,8 +424,10 @@ impl Evaluator {
             return Err(Error::LevelExhausted { op: "rescale", level: 0, needed: 1 });
         }
         count(Counter::Rescales, 1);
-        let scale = a.scale / self.ctx.params().modulus_at(a.level) as f64;
-        let polys = a.polys.into_iter().map(RingPoly::rescale).collect::<Result<_, _>>()?;
+        let params = self.ctx.params();
+        let (scale, primes) =
+            (a.scale / params.modulus_at(a.level) as f64, params.primes_at(a.level));
+        let polys = a.polys.into_iter().map(|p| p.rescale_by(primes)).collect::<Result<_, _>>()?;
         Ok(self.ciphertext(a.level - 1, scale, polys))
     }
 

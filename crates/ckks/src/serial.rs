@@ -8,7 +8,8 @@
 //! | 1 | flags: bit 0 the last polynomial is a seed, bit 1 insecure parameters; others 0 |
 //! | 32 | fingerprint of the parameter set |
 //! | ciphertext: 2, 1, 8 | level, degree (1 or 2), scale as f64 |
-//! | evaluation key: 1, 8, 2 | kind (0 relinearization, 1 rotation, 2 conjugation), amount, level |
+//! | evaluation key: 1, 8, 2 | kind, amount (0 but for rotations), level |
+//! | | kinds: 0 relinearization, 1 rotation, 2 conjugation, 3 dense to sparse, 4 sparse to dense |
 //! | 32 | seed, if the flag says so; keys are always seeded |
 //! | rest | polynomials; each its limbs; each limb n residues packed at the bit length of its prime |
 //!
@@ -21,9 +22,10 @@ use crate::ciphertext::Ciphertext;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::params::Parameters;
-use crate::rlwe::{CIPHERTEXT_DOMAIN, KeyKind, KeySpec, PublicKey, SeededKey, check_key_modulus};
-use cipherform_ring::{Limbs, RingPoly, sample};
+use crate::rlwe::{CIPHERTEXT_DOMAIN, KeyKind, KeySpec, PublicKey, SeededKey};
+use cipherform_ring::{Limbs, Ring, RingPoly, sample};
 use rayon::prelude::*;
+use std::sync::Arc;
 
 const MAGIC: [u8; 4] = *b"CFRM";
 const VERSION: u16 = 1;
@@ -155,7 +157,7 @@ impl<'a> Reader<'a> {
     }
 
     /// One polynomial. The length was checked; a missing byte is an error all the same.
-    fn poly(&mut self, ctx: &Context, limbs: Limbs) -> Result<RingPoly> {
+    fn poly(&mut self, ring: &Arc<Ring>, limbs: Limbs) -> Result<RingPoly> {
         let n = self.params.n();
         let mut rows = Vec::with_capacity(limbs.rows());
         for p in primes(self.params, limbs) {
@@ -171,7 +173,7 @@ impl<'a> Reader<'a> {
             .par_chunks_exact_mut(n)
             .zip(&rows)
             .for_each(|(out, &(row, bits))| unpack(row, bits, out));
-        RingPoly::from_residues(ctx.ring(), limbs, words).map_err(|e| self.malformed(e.to_string()))
+        RingPoly::from_residues(ring, limbs, words).map_err(|e| self.malformed(e.to_string()))
     }
 }
 
@@ -232,7 +234,7 @@ impl Ciphertext {
         let stored = if seeded { degree } else { degree + 1 };
         let mut polys = Vec::with_capacity(degree + 1);
         for _ in 0..stored {
-            polys.push(reader.poly(ctx, limbs)?);
+            polys.push(reader.poly(ctx.ring(), limbs)?);
         }
         if let Some(seed) = &seed {
             polys.push(sample::uniform(ctx.ring(), limbs, seed, CIPHERTEXT_DOMAIN)?);
@@ -248,8 +250,8 @@ impl SeededKey {
         if spec.level > params.max_level() {
             return 0;
         }
-        let poly = poly_len(params, key_limbs(params, spec.level));
-        HEADER_LEN + 11 + SEED_LEN + params.digits_at(spec.level).len() * poly
+        let poly = poly_len(params, spec.limbs(params));
+        HEADER_LEN + 11 + SEED_LEN + spec.digits(params).len() * poly
     }
 
     /// Serialises: the seed and one polynomial a digit.
@@ -264,6 +266,8 @@ impl SeededKey {
             KeyKind::Relinearization => (0, 0),
             KeyKind::Rotation(k) => (1, k),
             KeyKind::Conjugation => (2, 0),
+            KeyKind::DenseToSparse => (3, 0),
+            KeyKind::SparseToDense => (4, 0),
         };
         out.push(kind);
         out.extend(amount.to_le_bytes());
@@ -292,19 +296,18 @@ impl SeededKey {
             (0, 0) => KeyKind::Relinearization,
             (1, k) if k > 0 && k < params.slots() as i64 => KeyKind::Rotation(k),
             (2, 0) => KeyKind::Conjugation,
+            (3, 0) if params.bootstrapping().is_some() => KeyKind::DenseToSparse,
+            (4, 0) if params.bootstrapping().is_some() => KeyKind::SparseToDense,
             _ => return Err(reader.malformed(format!("kind {kind} with amount {amount}"))),
         };
         let level = reader.level()?;
         let spec = KeySpec { kind, level };
+        spec.check_modulus(params)?;
         reader.check_len(Self::serialized_len(params, spec))?;
-        check_key_modulus(params, level)?;
         let seed = reader.take()?;
-        let limbs = ctx.key_limbs(level);
-        let b = params
-            .digits_at(level)
-            .iter()
-            .map(|_| reader.poly(ctx, limbs))
-            .collect::<Result<_>>()?;
+        let (ring, limbs) = (ctx.key_ring(kind)?, spec.limbs(params));
+        let digits = spec.digits(params);
+        let b = digits.iter().map(|_| reader.poly(ring, limbs)).collect::<Result<_>>()?;
         Ok(Self { params: params.clone(), spec, seed, b })
     }
 }
@@ -341,7 +344,7 @@ impl PublicKey {
         }
         reader.check_len(Self::serialized_len(params))?;
         let seed = reader.take()?;
-        let b = reader.poly(ctx, ctx.key_limbs(params.max_level()))?;
+        let b = reader.poly(ctx.ring(), ctx.key_limbs(params.max_level()))?;
         Self::from_parts(ctx, seed, b)
     }
 }

@@ -8,6 +8,7 @@
 //! | `every_header_bit_counts` | a flipped bit anywhere before the scale's mantissa is refused |
 //! | `hostile_fields` | level, degree, scale, kind, amount |
 //! | `residues_above_the_prime` | refused, with the limb named |
+//! | `keys_of_bootstrapping` | the key to the ephemeral secret lives modulo q_0 P' only; its size, tags, levels |
 //! | `random_bytes` | never a panic |
 //! | `secret_keys` | storage bytes give the same key; nothing is printed |
 
@@ -216,6 +217,55 @@ fn residues_above_the_prime() {
         let error = read(&f.ctx, &bad).unwrap_err();
         assert!(matches!(error, Error::Malformed { .. }), "{name}: {error}");
         assert!(error.to_string().contains("not below its prime"), "{name}: {error}");
+    }
+}
+
+#[test]
+fn keys_of_bootstrapping() {
+    let mut f = Fixture::new("toy10_boot", Device::cpu());
+    let generator = KeyGenerator::new(&f.ctx);
+    let (params, top) = (f.ctx.params().clone(), f.top());
+    let specs = [KeySpec::dense_to_sparse(), KeySpec::sparse_to_dense(&params)];
+    let mut written = Vec::new();
+    for spec in specs {
+        let key = generator.evaluation_key(&f.secret, spec, &mut f.rng).unwrap();
+        let bytes = key.to_bytes().unwrap();
+        assert_eq!(bytes.len(), SeededKey::serialized_len(&params, spec));
+        let back = SeededKey::from_bytes(&f.ctx, &bytes).unwrap();
+        assert_eq!((back.spec(), back.to_bytes().unwrap()), (spec, bytes.clone()));
+        back.expand(&f.ctx).unwrap();
+        for length in [0, 39, 50, 82, bytes.len() - 1] {
+            let error = SeededKey::from_bytes(&f.ctx, &bytes[..length]).unwrap_err();
+            assert!(matches!(error, Error::Malformed { .. }), "{spec} at {length}: {error}");
+        }
+        let mut bad = bytes.clone();
+        let end = bad.len();
+        bad[end - 16..].fill(0xff);
+        assert!(matches!(SeededKey::from_bytes(&f.ctx, &bad), Err(Error::Malformed { .. })));
+        written.push(bytes);
+    }
+    // One digit over q_0 and two special primes of 50 bits each.
+    assert_eq!(written[0].len(), 40 + 11 + 32 + 3 * 1024 / 8 * 50);
+    // The tag says under which secret and modulus: neither may be exchanged, nor the level raised.
+    let with = |bytes: &[u8], at: usize, field: &[u8]| {
+        let mut changed = bytes.to_vec();
+        changed[at..at + field.len()].copy_from_slice(field);
+        SeededKey::from_bytes(&f.ctx, &changed).unwrap_err()
+    };
+    for tag in [0, 2, 4, 5] {
+        assert!(matches!(with(&written[0], 40, &[tag]), Error::Malformed { .. }), "{tag}");
+    }
+    assert!(matches!(with(&written[1], 40, &[3]), Error::InvalidArgument { .. }));
+    assert!(matches!(with(&written[0], 41, &[1]), Error::Malformed { .. }));
+    for level in [1, top as u8] {
+        assert!(matches!(with(&written[0], 49, &[level]), Error::InvalidArgument { .. }));
+    }
+    // A set without bootstrapping has neither.
+    let mut other = toy();
+    for spec in [KeySpec::dense_to_sparse(), KeySpec::sparse_to_dense(other.ctx.params())] {
+        let generator = KeyGenerator::new(&other.ctx);
+        let error = generator.evaluation_key(&other.secret, spec, &mut other.rng).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
     }
 }
 

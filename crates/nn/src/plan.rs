@@ -274,6 +274,7 @@ impl Plan {
         let in_range = |k: &KeySpec| match k.kind {
             KeyKind::Rotation(by) => by > 0 && (by as usize) < params.slots(),
             KeyKind::Relinearization | KeyKind::Conjugation => true,
+            KeyKind::DenseToSparse | KeyKind::SparseToDense => params.bootstrapping().is_some(),
         };
         if kinds.len() != self.keys.len() || kinds.len() > MAX_KEYS {
             return fail(format!("{} keys, at most {MAX_KEYS} different ones", self.keys.len()));

@@ -46,7 +46,7 @@ mod tests {
     fn known_values() {
         // mpmath.besselj(k, z), 20 digits.
         let z = 2.0 * PI * 15.02 / 8.0;
-        let rows = [
+        let rows: [(usize, f64, f64); 9] = [
             (0, 1.0, 0.765_197_686_557_966_551),
             (1, 1.0, 0.440_050_585_744_933_516),
             (5, 2.5, 0.019_501_625_134_503_219_9),
@@ -61,9 +61,9 @@ mod tests {
             let values = bessel(k, z);
             let got = *values.last().unwrap();
             assert_eq!(values.len(), k + 1);
-            assert!((got - want).abs() < 2e-15 * want.abs().max(0.05), "J_{k}({z}): {got:e}");
-            // Small values are good relatively, too: they are the last coefficients.
-            assert!((got / want - 1.0).abs() < 1e-12, "J_{k}({z}): {got:e}");
+            // The largest of the values is below 1; small ones above the order z are good relatively, too.
+            let tolerance = if k as f64 > z { 1e-12 * want.abs() } else { 1e-15 };
+            assert!((got - want).abs() < tolerance, "J_{k}({z}): {got:e}");
         }
     }
 

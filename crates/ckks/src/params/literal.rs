@@ -31,7 +31,7 @@ pub struct ParametersLiteral {
     /// Distribution of the secret.
     #[serde(default)]
     pub secret: SecretDistribution,
-    /// log2 of the scale at the highest level; with bootstrapping, at the level below the highest application level.
+    /// log2 of the scale at the highest level; with bootstrapping, at the lowest application level.
     pub log2_scale: u32,
     /// The prime that stays at level 0.
     pub base: u64,
@@ -227,23 +227,31 @@ impl ParametersLiteral {
         Ok(groups)
     }
 
-    /// The exact nominal scale of every level, bottom up: S_(l-1) = S_l^2 / q_l from the anchor, where it is 2^log2_scale.
+    /// The exact nominal scale of every level, bottom up: S_(l-1) = S_l^2 / q_l.
     ///
-    /// The anchor is the highest level; with bootstrapping, the level that the first application rescaling reaches, so
-    /// that the prime above it may absorb the scale in which a bootstrap delivers.
+    /// It starts from 2^log2_scale at the highest level. With bootstrapping it starts at the highest level from where it
+    /// reaches 2^log2_scale at the lowest application level: found upwards, S_l = sqrt(S_(l-1) q_l), which halves
+    /// every deviation where the way down doubles it.
     fn scales(&self, groups: &[Vec<u64>]) -> Result<Vec<f64>> {
         let step = |group: &[u64]| group.iter().map(|&p| p as f64).product::<f64>();
-        let anchor = match &self.bootstrapping {
-            None => groups.len() - 1,
-            Some(b) => b.slots_to_coefficients.len() + self.application.len() - 1,
+        let lowest = self.bootstrapping.as_ref().map(|b| b.slots_to_coefficients.len());
+        let nominal = (self.log2_scale as f64).exp2();
+        let top = match lowest {
+            None => nominal,
+            Some(level) => {
+                let above = groups.iter().skip(level + 1);
+                above.fold(nominal, |scale, group| (scale * step(group)).sqrt())
+            }
         };
-        let (below, above) = groups.split_at(anchor + 1);
-        let mut scales = vec![(self.log2_scale as f64).exp2()];
-        for group in below.iter().skip(1).rev() {
+        let mut scales = vec![top];
+        let steps = groups.iter().enumerate().skip(1).rev();
+        for (level, group) in steps {
             let high = scales.last().copied().unwrap_or(1.0);
             let scale = high * high / step(group);
             // A chain whose scales run away was listed in the wrong order.
-            if (scale.log2() - self.log2_scale as f64).abs() > 0.5 {
+            let application = lowest.map_or(0, |l| l + self.application.len());
+            let drift = scale.log2() - self.log2_scale as f64;
+            if drift.abs() > 0.5 && (lowest.is_none() || level <= application) {
                 return Err(self.invalid(format!(
                     "the exact scale drifts to 2^{:.2} when {group:?} is removed; order the application primes top down \
                      so that it stays near 2^{}",
@@ -254,10 +262,6 @@ impl ParametersLiteral {
             scales.push(scale);
         }
         scales.reverse();
-        for group in above {
-            let low = scales.last().copied().unwrap_or(1.0);
-            scales.push((low * step(group)).sqrt());
-        }
         Ok(scales)
     }
 

@@ -35,7 +35,7 @@ struct Inner {
 ///
 /// Rescaling from level l divides by [`Self::modulus_at`]`(l)`, one prime or the product of two, and turns the nominal
 /// scale S_l into S_(l-1) = S_l^2 / q_l exactly; it is a power of two at the highest level, with bootstrapping at the
-/// level below [`Self::application_level`].
+/// lowest application level.
 #[derive(Clone)]
 pub struct Parameters(Arc<Inner>);
 
@@ -278,11 +278,13 @@ mod tests {
     #![expect(clippy::float_cmp, reason = "exact by construction")]
 
     use super::*;
-    use crate::presets;
+    use crate::{SecretDistribution, presets};
 
     #[test]
     fn presets_match_the_design() {
         // log QP, levels and digits (bottom first) as in the design's table.
+        // For sets that bootstrap, levels is the highest one, of coefficients-to-slots; the design cuts digits from the
+        // top, these are cut from the bottom.
         let rows: [(&str, f64, usize, &[usize]); 14] = [
             ("lev13", 213.0, 4, &[1, 1, 1, 1, 1]),
             ("lev14", 429.0, 7, &[2, 2, 2, 2]),
@@ -290,12 +292,12 @@ mod tests {
             ("lev15", 850.0, 15, &[4, 4, 4, 4]),
             ("lev15_45", 830.0, 14, &[3, 3, 3, 3, 3]),
             ("lev16_36", 1710.0, 35, &[10, 11, 11, 4]),
-            ("boot15", 860.7, 16, &[]),
-            ("boot16", 1740.3, 29, &[]),
-            ("boot16_deep", 1720.3, 31, &[]),
-            ("boot16_hp", 1703.3, 25, &[]),
-            ("toy12_boot", 1100.0, 18, &[]),
-            ("toy10_boot", 970.0, 15, &[]),
+            ("boot15", 860.7, 16, &[2, 2, 2, 2, 2, 2, 3, 2, 2]),
+            ("boot16", 1740.3, 29, &[9, 9, 9, 5]),
+            ("boot16_deep", 1720.3, 31, &[7, 7, 7, 6, 7]),
+            ("boot16_hp", 1703.3, 25, &[8, 9, 13, 4]),
+            ("toy12_boot", 1100.3, 18, &[4, 4, 3, 5, 4, 1]),
+            ("toy10_boot", 970.3, 15, &[4, 4, 4, 5, 1]),
             ("toy11_lev", 220.0, 3, &[1, 1, 1, 1]),
             ("toy11_deep", 1114.0, 24, &[5, 5, 5, 5, 5]),
         ];
@@ -307,7 +309,12 @@ mod tests {
             assert_eq!(p.security_bits(), if name.starts_with("toy") { 0 } else { 128 });
             // The order of the primes keeps every exact scale near the nominal one (lev16_36 is the widest).
             let worst = (0..=levels)
-                .filter(|&l| p.bootstrapping().is_none() || l < p.application_level())
+                .filter(|&l| {
+                    // Those of slots-to-coefficients and above the anchor are near other powers.
+                    p.bootstrapping().is_none_or(|b| {
+                        (b.slots_to_coefficients.len()..p.application_level()).contains(&l)
+                    })
+                })
                 .map(|l| (p.scale_at(l).log2() - p.literal().log2_scale as f64).abs())
                 .fold(0.0, f64::max);
             assert!(worst < 2f64.powi(-10), "{name}: scale drifts by 2^{:.1}", worst.log2());
@@ -321,12 +328,60 @@ mod tests {
 
     #[test]
     fn scales_follow_the_recurrence() {
-        let p = presets::get("lev15").unwrap();
-        assert_eq!(p.scale_at(15), 2f64.powi(40));
-        for l in 1..=15 {
-            let want = p.scale_at(l) * p.scale_at(l) / p.modulus_at(l) as f64;
-            assert_eq!(p.scale_at(l - 1), want);
+        for (set, anchor) in [("lev15", 15), ("boot16", 3), ("boot16_hp", 3), ("boot15", 2)] {
+            let p = presets::get(set).unwrap();
+            let nominal = (p.literal().log2_scale as f64).exp2();
+            // The way down doubles the rounding of the highest scale at every level, 27 at most.
+            assert!((p.scale_at(anchor) / nominal - 1.0).abs() < 2f64.powi(-24), "{set}");
+            for l in 1..=p.max_level() {
+                let want = p.scale_at(l) * p.scale_at(l) / p.modulus_at(l) as f64;
+                assert_eq!(p.scale_at(l - 1), want, "{set} {l}");
+            }
         }
+    }
+
+    #[test]
+    fn levels_may_hold_pairs() {
+        let p = presets::get("boot16").unwrap();
+        // Base, three, fifteen, eight levels of ten primes, three.
+        assert_eq!((p.application_level(), p.max_level(), p.limbs_at(29)), (18, 29, 32));
+        let limbs: Vec<usize> = (18..=26).map(|l| p.limbs_at(l)).collect();
+        assert_eq!(limbs, [19, 20, 21, 22, 23, 24, 26, 28, 29]);
+        assert_eq!((p.primes_at(0), p.primes_at(3), p.primes_at(25)), (0, 1, 2));
+        let k = |k: u128| (k << 17) + 1;
+        assert_eq!(p.modulus_at(25), k(5790) * k(5796));
+        assert_eq!(p.modulus_at(26), k(8_589_934_413));
+        assert_eq!(p.modulus_at(18), k(331_168_985));
+        assert_eq!(p.modulus_at(0), k(8_589_339_123));
+        for level in 1..=29 {
+            let step = (p.modulus_at(level) as f64).log2();
+            assert!((p.log2_q_at(level) - p.log2_q_at(level - 1) - step).abs() < 1e-9);
+        }
+        // What a bootstrap delivers at: the 45.3-bit prime returns it to 2^40.
+        assert!((p.scale_at(18).log2() - 42.65).abs() < 0.01);
+        assert!((p.scale_at(17).log2() - 40.0).abs() < 1e-5);
+        assert!((p.log2_encapsulation().unwrap() - 150.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn bad_bootstrapping_parts_are_refused() {
+        let good = presets::literal("boot16").unwrap();
+        let refused = |change: &dyn Fn(&mut BootstrappingLiteral)| {
+            let mut literal = good.clone();
+            literal.bootstrapping.iter_mut().for_each(change);
+            literal.check().is_err()
+        };
+        assert!(!refused(&|_| ()));
+        assert!(refused(&|b| b.slots_to_coefficients.clear()));
+        assert!(refused(&|b| b.coefficients_to_slots.clear()));
+        assert!(refused(&|b| drop(b.eval_mod.pop())));
+        assert!(refused(&|b| b.eval_mod[0].clear()));
+        assert!(refused(&|b| b.eval_mod[0] = b.eval_mod[1].clone()));
+        assert!(refused(&|b| b.log2_ratio = 1));
+        assert!(refused(&|b| b.overflow_bound = 16));
+        // Not in the table, and above the table.
+        assert!(refused(&|b| b.ephemeral_weight = 64));
+        assert!(refused(&|b| b.ephemeral_weight = 0));
     }
 
     #[test]

@@ -2,11 +2,15 @@
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::rlwe::keys::check_key_modulus;
-use crate::rlwe::{KeySpec, PUBLIC_KEY_DOMAIN, PublicKey, SecretKey, SeededKey, fresh_seed};
-use cipherform_ring::{Limbs, RingPoly, sample};
-use rand_core::CryptoRng;
+use crate::rlwe::{
+    KeyKind, KeySpec, PUBLIC_KEY_DOMAIN, PublicKey, SecretKey, SeededKey, fresh_seed,
+};
+use cipherform_ring::{Limbs, Ring, RingPoly, sample};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{CryptoRng, SeedableRng};
+use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::Arc;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Makes keys for one context.
@@ -44,19 +48,19 @@ impl KeyGenerator {
         let params = self.ctx.params();
         params.require_same("public_key", secret.params())?;
         params.check_modulus("a public key", params.log_qp())?;
-        let limbs = self.ctx.key_limbs(params.max_level());
         let seed = fresh_seed(rng);
-        let b = self.encrypt_zero(secret.poly(), limbs, &seed, PUBLIC_KEY_DOMAIN, rng)?;
+        let b = encrypt_zero(secret.poly(), &seed, PUBLIC_KEY_DOMAIN, rng)?;
         PublicKey::from_parts(&self.ctx, seed, b)
     }
 
     /// A key-switching key, usable at `spec.level` and below. Rotation amounts are taken modulo the slots.
     ///
-    /// Size: digits at that level x (level + 1 + special) limbs, see [`SeededKey::serialized_len`].
+    /// Size: digits at that level x (q limbs + special) limbs, see [`SeededKey::serialized_len`].
     ///
     /// # Errors
     /// [`crate::Error::ParameterMismatch`]; [`crate::Error::LevelTooHigh`]; [`crate::Error::InvalidArgument`] for the
-    /// identity rotation; [`crate::Error::Insecure`] if the key's modulus (its q limbs times P) exceeds the table.
+    /// identity rotation, or for a key of bootstrapping in a set without it; [`crate::Error::Insecure`] if the key's
+    /// modulus exceeds the table for the secret it is encrypted under.
     ///
     /// Hybrid key switching: Han-Ki (ePrint 2019/688), section 3.
     pub fn evaluation_key<R: CryptoRng + ?Sized>(
@@ -68,27 +72,17 @@ impl KeyGenerator {
         let params = self.ctx.params();
         params.require_same("evaluation_key", secret.params())?;
         let spec = spec.normalised(params)?;
-        check_key_modulus(params, spec.level)?;
-        let limbs = self.ctx.key_limbs(spec.level);
-
-        // The secrets that the key switches from and to: s^2 and s, or s and its image, see `SwitchingKey`.
-        let mut source = secret.poly().with_limbs(limbs)?;
-        let mut target = source.clone();
-        if let Some([_, inverse]) = spec.kind.galois_elements(params.n()) {
-            let image = target.automorphism(inverse)?;
-            target.zeroize();
-            target = image;
-        } else {
-            source.mul_assign(secret.poly())?;
-        }
+        let ring = self.ctx.key_ring(spec.kind)?;
+        let limbs = spec.limbs(params);
+        let [mut source, mut target] = self.endpoints(secret, spec, ring, limbs)?;
         let words = Zeroizing::new(source.to_residues()?);
         source.zeroize();
 
         let seed = fresh_seed(rng);
         let mut b = Vec::new();
-        for (d, digit) in params.digits_at(spec.level).into_iter().enumerate() {
-            let mut b_d = self.encrypt_zero(&target, limbs, &seed, d as u64, rng)?;
-            let mut gadget = self.gadget(&words, limbs, digit)?;
+        for (d, digit) in spec.digits(params).into_iter().enumerate() {
+            let mut b_d = encrypt_zero(&target, &seed, d as u64, rng)?;
+            let mut gadget = gadget(ring, &words, limbs, digit)?;
             b_d.add_assign(&gadget)?;
             gadget.zeroize();
             b.push(b_d);
@@ -97,43 +91,95 @@ impl KeyGenerator {
         Ok(SeededKey { params: params.clone(), spec, seed, b })
     }
 
-    /// -a t + e under a secret t, with a from the seed.
-    fn encrypt_zero<R: CryptoRng + ?Sized>(
+    /// Makes many keys on all cores; each goes to `sink` as soon as it is ready, in any order and from any thread.
+    ///
+    /// The sink keeps, sends or writes the key and may report progress. Every key has randomness of its own, drawn from
+    /// `rng` before the work starts, so that the keys do not depend on the order in which threads run.
+    ///
+    /// # Errors
+    /// As [`Self::evaluation_key`]; the first error of `sink`.
+    pub fn evaluation_keys<R: CryptoRng + ?Sized>(
         &self,
-        secret: &RingPoly,
-        limbs: Limbs,
-        seed: &[u8; 32],
-        domain: u64,
+        secret: &SecretKey,
+        specs: &[KeySpec],
         rng: &mut R,
-    ) -> Result<RingPoly> {
-        let ring = self.ctx.ring();
-        // a is public, so that a t would give t away: it is wiped before its buffer is used again.
-        let mut mask = sample::uniform(ring, limbs, seed, domain)?;
-        mask.mul_assign(secret)?;
-        let mut b = sample::gaussian(ring, rng).to_ntt(ring, limbs)?;
-        b.sub_assign(&mask)?;
-        mask.zeroize();
-        Ok(b)
+        sink: impl Fn(SeededKey) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let seeds = specs.iter().map(|_| Zeroizing::new(fresh_seed(rng))).collect::<Vec<_>>();
+        // One at a time and in order: keys are large, so none is made before its turn.
+        specs.par_iter().zip(&seeds).with_max_len(1).try_for_each(|(&spec, seed)| {
+            let mut rng = ChaCha20Rng::from_seed(**seed);
+            sink(self.evaluation_key(secret, spec, &mut rng)?)
+        })
     }
 
-    /// P s' on the limbs of a digit, 0 on all others: the gadget of the digit in RNS.
-    ///
-    /// (Q/D)[(Q/D)^-1]_D is 1 modulo the primes of the digit and 0 modulo the other primes of Q; P times it is 0 modulo
-    /// the special primes too.
-    fn gadget(&self, words: &[u64], limbs: Limbs, digit: Range<usize>) -> Result<RingPoly> {
-        let basis = self.ctx.ring().basis();
-        let n = basis.n();
-        let mut gadget = vec![0u64; limbs.rows() * n];
-        let rows = gadget.chunks_exact_mut(n).zip(words.chunks_exact(n)).zip(basis.q());
-        for ((out, row), modulus) in rows.skip(digit.start).take(digit.len()) {
-            let p = basis
-                .p()
-                .iter()
-                .fold(1, |p, special| modulus.mul(p, special.value() % modulus.value()));
-            for (o, &w) in out.iter_mut().zip(row) {
-                *o = modulus.mul(w, p);
+    /// The secrets that a key switches from and to, see [`crate::SwitchingKey`].
+    fn endpoints(
+        &self,
+        secret: &SecretKey,
+        spec: KeySpec,
+        ring: &Arc<Ring>,
+        limbs: Limbs,
+    ) -> Result<[RingPoly; 2]> {
+        let params = self.ctx.params();
+        let weight = params.bootstrapping().map_or(0, |set| set.ephemeral_weight);
+        match spec.kind {
+            KeyKind::DenseToSparse => {
+                Ok([secret.poly_in(ring, limbs)?, secret.ephemeral(ring, limbs, weight)?])
+            }
+            KeyKind::SparseToDense => {
+                Ok([secret.ephemeral(ring, limbs, weight)?, secret.poly().with_limbs(limbs)?])
+            }
+            kind => {
+                let mut source = secret.poly().with_limbs(limbs)?;
+                let mut target = source.clone();
+                if let Some([_, inverse]) = kind.galois_elements(params.n()) {
+                    let image = target.automorphism(inverse)?;
+                    target.zeroize();
+                    target = image;
+                } else {
+                    source.mul_assign(secret.poly())?;
+                }
+                Ok([source, target])
             }
         }
-        Ok(RingPoly::from_residues(self.ctx.ring(), limbs, gadget)?)
     }
+}
+
+/// -a t + e under a secret t, over its limbs, with a from the seed.
+fn encrypt_zero<R: CryptoRng + ?Sized>(
+    secret: &RingPoly,
+    seed: &[u8; 32],
+    domain: u64,
+    rng: &mut R,
+) -> Result<RingPoly> {
+    let (ring, limbs) = (secret.ring(), secret.limbs());
+    // a is public, so that a t would give t away: it is wiped before its buffer is used again.
+    let mut mask = sample::uniform(ring, limbs, seed, domain)?;
+    mask.mul_assign(secret)?;
+    let mut b = sample::gaussian(ring, rng).to_ntt(ring, limbs)?;
+    b.sub_assign(&mask)?;
+    mask.zeroize();
+    Ok(b)
+}
+
+/// P s' on the limbs of a digit, 0 on all others: the gadget of the digit in RNS.
+///
+/// (Q/D)[(Q/D)^-1]_D is 1 modulo the primes of the digit and 0 modulo the other primes of Q; P times it is 0 modulo
+/// the special primes too.
+fn gadget(ring: &Arc<Ring>, words: &[u64], limbs: Limbs, digit: Range<usize>) -> Result<RingPoly> {
+    let basis = ring.basis();
+    let n = basis.n();
+    let mut gadget = vec![0u64; limbs.rows() * n];
+    let rows = gadget.chunks_exact_mut(n).zip(words.chunks_exact(n)).zip(basis.q());
+    for ((out, row), modulus) in rows.skip(digit.start).take(digit.len()) {
+        let p = basis
+            .p()
+            .iter()
+            .fold(1, |p, special| modulus.mul(p, special.value() % modulus.value()));
+        for (o, &w) in out.iter_mut().zip(row) {
+            *o = modulus.mul(w, p);
+        }
+    }
+    Ok(RingPoly::from_residues(ring, limbs, gadget)?)
 }

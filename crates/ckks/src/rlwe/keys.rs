@@ -2,12 +2,14 @@
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::params::Parameters;
+use crate::params::{ENCAPSULATION_KEY, ENCAPSULATION_SPECIAL, Parameters};
 use crate::rlwe::PUBLIC_KEY_DOMAIN;
-use cipherform_ring::{GaloisElement, RingPoly, sample};
+use crate::security::{SecretDistribution, SecurityTable};
+use cipherform_ring::{GaloisElement, Limbs, RingPoly, sample};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 /// What a key-switching key makes possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -19,6 +21,10 @@ pub enum KeyKind {
     Rotation(i64),
     /// Complex conjugation.
     Conjugation,
+    /// From the secret to the sparse ephemeral secret of a bootstrap, modulo q_0 and two special primes only.
+    DenseToSparse,
+    /// From the sparse ephemeral secret of a bootstrap back to the secret.
+    SparseToDense,
 }
 
 impl KeyKind {
@@ -31,10 +37,10 @@ impl KeyKind {
         }
     }
 
-    /// The automorphism X -> X^g behind it and its inverse; `None` for relinearization.
+    /// The automorphism X -> X^g behind it and its inverse; `None` for keys without one.
     pub(crate) fn galois_elements(self, n: usize) -> Option<[GaloisElement; 2]> {
         match self {
-            Self::Relinearization => None,
+            Self::Relinearization | Self::DenseToSparse | Self::SparseToDense => None,
             Self::Rotation(k) => Some([k, -k].map(|k| GaloisElement::rotation(k, n))),
             Self::Conjugation => Some([GaloisElement::conjugation(n); 2]),
         }
@@ -47,6 +53,8 @@ impl fmt::Display for KeyKind {
             Self::Relinearization => f.write_str("relinearization"),
             Self::Rotation(k) => write!(f, "rotation {k}"),
             Self::Conjugation => f.write_str("conjugation"),
+            Self::DenseToSparse => f.write_str("dense to sparse"),
+            Self::SparseToDense => f.write_str("sparse to dense"),
         }
     }
 }
@@ -79,13 +87,71 @@ impl KeySpec {
         Self { kind: KeyKind::Conjugation, level }
     }
 
+    /// The key to the ephemeral secret of a bootstrap: level 0, see [`KeyKind::DenseToSparse`].
+    #[must_use]
+    pub fn dense_to_sparse() -> Self {
+        Self { kind: KeyKind::DenseToSparse, level: 0 }
+    }
+
+    /// The key from the ephemeral secret of a bootstrap, at the highest level.
+    #[must_use]
+    pub fn sparse_to_dense(params: &Parameters) -> Self {
+        Self { kind: KeyKind::SparseToDense, level: params.max_level() }
+    }
+
+    /// Limbs of the key's polynomials, in its own ring (see [`Context::key_ring`]).
+    pub(crate) fn limbs(self, params: &Parameters) -> Limbs {
+        match self.kind {
+            KeyKind::DenseToSparse => Limbs { q: 1, p: ENCAPSULATION_SPECIAL },
+            _ => Limbs { q: params.limbs_at(self.level), p: params.special().len() },
+        }
+    }
+
+    /// Digits of the key, as ranges of q limbs.
+    pub(crate) fn digits(self, params: &Parameters) -> Vec<Range<usize>> {
+        params.digits_at(self.level)
+    }
+
+    /// Refuses a key whose modulus is too large for the secret that it is encrypted *under*: its q limbs times P under the
+    /// dense secret, or q_0 times two special primes under the ephemeral one.
+    ///
+    /// # Errors
+    /// [`Error::Insecure`]; [`Error::InvalidArgument`] for a key of bootstrapping in a set without it, or for a
+    /// dense-to-sparse key of another level than 0, whose modulus would be that of the level times P.
+    pub(crate) fn check_modulus(self, params: &Parameters) -> Result<()> {
+        let invalid = |detail: String| Error::InvalidArgument { op: "evaluation key", detail };
+        let full = params.log2_q_at(self.level) + params.log2_p();
+        let ephemeral = matches!(self.kind, KeyKind::DenseToSparse | KeyKind::SparseToDense);
+        let (Some(set), true) = (params.bootstrapping(), ephemeral) else {
+            if ephemeral {
+                return Err(invalid(format!("{} cannot bootstrap", params.label())));
+            }
+            return params.check_modulus("an evaluation key", full);
+        };
+        if self.kind == KeyKind::SparseToDense {
+            return params.check_modulus("an evaluation key", full);
+        }
+        if !params.is_toy() {
+            let secret = SecretDistribution::FixedWeight(set.ephemeral_weight);
+            let least = params.log2_encapsulation().unwrap_or(f64::INFINITY);
+            let log2_modulus = if self.level == 0 { least } else { full };
+            SecurityTable::check(ENCAPSULATION_KEY, params.n(), secret, log2_modulus)?;
+        }
+        if self.level > 0 {
+            return Err(invalid("the dense-to-sparse key exists at level 0 only".into()));
+        }
+        Ok(())
+    }
+
     /// The same key with its rotation amount brought to 1..slots.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for the identity rotation, [`Error::LevelTooHigh`] above the set.
+    /// [`Error::InvalidArgument`] for the identity rotation, [`Error::LevelTooHigh`] above the set; those of
+    /// [`Self::check_modulus`].
     pub(crate) fn normalised(self, params: &Parameters) -> Result<Self> {
         const OP: &str = "key specification";
         params.require_level(OP, self.level)?;
+        self.check_modulus(params)?;
         let kind = match self.kind {
             KeyKind::Rotation(k) => KeyKind::rotation(k, params.slots()).ok_or_else(|| {
                 let detail = format!("rotation {k} is the identity and needs no key");
@@ -134,7 +200,7 @@ pub struct SeededKey {
     pub(crate) params: Parameters,
     pub(crate) spec: KeySpec,
     pub(crate) seed: [u8; 32],
-    /// b_d over the limbs of the key's level and all special ones.
+    /// b_d over the key's limbs, see [`KeySpec::limbs`].
     pub(crate) b: Vec<RingPoly>,
 }
 
@@ -159,27 +225,24 @@ impl SeededKey {
     pub fn expand(self, ctx: &Context) -> Result<SwitchingKey> {
         let params = ctx.params();
         params.require_same("expand", &self.params)?;
-        check_key_modulus(params, self.spec.level)?;
-        let limbs = ctx.key_limbs(self.spec.level);
+        self.spec.check_modulus(params)?;
+        let (ring, limbs) = (ctx.key_ring(self.spec.kind)?, self.spec.limbs(params));
         let digits = self
             .b
             .into_iter()
             .enumerate()
-            .map(|(d, b)| Ok([b, sample::uniform(ctx.ring(), limbs, &self.seed, d as u64)?]))
+            .map(|(d, b)| Ok([b, sample::uniform(ring, limbs, &self.seed, d as u64)?]))
             .collect::<Result<_>>()?;
         Ok(SwitchingKey { params: params.clone(), spec: self.spec, digits })
     }
 }
 
-/// The modulus a key of this level is encrypted under: the q limbs it holds times P.
-pub(crate) fn check_key_modulus(params: &Parameters, level: usize) -> Result<()> {
-    params.check_modulus("an evaluation key", params.log2_q_at(level) + params.log2_p())
-}
-
 /// A key-switching key in use, from a secret s' to a secret t: for every digit d, (b_d, a_d) with
 /// b_d = -a_d t + e_d + P \[limb in digit d\] s'.
 ///
-/// Hybrid key switching, Han-Ki (ePrint 2019/688). Relinearization goes from s^2 to s. For an automorphism phi the key
+/// Hybrid key switching, Han-Ki (ePrint 2019/688). Relinearization goes from s^2 to s. The keys of a bootstrap go from s
+/// to the ephemeral secret, in a ring of q_0 and two special primes, and back (Bossuat, Troncoso-Pastoriza and Hubaux,
+/// ePrint 2022/024). For an automorphism phi the key
 /// goes from s to phi^-1(s), and phi is applied afterwards: the image, under phi^-1, of the usual key from phi(s) to s.
 /// That way phi permutes two polynomials of the level only, after the division by P, and hoisted rotations share
 /// digits that nothing permutes. Usable at its level and all below: a lower level is a view of it.
@@ -206,8 +269,8 @@ impl SwitchingKey {
     /// Bytes of the words that a key of this kind and level holds on the device.
     #[must_use]
     pub fn expanded_bytes(params: &Parameters, spec: KeySpec) -> u64 {
-        let limbs = params.limbs_at(spec.level) + params.special().len();
-        (params.digits_at(spec.level).len() * 2 * limbs * params.n() * 8) as u64
+        let rows = spec.limbs(params).rows();
+        (spec.digits(params).len() * 2 * rows * params.n() * 8) as u64
     }
 }
 
@@ -276,5 +339,30 @@ impl EvaluationKeys {
             .filter(|key| key.spec.level >= level)
             .map(|key| key.digits.as_slice())
             .ok_or(Error::MissingKey { spec: KeySpec { kind, level } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presets;
+
+    #[test]
+    fn a_key_under_the_ephemeral_secret_is_refused_at_any_other_modulus() {
+        // The mistake that Lattigo 6.1.0 made: a weight-32 secret under the whole of QP.
+        for set in ["boot15", "boot16", "boot16_deep", "boot16_hp"] {
+            let params = presets::get(set).unwrap();
+            KeySpec::dense_to_sparse().check_modulus(&params).unwrap();
+            KeySpec::sparse_to_dense(&params).check_modulus(&params).unwrap();
+            for level in [3, params.max_level()] {
+                let spec = KeySpec { kind: KeyKind::DenseToSparse, level };
+                let error = spec.check_modulus(&params).unwrap_err();
+                let sparse = SecretDistribution::FixedWeight(32);
+                assert!(
+                    matches!(error, Error::Insecure { secret, .. } if secret == sparse),
+                    "{error}"
+                );
+            }
+        }
     }
 }

@@ -7,7 +7,6 @@ mod secret;
 
 pub use encrypt::{Decryptor, Encryptor};
 pub use keygen::KeyGenerator;
-pub(crate) use keys::check_key_modulus;
 pub use keys::{EvaluationKeys, KeyKind, KeySpec, PublicKey, SeededKey, SwitchingKey};
 pub use secret::SecretKey;
 
@@ -22,3 +21,7 @@ pub(crate) fn fresh_seed<R: rand_core::CryptoRng + ?Sized>(rng: &mut R) -> [u8; 
     rng.fill_bytes(&mut seed);
     seed
 }
+
+/// What the seed of the ephemeral secret is derived for.
+pub(crate) const EPHEMERAL_SECRET_CONTEXT: &str =
+    "cipherform 2026 ephemeral secret of bootstrapping";

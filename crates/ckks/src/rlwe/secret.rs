@@ -3,10 +3,12 @@
 use crate::context::Context;
 use crate::error::Result;
 use crate::params::Parameters;
-use cipherform_ring::{RingPoly, sample};
+use crate::rlwe::EPHEMERAL_SECRET_CONTEXT;
+use cipherform_ring::{Limbs, Ring, RingPoly, sample};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use std::fmt;
+use std::sync::Arc;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// The secret s: uniform ternary, derived from a 32-byte seed. Zeroised on drop; prints no content; not serialisable.
@@ -36,6 +38,27 @@ impl SecretKey {
     /// s over all primes.
     pub(crate) fn poly(&self) -> &RingPoly {
         &self.s
+    }
+
+    /// s over limbs of a ring of the same degree, derived again: for the small ring of the dense-to-sparse key.
+    pub(crate) fn poly_in(&self, ring: &Arc<Ring>, limbs: Limbs) -> Result<RingPoly> {
+        let mut rng = ChaCha20Rng::from_seed(self.seed);
+        Ok(sample::ternary(ring, &mut rng).to_ntt(ring, limbs)?)
+    }
+
+    /// The ephemeral secret of bootstrapping over limbs of a ring, `weight` coefficients of +-1.
+    ///
+    /// Its seed is derived from that of s, by BLAKE3 for this purpose alone, so that the keys to it and from it can be made
+    /// independently of each other. Whoever holds s needs no other secret; nobody learns one from the other.
+    pub(crate) fn ephemeral(
+        &self,
+        ring: &Arc<Ring>,
+        limbs: Limbs,
+        weight: u32,
+    ) -> Result<RingPoly> {
+        let seed = Zeroizing::new(blake3::derive_key(EPHEMERAL_SECRET_CONTEXT, &self.seed));
+        let mut rng = ChaCha20Rng::from_seed(*seed);
+        Ok(sample::ternary_of_weight(ring, weight as usize, &mut rng)?.to_ntt(ring, limbs)?)
     }
 
     /// **Hands out the secret itself**: 32 bytes from which anyone recovers the key.

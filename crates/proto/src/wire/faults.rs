@@ -15,6 +15,8 @@ fn to_key(spec: &KeySpec) -> pb::KeySpec {
         KeyKind::Relinearization => (pb::KeyKind::Relinearization, 0),
         KeyKind::Rotation(k) => (pb::KeyKind::Rotation, k),
         KeyKind::Conjugation => (pb::KeyKind::Conjugation, 0),
+        KeyKind::DenseToSparse => (pb::KeyKind::DenseToSparse, 0),
+        KeyKind::SparseToDense => (pb::KeyKind::SparseToDense, 0),
     };
     pb::KeySpec { kind: kind.into(), rotation, level: spec.level as u32 }
 }
@@ -24,6 +26,8 @@ fn from_key(key: &pb::KeySpec) -> Option<KeySpec> {
         pb::KeyKind::Relinearization => KeyKind::Relinearization,
         pb::KeyKind::Rotation => KeyKind::Rotation(key.rotation),
         pb::KeyKind::Conjugation => KeyKind::Conjugation,
+        pb::KeyKind::DenseToSparse => KeyKind::DenseToSparse,
+        pb::KeyKind::SparseToDense => KeyKind::SparseToDense,
         pb::KeyKind::Unspecified => return None,
     };
     Some(KeySpec { kind, level: key.level as usize })
