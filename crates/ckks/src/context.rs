@@ -77,15 +77,25 @@ impl Context {
 
     /// Fails unless the scale is finite and positive and fits the modulus of the level.
     pub(crate) fn check_scale(&self, op: &'static str, level: usize, scale: f64) -> Result<()> {
-        if !(scale.is_finite() && scale > 0.0) {
-            return Err(Error::InvalidScale { op, scale });
-        }
-        let log2_modulus = self.params().log2_q_at(level);
-        if scale.log2() >= log2_modulus {
-            return Err(Error::ValueTooLarge { op, log2_value: scale.log2(), log2_modulus });
-        }
-        Ok(())
+        check_scale(self.params(), op, level, scale)
     }
+}
+
+/// Fails unless the scale is finite and positive and fits the modulus of the level.
+pub(crate) fn check_scale(
+    params: &Parameters,
+    op: &'static str,
+    level: usize,
+    scale: f64,
+) -> Result<()> {
+    if !(scale.is_finite() && scale > 0.0) {
+        return Err(Error::InvalidScale { op, scale });
+    }
+    let log2_modulus = params.log2_q_at(level);
+    if scale.log2() >= log2_modulus {
+        return Err(Error::ValueTooLarge { op, log2_value: scale.log2(), log2_modulus });
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Context {

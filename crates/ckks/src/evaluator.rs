@@ -3,6 +3,7 @@
 use crate::ciphertext::Ciphertext;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::params::Parameters;
 use crate::plaintext::{PlainPoly, Plaintext};
 use crate::rlwe::EvaluationKeys;
 use crate::rlwe::KeyKind;
@@ -459,25 +460,14 @@ impl Evaluator {
     /// [`Error::ParameterMismatch`]; [`Error::LevelTooHigh`] above the ciphertext's level; [`Error::ScaleMismatch`] at
     /// its level with another scale; [`Error::InvalidScale`] if the scale is so large that k would be below 2^16.
     pub fn set_level(&self, a: &Ciphertext, level: usize) -> Result<Ciphertext> {
-        const OP: &str = "set_level";
-        self.check(OP, a)?;
-        let params = self.ctx.params();
-        let target = params.scale_at(level);
-        if level > a.level {
-            return Err(Error::LevelTooHigh { op: OP, level, max: a.level });
-        }
-        if level == a.level {
-            check_scales(OP, a.scale, target)?;
+        self.check("set_level", a)?;
+        let Some(factor) = alignment(self.ctx.params(), a.level, a.scale, level)? else {
             return Ok(a.clone());
-        }
-        let factor = (target * params.modulus_at(level + 1) as f64 / a.scale).round();
-        if !(MIN_ALIGNMENT..2f64.powi(126)).contains(&factor) {
-            return Err(Error::InvalidScale { op: OP, scale: a.scale });
-        }
+        };
         let mut dropped = self.drop_level(a, level + 1)?;
         dropped.polys.iter_mut().try_for_each(|p| p.mul_integer_assign(factor as i128))?;
         let mut out = self.rescale(dropped)?;
-        out.scale = target;
+        out.scale = self.ctx.params().scale_at(level);
         Ok(out)
     }
 
@@ -486,7 +476,31 @@ impl Evaluator {
     }
 }
 
-fn check_levels(op: &'static str, lhs: usize, rhs: usize) -> Result<()> {
+/// The integer by which `set_level` multiplies before its rescaling; `None` if there is nothing to do.
+pub(crate) fn alignment(
+    params: &Parameters,
+    from: usize,
+    scale: f64,
+    to: usize,
+) -> Result<Option<f64>> {
+    const OP: &str = "set_level";
+    let target = params.scale_at(to);
+    if to > from {
+        return Err(Error::LevelTooHigh { op: OP, level: to, max: from });
+    }
+    if to == from {
+        check_scales(OP, scale, target)?;
+        return Ok(None);
+    }
+    let factor = (target * params.modulus_at(to + 1) as f64 / scale).round();
+    if (MIN_ALIGNMENT..2f64.powi(126)).contains(&factor) {
+        Ok(Some(factor))
+    } else {
+        Err(Error::InvalidScale { op: OP, scale })
+    }
+}
+
+pub(crate) fn check_levels(op: &'static str, lhs: usize, rhs: usize) -> Result<()> {
     if lhs == rhs { Ok(()) } else { Err(Error::LevelMismatch { op, lhs, rhs }) }
 }
 

@@ -1,13 +1,23 @@
-//! Predicted noise: standard deviations of the *coefficients* of the error polynomial, operation by operation.
+//! Predicted noise: standard deviations of the *coefficients* of the error polynomial, operation by operation, and of
+//! whole circuits.
 //!
 //! For a uniform ternary secret of expected weight h = 2n/3 and errors of deviation [`SIGMA`]. A slot's real or
 //! imaginary part has the coefficient deviation times sqrt(n/2) ([`NoiseModel::slot`]), divided by the scale
-//! ([`NoiseModel::bits`]). Errors are taken as independent, which the tests confirm to a few percent.
+//! ([`NoiseModel::bits`]). [`NoiseModel`] predicts single operations; [`NoiseEstimate`] mirrors the evaluator, so that
+//! a planner walks any circuit with it before a key exists.
 //!
-//! Combining: a sum of k terms has sqrt(k) e; a product of ciphertexts |z_2| e_1 + |z_1| e_2 in units of its scale
-//! plus one rescaling; a product with a plaintext |p| e + |z| e_encoding plus one rescaling, in the same units.
+//! **Deviations are over keys and errors.** For one key the deviation of a rounding differs from slot to slot: it is
+//! sqrt((1 + |s_j|^2) n / 24) with s_j the secret at that slot, the same in every rounding. |s_j|^2 is distributed
+//! exponentially with mean h, so the slots of a ciphertext together look Laplace, not Gaussian: the worst of many lies
+//! further out ([`NoiseModel::worst`]).
+
+mod estimate;
+mod propagation;
+
+pub use estimate::{NoiseEstimate, NoiseMode};
 
 use crate::params::Parameters;
+use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 /// Standard deviation of the errors in keys and fresh ciphertexts.
 pub const SIGMA: f64 = 3.2;
@@ -49,10 +59,25 @@ impl NoiseModel {
         (1.0f64 / 12.0).sqrt()
     }
 
+    /// The same for a vector of a period: only 2 x period coefficients of the polynomial are not zero, which is that
+    /// much less in the slots. As the deviation that all n coefficients would need for it.
+    #[must_use]
+    pub fn encoding_periodic(&self, period: usize) -> f64 {
+        self.encoding() * (2.0 * period as f64 / self.params.n() as f64).sqrt().min(1.0)
+    }
+
     /// Rounding both polynomials of a ciphertext: rescaling and mod-down.
     #[must_use]
     pub fn rounding(&self) -> f64 {
         ((1.0 + self.weight()) / 12.0).sqrt()
+    }
+
+    /// Rounding the three polynomials of a product that is not relinearized yet: the third is multiplied by s^2, whose
+    /// coefficients have 2 h^2 / n as mean square (terms s_i s_j and s_j s_i coincide).
+    #[must_use]
+    pub fn rounding_degree_2(&self) -> f64 {
+        let h = self.weight();
+        ((1.0 + h + 2.0 * h * h) / 12.0).sqrt()
     }
 
     /// A key switch at a level: sqrt(sum over digits of k n sigma^2 D^2 / (12 P^2)) and the rounding of mod-down.
@@ -79,6 +104,20 @@ impl NoiseModel {
     #[must_use]
     pub fn slot(&self, coefficient: f64) -> f64 {
         coefficient * (self.params.n() as f64 / 2.0).sqrt()
+    }
+
+    /// The largest of `parts` real or imaginary parts, in deviations of one of them: (ln k + gamma) / sqrt 2, the mean
+    /// of the maximum of k independent Laplace variables.
+    #[must_use]
+    pub fn worst(&self, parts: usize) -> f64 {
+        const EULER_GAMMA: f64 = 0.577_215_664_901_532_9;
+        ((parts.max(1) as f64).ln() + EULER_GAMMA) * FRAC_1_SQRT_2
+    }
+
+    /// Deviations that a part exceeds with probability 2^`log2` only, in the Laplace model.
+    #[must_use]
+    pub fn quantile(&self, log2: f64) -> f64 {
+        (-log2 * std::f64::consts::LN_2).max(0.0) / SQRT_2
     }
 
     /// Precision in bits: -log2 of the deviation of a slot's part for a coefficient deviation at a scale.
