@@ -1,6 +1,7 @@
 //! Automorphisms X -> X^g of the ring, and what they do to an NTT-ordered row.
 
 use crate::error::{Error, Result};
+use std::ops::Range;
 
 /// The exponent `g` of the automorphism X -> X^g: odd, below 2n.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,4 +92,22 @@ impl Permutation {
         let lanes = std::array::from_fn(|turns| std::array::from_fn(|l| lane(turns, l)));
         Self { sources: sources.collect(), lanes }
     }
+
+    /// What ends up in an aligned block of a power of two of words, 8 at least.
+    pub(crate) fn piece(&self, columns: Range<usize>) -> Piece<'_> {
+        let length = columns.len();
+        let sources = &self.sources[columns.start / BLOCK..columns.end / BLOCK];
+        let first = sources.first().map_or(0, |&source| source as usize);
+        let start = first / length * length;
+        Piece { sources, lanes: &self.lanes, from: start..start + length }
+    }
+}
+
+/// An aligned block of the image, all of which comes from one block of the argument (8 is not the only power of two for
+/// which [`Permutation`] says so).
+#[derive(Debug)]
+pub(crate) struct Piece<'a> {
+    pub(crate) sources: &'a [u32],
+    pub(crate) lanes: &'a [[u64; BLOCK]; BLOCK],
+    pub(crate) from: Range<usize>,
 }

@@ -2,7 +2,7 @@
 #![expect(clippy::inline_always, reason = "one instruction or two in the innermost loops")]
 
 use super::lanes::{BLOCK as LANE_BLOCK, Isa, Lanes, QUOTIENT_BITS, on_lanes};
-use crate::automorphism::Permutation;
+use crate::automorphism::Piece;
 use crate::modulus::Modulus;
 
 /// A constant factor with its precomputed quotient (Shoup): `floor(value · 2^64 / p)`.
@@ -307,14 +307,73 @@ pub(super) fn mul_add_runs(c: &Constants, acc: &mut [u64], a: &[u64], factors: &
     });
 }
 
-/// `out` = `from` permuted.
-pub(super) fn permute(isa: Isa, out: &mut [u64], from: &[u64], permutation: &Permutation) {
+/// Some columns of a factor.
+#[derive(Clone, Copy)]
+pub(super) enum Weights<'a> {
+    /// The factor is 0.
+    None,
+    /// A word a column.
+    Dense(&'a [u64]),
+    /// Each word stands for a run of 2^log_run columns, at least a vector.
+    Runs { words: &'a [u64], log_run: u32 },
+}
+
+/// `out[h] = Σ_b weights[b] · pairs[b][h]`.
+pub(super) fn weighted_sums(
+    c: &Constants,
+    out: [&mut [u64]; 2],
+    pairs: &[[&[u64]; 2]],
+    weights: &[Weights<'_>],
+) {
+    let [out0, out1] = out;
+    on_lanes!(c.isa, out0.len(), |s| {
+        let w = s.prime(c);
+        let outs = s.split_mut(out0).iter_mut().zip(s.split_mut(out1));
+        for (at, (out0, out1)) in outs.enumerate() {
+            [*out0, *out1] = weighted_sum_at(s, &w, at, pairs, weights);
+        }
+    });
+}
+
+/// One vector of [`weighted_sums`], at `at`.
+#[inline(always)]
+fn weighted_sum_at<L: Lanes>(
+    s: L,
+    w: &L::Prime,
+    at: usize,
+    pairs: &[[&[u64]; 2]],
+    weights: &[Weights<'_>],
+) -> [L::Words; 2] {
+    let column = at * (size_of::<L::Words>() / size_of::<u64>());
+    let load = |row: &[u64]| s.operand(s.load(s.split(row)[at]));
+    let mut totals = [s.splat(0); 2];
+    for (pairs, weights) in pairs.chunks(L::TERMS).zip(weights.chunks(L::TERMS)) {
+        let [mut sum0, mut sum1] = [s.zero(); 2];
+        for ([half0, half1], weight) in pairs.iter().zip(weights) {
+            let f = match weight {
+                Weights::None => continue,
+                Weights::Dense(words) => load(words),
+                Weights::Runs { words, log_run } => s.operand(s.splat(words[column >> log_run])),
+            };
+            sum0 = s.accumulate(sum0, load(half0), f);
+            sum1 = s.accumulate(sum1, load(half1), f);
+        }
+        totals = [s.reduce(w, sum0, totals[0]), s.reduce(w, sum1, totals[1])];
+    }
+    totals.map(
+        #[inline(always)]
+        |total| s.store(total),
+    )
+}
+
+/// `out` = `from` permuted: an aligned block of a row, all of it included, and the block that it comes from.
+pub(super) fn permute(isa: Isa, out: &mut [u64], from: &[u64], piece: &Piece<'_>) {
     on_lanes!(isa, out.len(), |s| {
         let blocks = from.as_chunks::<LANE_BLOCK>().0;
         let outs = out.as_chunks_mut::<LANE_BLOCK>().0;
-        for (out, &source) in outs.iter_mut().zip(&permutation.sources) {
-            let lanes = &permutation.lanes[source as usize % LANE_BLOCK];
-            *out = s.permute(&blocks[source as usize / LANE_BLOCK], lanes);
+        for (out, &source) in outs.iter_mut().zip(piece.sources) {
+            let block = &blocks[source as usize / LANE_BLOCK & (blocks.len() - 1)];
+            *out = s.permute(block, &piece.lanes[source as usize % LANE_BLOCK]);
         }
     });
 }

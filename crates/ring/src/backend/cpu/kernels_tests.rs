@@ -115,12 +115,23 @@ proptest! {
 
 #[test]
 fn permutations_agree() {
-    use crate::automorphism::GaloisElement;
+    use crate::automorphism::{GaloisElement, Permutation};
     for n in [16, 32, 256] {
         let from: Vec<u64> = (0..n as u64).collect();
         for g in [1, 5, 25, 2 * n as u64 - 1, 7] {
             let permutation = Permutation::new(GaloisElement::new(g, n).unwrap(), n);
-            agree(&from, |out, i| permute(i, out, &from, &permutation)).unwrap();
+            let mut whole = from.clone();
+            permute(Isa::Scalar, &mut whole, &from, &permutation.piece(0..n));
+            for width in [8, 16, 64, n].into_iter().filter(|&width| width <= n) {
+                agree(&from, |out, isa| {
+                    for (i, out) in out.chunks_exact_mut(width).enumerate() {
+                        let piece = permutation.piece(i * width..(i + 1) * width);
+                        permute(isa, out, &from[piece.from.clone()], &piece);
+                    }
+                    assert_eq!(out, whole);
+                })
+                .unwrap();
+            }
         }
     }
 }

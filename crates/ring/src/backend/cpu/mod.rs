@@ -1,12 +1,13 @@
 //! The CPU: `tfhe-ntt` plans, one task a row on the thread pool, vector loops over [`lanes`].
 
 mod convert;
+mod hoisted;
 mod kernels;
 mod lanes;
 mod pool;
 mod tables;
 
-use super::{Backend, Storage, View, storage_variant};
+use super::{Backend, HoistedSums, Storage, View, storage_variant};
 use crate::automorphism::{GaloisElement, Permutation};
 use crate::basis::{Limbs, RnsBasis};
 use crate::device::{Device, InstructionSet, Kind};
@@ -335,8 +336,9 @@ impl Backend for Cpu {
     fn automorphism(&self, a: &View<'_, Words>, limbs: Limbs, g: GaloisElement) -> Result<Words> {
         let table = self.permutation(g);
         let mut out = self.pool.take(limbs.rows() * self.n);
+        let all = table.piece(0..self.n);
         self.each_row(&mut out, limbs, self.n, |_, row, words| {
-            kernels::permute(self.isa, words, Self::row(a, limbs, row, self.n), &table);
+            kernels::permute(self.isa, words, Self::row(a, limbs, row, self.n), &all);
         });
         Ok(out)
     }
@@ -473,6 +475,10 @@ impl Backend for Cpu {
         let batch: Vec<&[&Words]> = batch.iter().map(Vec::as_slice).collect();
         self.inner_into(&batch, limbs, keys, &mut out);
         Ok(out)
+    }
+
+    fn hoisted_sums(&self, sums: &HoistedSums<'_, Words>) -> Result<Vec<[Words; 2]>> {
+        Ok(self.fused_sums(sums))
     }
 
     fn subring_ntt(&self, a: &mut Words, limbs: Limbs, m: usize) -> Result<()> {
