@@ -103,8 +103,8 @@ impl Permutation {
     }
 }
 
-/// An aligned block of the image, all of which comes from one block of the argument (8 is not the only power of two for
-/// which [`Permutation`] says so).
+/// An aligned block of the image, all of which comes from one block of the argument: what [`Permutation`] says of 8 words
+/// holds for every power of two.
 #[derive(Debug)]
 pub(crate) struct Piece<'a> {
     pub(crate) sources: &'a [u32],

@@ -76,7 +76,7 @@ impl Cpu {
         let fresh = || self.pool.take(limbs.rows() * n);
         let mut out: Vec<[Words; 2]> = sums.weights.iter().map(|_| [fresh(), fresh()]).collect();
         tasks(n, limbs.rows(), &mut out).into_par_iter().for_each_init(
-            || vec![0; (3 * sums.babies.len() + 2) * COLUMNS],
+            || self.pool.take((3 * sums.babies.len() + 2) * COLUMNS),
             |scratch, task| {
                 let row = Row {
                     digits: sums.digits.iter().map(|d| &d[task.row * n..][..n]).collect(),

@@ -145,15 +145,6 @@ pub(super) fn scale_add(c: &Constants, a: &mut [u64], f: Factor, constant: u64) 
     });
 }
 
-/// `a = (a + b) · f`.
-pub(super) fn add_scale(c: &Constants, a: &mut [u64], b: &[u64], f: Factor) {
-    on_lanes!(c.isa, a.len(), |s| {
-        let w = s.prime(c);
-        let f = s.multiplier(&w, f);
-        each2(s, a, b, |a, b| s.times(&w, s.add(a, b), f));
-    });
-}
-
 /// `a = (a - b) · f`.
 pub(super) fn sub_scale(c: &Constants, a: &mut [u64], b: &[u64], f: Factor) {
     on_lanes!(c.isa, a.len(), |s| {
@@ -163,12 +154,12 @@ pub(super) fn sub_scale(c: &Constants, a: &mut [u64], b: &[u64], f: Factor) {
     });
 }
 
-/// `out = constant - (a mod p)` for words of another prime.
-pub(super) fn reduce_sub_from(c: &Constants, out: &mut [u64], a: &[u64], constant: u64) {
+/// `out = (a mod p) + constant` for words of another prime.
+pub(super) fn reduce_add(c: &Constants, out: &mut [u64], a: &[u64], constant: u64) {
     on_lanes!(c.isa, out.len(), |s| {
         let w = s.prime(c);
         let (p, one, constant) = (s.splat(c.p), s.multiplier(&w, c.one), s.splat(constant));
-        each2(s, out, a, |_, a| s.fold(difference(s, &w, constant, s.times(&w, a, one)), p));
+        each2(s, out, a, |_, a| s.fold(s.add(s.times(&w, a, one), constant), p));
     });
 }
 
@@ -372,7 +363,7 @@ pub(super) fn permute(isa: Isa, out: &mut [u64], from: &[u64], piece: &Piece<'_>
         let blocks = from.as_chunks::<LANE_BLOCK>().0;
         let outs = out.as_chunks_mut::<LANE_BLOCK>().0;
         for (out, &source) in outs.iter_mut().zip(piece.sources) {
-            let block = &blocks[source as usize / LANE_BLOCK & (blocks.len() - 1)];
+            let block = &blocks[(source as usize / LANE_BLOCK) & (blocks.len() - 1)];
             *out = s.permute(block, &piece.lanes[source as usize % LANE_BLOCK]);
         }
     });

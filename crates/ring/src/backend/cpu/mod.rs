@@ -13,14 +13,13 @@ use crate::basis::{Limbs, RnsBasis};
 use crate::device::{Device, InstructionSet, Kind};
 use crate::error::Result;
 use crate::ntt;
-use convert::{Target, convert_rows};
 use kernels::{BLOCK, Factor};
 pub(crate) use lanes::Isa;
 use pool::{Pool, Words};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use tables::{Converter, Divider, Prime, Tables};
+use tables::{Divider, Prime, Tables};
 use tfhe_ntt::prime64::Plan;
 
 /// Permutation tables kept at most (n/2 bytes each).
@@ -149,13 +148,6 @@ impl Cpu {
                 }
             }
         });
-    }
-
-    /// The prepared coefficients `y_i + (q_i-1)/2` of one row, y_i centred: inverse transform, factor and offset.
-    fn prepare(prime: &Prime, factor: Factor, from: &[u64], to: &mut [u64]) {
-        to.copy_from_slice(from);
-        prime.plan.inv(to);
-        kernels::scale_add(&prime.constants, to, factor, (prime.modulus.value() - 1) / 2);
     }
 }
 
@@ -343,114 +335,16 @@ impl Backend for Cpu {
         Ok(out)
     }
 
-    fn divide(&self, mut a: Words, limbs: Limbs, kept: usize) -> Result<Words> {
-        let n = self.n;
-        let divider = self.divider(limbs, kept)?;
-        let (lower, top) = a.split_at_mut(kept * n);
-        top.par_chunks_exact_mut(n).zip(&divider.divisors).for_each(|(words, divisor)| {
-            let prime = &self.tables.primes[divisor.prime];
-            prime.plan.inv(words);
-            kernels::scale_add(&prime.constants, words, divisor.prepare, divisor.half_prepared);
-        });
-        let rows = lower.par_chunks_exact_mut(n).zip(&self.tables.primes).zip(&divider.kept);
-        if divider.divisors.len() == 1 {
-            // A row needs nothing but its own prime: one that is converted stays in the cache.
-            let top = &*top;
-            rows.for_each_init(
-                || self.pool.take(n),
-                |scratch, ((words, prime), kept)| {
-                    kernels::reduce_sub_from(&prime.constants, scratch, top, kept.half);
-                    prime.plan.fwd(scratch);
-                    kernels::add_scale(&prime.constants, words, scratch, kept.inv);
-                },
-            );
-        } else {
-            let sources: Vec<&[u64]> = top.chunks_exact(n).collect();
-            let mut remainder = self.pool.take(kept * n);
-            let targets = remainder.chunks_exact_mut(n).zip(&self.tables.primes).zip(&divider.kept);
-            let targets = targets.map(|((words, prime), kept)| Target {
-                constants: &prime.constants,
-                factors: &kept.factors,
-                init: kept.minus_half,
-                words,
-            });
-            convert_rows(self.isa, &sources, targets.collect(), &divider.constants);
-            let pairs = rows.zip(remainder.par_chunks_exact_mut(n));
-            pairs.for_each(|(((words, prime), kept), remainder)| {
-                prime.plan.fwd(remainder);
-                kernels::sub_scale(&prime.constants, words, remainder, kept.inv);
-            });
-        }
-        a.truncate(kept * n);
-        Ok(a)
+    fn divide(&self, a: Words, limbs: Limbs, kept: usize) -> Result<Words> {
+        self.divided(a, limbs, kept)
     }
 
     fn mod_raise(&self, a: &Words, q: usize) -> Result<Words> {
-        let (n, first) = (self.n, &self.tables.primes[0]);
-        let mut lifted = self.pool.take(n);
-        Self::prepare(first, first.n_inv, a, &mut lifted);
-        // Coefficients are here plus h = (q_0 - 1) / 2, in [0, q_0).
-        let h = (first.modulus.value() - 1) / 2;
-        let mut out = self.pool.take(q * n);
-        self.each_row(&mut out, Limbs::q(q), n, |prime, row, words| {
-            if row == 0 {
-                return words.copy_from_slice(a);
-            }
-            let m = &prime.modulus;
-            for (words, lifted) in words.chunks_mut(BLOCK).zip(lifted.chunks(BLOCK)) {
-                let init = m.neg(m.reduce_u64(h));
-                kernels::convert(&prime.constants, words, &[lifted], &[1], init);
-            }
-            prime.plan.fwd(words);
-        });
-        Ok(out)
+        Ok(self.raised(a, q))
     }
 
     fn decompose(&self, a: &View<'_, Words>, q: usize) -> Result<Vec<Words>> {
-        let n = self.n;
-        let limbs = Limbs { q, p: self.basis.p().len() };
-        let converters: Vec<&Converter> = self
-            .basis
-            .digits_at(q)
-            .zip(&self.tables.digits)
-            .map(|(digit, cuts)| &cuts[digit.len() - 1])
-            .collect();
-        let factors: Vec<Factor> =
-            converters.iter().flat_map(|c| c.prepare.iter().copied()).collect();
-        let mut prepared = self.pool.take(q * n);
-        self.each_row(&mut prepared, limbs, n, |prime, row, words| {
-            Self::prepare(prime, factors[row], Self::row(a, limbs, row, n), words);
-        });
-        let mut digits: Vec<Words> =
-            converters.iter().map(|_| self.pool.take(limbs.rows() * n)).collect();
-        let prepared: Vec<&[u64]> = prepared.chunks_exact(n).collect();
-        for (digit, converter) in digits.iter_mut().zip(&converters) {
-            let foreign = digit.chunks_exact_mut(n).enumerate();
-            let targets =
-                foreign.filter(|(row, _)| !converter.source.contains(row)).map(|(row, words)| {
-                    let index = self.basis.prime_index(limbs, row);
-                    let constants = &self.tables.primes[index].constants;
-                    Target {
-                        constants,
-                        factors: &converter.factors[index],
-                        init: converter.offsets[index],
-                        words,
-                    }
-                });
-            convert_rows(self.isa, &prepared[converter.source.clone()], targets.collect(), &[]);
-        }
-        let rows = digits.iter_mut().zip(&converters).flat_map(|(digit, converter)| {
-            let own = &converter.source;
-            digit.chunks_exact_mut(n).enumerate().map(move |(row, words)| (own, row, words))
-        });
-        rows.collect::<Vec<_>>().into_par_iter().for_each(|(own, row, words)| {
-            if own.contains(&row) {
-                words.copy_from_slice(Self::row(a, limbs, row, n));
-            } else {
-                self.prime(limbs, row).plan.fwd(words);
-            }
-        });
-        Ok(digits)
+        Ok(self.decomposed(a, q))
     }
 
     fn inner_product(

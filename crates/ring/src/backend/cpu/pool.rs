@@ -8,6 +8,11 @@ const KEPT_BYTES: usize = 256 << 20;
 /// Smaller vectors go to the allocator directly.
 const SMALLEST_WORDS: usize = 1 << 13;
 
+/// Bytes of a cache line and of the widest vector: words start at such an address, or each vector touches two lines.
+const ALIGNMENT: usize = 64;
+/// Words that alignment may cost.
+const PADDING: usize = ALIGNMENT / size_of::<u64>() - 1;
+
 #[derive(Debug, Default)]
 struct Shelf {
     vectors: Vec<Vec<u64>>,
@@ -23,8 +28,9 @@ pub(crate) struct Pool {
 /// Host words that go back to their pool when dropped.
 #[derive(Debug)]
 pub(crate) struct Words {
-    /// Everything that was ever written, so that reuse needs no filling; the first `len` count.
+    /// Everything that was ever written, so that reuse needs no filling; `len` words from `start` count.
     all: Vec<u64>,
+    start: usize,
     len: usize,
     pool: Arc<Pool>,
 }
@@ -33,24 +39,28 @@ impl Pool {
     /// `len` words of arbitrary content: whoever asks writes all of them.
     pub(crate) fn take(self: &Arc<Self>, len: usize) -> Words {
         // Zeroed pages come from the operating system without being written.
-        let words = self.reuse(len).unwrap_or_else(|| vec![0; len]);
-        Words { all: words, len, pool: self.clone() }
+        let words = self.reuse(len + PADDING).unwrap_or_else(|| vec![0; len + PADDING]);
+        Words {
+            start: words.as_ptr().align_offset(ALIGNMENT).min(PADDING),
+            all: words,
+            len,
+            pool: self.clone(),
+        }
     }
 
     /// `len` zeros.
     pub(crate) fn zeros(self: &Arc<Self>, len: usize) -> Words {
-        match self.reuse(len) {
-            Some(mut words) => {
-                words[..len].fill(0);
-                Words { all: words, len, pool: self.clone() }
-            }
-            None => Words { all: vec![0; len], len, pool: self.clone() },
-        }
+        let mut words = self.take(len);
+        words.fill(0);
+        words
     }
 
-    /// Puts host words under this pool's care.
-    pub(crate) fn adopt(self: &Arc<Self>, words: Vec<u64>) -> Words {
-        Words { len: words.len(), all: words, pool: self.clone() }
+    /// Takes over host words, of which no copy is left.
+    pub(crate) fn adopt(self: &Arc<Self>, mut host: Vec<u64>) -> Words {
+        let mut words = self.take(host.len());
+        words.copy_from_slice(&host);
+        host.zeroize();
+        words
     }
 
     /// The smallest vector that holds `len` words and at most a quarter more: polynomials may live long.
@@ -95,7 +105,7 @@ impl Words {
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
         if self.len < self.all.len() / 2 {
-            self.all.truncate(self.len);
+            self.all.truncate(self.start + self.len);
             self.all.shrink_to_fit();
         }
     }
@@ -109,12 +119,12 @@ impl Words {
 impl std::ops::Deref for Words {
     type Target = [u64];
     fn deref(&self) -> &[u64] {
-        &self.all[..self.len]
+        &self.all[self.start..][..self.len]
     }
 }
 
 impl std::ops::DerefMut for Words {
     fn deref_mut(&mut self) -> &mut [u64] {
-        &mut self.all[..self.len]
+        &mut self.all[self.start..][..self.len]
     }
 }

@@ -89,8 +89,7 @@ pub(super) struct Divisor {
 pub(super) struct Kept {
     /// `D/d_i mod q_j` and, for the row of quotients, `-D mod q_j`.
     pub(super) factors: Vec<u64>,
-    /// `floor(D/2) mod q_j` and its negative.
-    pub(super) half: u64,
+    /// `-floor(D/2) mod q_j`.
     pub(super) minus_half: u64,
     /// `D^-1 mod q_j`.
     pub(super) inv: Factor,
@@ -124,8 +123,7 @@ impl Divider {
             let big = product(own.iter(), m);
             let mut factors: Vec<u64> = (0..own.len()).map(|i| complement(&own, i, m)).collect();
             factors.push(m.neg(big));
-            let half = half(m)?;
-            Ok(Kept { factors, half, minus_half: m.neg(half), inv: Factor::new(m.inv(big)?, m) })
+            Ok(Kept { factors, minus_half: m.neg(half(m)?), inv: Factor::new(m.inv(big)?, m) })
         });
         let constants = own.iter().map(|m| Constants::new(m, isa)).collect();
         Ok(Self { divisors, constants, kept: rows.collect::<Result<_>>()? })
