@@ -5,6 +5,7 @@
 //! | `every_verb_has_help_with_an_example` | `--help` of all verbs |
 //! | `wrong_usage_and_failures_have_their_exit_codes` | 2 for usage, 1 for one readable sentence |
 //! | `parameter_sets` | security printed and in the JSON |
+//! | `benches_report_every_row` | rows and JSON keys of `bench`; a peer that is not there is skipped loudly |
 //! | `random_models_of_any_shape` | generate, show, evaluate, plan; refusal of one that is too deep |
 //! | `estimate_needs_no_keys` | JSON keys of the estimate |
 //! | `key_files_are_never_overwritten` | keygen twice |
@@ -89,6 +90,38 @@ fn parameter_sets() {
         let within = set["log_qp"].as_f64() <= set["log_qp_limit"].as_f64();
         assert!(toy || within, "{set}");
     }
+}
+
+#[test]
+fn benches_report_every_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bench.json");
+    let path = file.to_str().unwrap();
+    let shape = ["--set", "toy11_lev", "--runs", "2", "--threads", "1", "--json", path];
+    let missing = ["--peers", "--peer-lib", "/nonexistent/lattigo-linux.so"];
+    let out = run(&[&["bench", "ckks"][..], &shape, &missing].concat());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).contains("SKIPPED the peer: no Lattigo at /nonexistent"));
+    let value = json(&file);
+    assert_eq!(value["schema"], "cipherform.bench/1");
+    let names: Vec<&str> =
+        value["rows"].as_array().unwrap().iter().map(|row| row["op"].as_str().unwrap()).collect();
+    let expected = [
+        "encode", "encrypt_pk", "encrypt_sk", "decrypt", "add", "ct_pt_mul", "rescale",
+        "ct_ct_mul_relin", "ct_ct_mul_relin_rescale", "rotate", "conjugate", "hoisted_8", "linear_8",
+        "keygen_galois", "encode_encrypt_pk",
+    ];
+    assert_eq!(names, expected);
+    for row in value["rows"].as_array().unwrap() {
+        assert_eq!((&row["threads"], &row["limbs"], &row["runs"]), (&1.into(), &4.into(), &2.into()));
+        for key in ["median_ms", "min_ms", "cpu_ms", "floor_ms"] {
+            assert!(row[key].as_f64().unwrap() > 0.0, "{row}");
+        }
+        assert!(row["peer"].is_null() && row["ratio"].is_null());
+    }
+    ok(&["bench", "ring", "--set", "toy11_lev", "--runs", "1", "--json", path]);
+    assert_eq!(json(&file)["rows"][1]["op"], "ntt");
+    assert!(fails(&["bench", "ckks", "--threads", "0"]).contains("0 threads"));
 }
 
 #[test]

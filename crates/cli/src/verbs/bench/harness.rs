@@ -1,0 +1,260 @@
+//! Timing rows, with another library's rows in between.
+//!
+//! Not criterion, because three things are needed that it does not do: CPU time (machines are shared, and a peer's time on
+//! the wall says nothing), rounds that alternate with another process, and one table as the result of a verb. The
+//! statistics are those that such data bear: disturbances only ever add time, so two programs are compared by their minima
+//! over the same rounds, and the median and the spread say how calm the machine was. Criterion keeps baselines of the same
+//! rows: `cargo bench -p cipherform-benches --bench ckks`.
+
+use crate::output::bar;
+use crate::verbs::bench::machine::Machine;
+use crate::verbs::bench::peer::Peer;
+use anyhow::Result;
+use cipherform_profile::{Counter, record};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// One repetition, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) wall: f64,
+    /// Of all threads of the process.
+    pub(crate) cpu: f64,
+}
+
+/// Runs once and says how long it took.
+type Timed<'a> = Box<dyn FnMut() -> Result<Sample> + Send + 'a>;
+
+/// Something to time.
+pub(crate) struct Row<'a> {
+    pub(crate) op: &'static str,
+    timed: Timed<'a>,
+    /// Bytes that must cross the memory bus: operands, keys and results once each.
+    bytes: u64,
+}
+
+/// CPU time of this process so far, in milliseconds.
+fn cpu_ms() -> f64 {
+    let now = clock_gettime(ClockId::ProcessCPUTime);
+    now.tv_sec as f64 * 1e3 + now.tv_nsec as f64 / 1e6
+}
+
+impl<'a> Row<'a> {
+    /// Times `f`.
+    pub(crate) fn new<T>(
+        op: &'static str,
+        bytes: u64,
+        mut f: impl FnMut() -> Result<T> + Send + 'a,
+    ) -> Self {
+        Self::with_setup(op, bytes, || Ok(()), move |()| f())
+    }
+
+    /// Times `f` on what `setup` makes outside the clock; the result is dropped outside it too.
+    pub(crate) fn with_setup<S, T>(
+        op: &'static str,
+        bytes: u64,
+        mut setup: impl FnMut() -> Result<S> + Send + 'a,
+        mut f: impl FnMut(S) -> Result<T> + Send + 'a,
+    ) -> Self {
+        let timed = move || {
+            let operand = setup()?;
+            let (begin, cpu) = (Instant::now(), cpu_ms());
+            let kept = f(operand)?;
+            let sample = Sample { cpu: cpu_ms() - cpu, wall: begin.elapsed().as_secs_f64() * 1e3 };
+            drop(kept);
+            Ok(sample)
+        };
+        Self { op, timed: Box::new(timed), bytes }
+    }
+}
+
+/// All repetitions of a row.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Times {
+    pub(crate) wall: Vec<f64>,
+    pub(crate) cpu: Vec<f64>,
+}
+
+/// Smallest of some times.
+pub(crate) fn min(times: &[f64]) -> f64 {
+    times.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+/// The middle one.
+pub(crate) fn median(times: &[f64]) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+impl Times {
+    pub(crate) fn push(&mut self, sample: Sample) {
+        self.wall.push(sample.wall);
+        self.cpu.push(sample.cpu);
+    }
+
+    /// Row by row sum, for what is only ever done together.
+    fn plus(&self, other: &Self) -> Self {
+        let add = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a + b).collect();
+        Self { wall: add(&self.wall, &other.wall), cpu: add(&self.cpu, &other.cpu) }
+    }
+}
+
+/// A row's times, and the peer's in the same rounds.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    pub(crate) op: &'static str,
+    pub(crate) threads: usize,
+    pub(crate) times: Times,
+    pub(crate) floor_ms: f64,
+    pub(crate) peer: Option<Times>,
+    /// What the peer's times are, if not a measurement of the same thing.
+    pub(crate) peer_note: Option<&'static str>,
+}
+
+/// Runs `rounds` rounds: in each, every row with every number of threads, and right after it the peer's row.
+///
+/// One run before the rounds is not counted; it is recorded instead, for the transforms of the floor.
+pub(crate) fn measure(
+    rows: &mut [Row<'_>],
+    threads: &[usize],
+    rounds: usize,
+    mut peer: Option<&mut Peer>,
+) -> Result<Vec<Measured>> {
+    let pools = threads
+        .iter()
+        .map(|&t| Ok((t, rayon::ThreadPoolBuilder::new().num_threads(t).build()?)))
+        .collect::<Result<Vec<_>>>()?;
+    let mut measured = Vec::new();
+    for (t, pool) in &pools {
+        let machine = pool.install(Machine::measure)?;
+        for row in rows.iter_mut() {
+            let (run, recording) = pool.install(|| record(|| (row.timed)()));
+            run?;
+            let transforms = recording.total().get(Counter::LimbNtts);
+            measured.push(Measured {
+                op: row.op,
+                threads: *t,
+                times: Times::default(),
+                floor_ms: machine.floor_ms(transforms, row.bytes, *t),
+                peer: None,
+                peer_note: None,
+            });
+        }
+    }
+    let per_pool = rows.len();
+    let progress = bar((rounds * measured.len()) as u64, "measuring");
+    for _ in 0..rounds {
+        for (j, row) in rows.iter_mut().enumerate() {
+            for (i, (_, pool)) in pools.iter().enumerate() {
+                let Some(result) = measured.get_mut(i * per_pool + j) else { continue };
+                progress.set_message(row.op);
+                result.times.push(pool.install(|| (row.timed)())?);
+                if let Some(peer) = peer.as_deref_mut().filter(|peer| peer.has(row.op)) {
+                    result.peer.get_or_insert_default().push(peer.run(row.op)?);
+                }
+                progress.inc(1);
+            }
+        }
+    }
+    progress.finish_and_clear();
+    Ok(measured)
+}
+
+impl Measured {
+    /// The row of two operations that follow each other.
+    pub(crate) fn together(op: &'static str, a: &Self, b: &Self) -> Self {
+        Self {
+            op,
+            threads: a.threads,
+            times: a.times.plus(&b.times),
+            floor_ms: a.floor_ms + b.floor_ms,
+            peer: a.peer.as_ref().zip(b.peer.as_ref()).map(|(a, b)| a.plus(b)),
+            peer_note: None,
+        }
+    }
+
+    /// Our smallest CPU time over the peer's.
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        self.peer.as_ref().map(|peer| min(&self.times.cpu) / min(&peer.cpu))
+    }
+
+    /// One line of the table.
+    pub(crate) fn line(&self, target: Option<f64>) -> String {
+        let cell = |x: Option<f64>| x.map_or("-".to_owned(), |x| format!("{x:.2}"));
+        let peer = self.peer.as_ref().map(|peer| min(&peer.cpu));
+        format!(
+            "{:<24} {:>7} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9} {:>7} {:>7}{}",
+            self.op,
+            self.threads,
+            self.floor_ms,
+            min(&self.times.cpu),
+            min(&self.times.wall),
+            median(&self.times.wall),
+            cell(peer),
+            cell(self.ratio()),
+            target.map_or("-".to_owned(), |t| format!("<{t:.2}")),
+            self.peer_note.map(|note| format!("  {note}")).unwrap_or_default(),
+        )
+    }
+
+    /// The head of the table.
+    pub(crate) fn head() -> String {
+        format!(
+            "{:<24} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7}",
+            "ms", "threads", "floor", "cpu min", "min", "median", "peer cpu", "ratio", "target"
+        )
+    }
+
+    /// The row of the schema `cipherform.bench/1`.
+    pub(crate) fn json(&self, device: &str, limbs: Option<usize>, target: Option<f64>) -> Value {
+        json!({
+            "op": self.op, "device": device, "threads": self.threads, "batch": 1, "limbs": limbs,
+            "median_ms": median(&self.times.wall), "min_ms": min(&self.times.wall),
+            "cpu_ms": min(&self.times.cpu), "cpu_median_ms": median(&self.times.cpu),
+            "runs": self.times.wall.len(),
+            "floor_ms": self.floor_ms,
+            "peer": self.peer.as_ref().map(|peer| json!({
+                "name": Peer::NAME, "note": self.peer_note,
+                "median_ms": median(&peer.wall), "min_ms": min(&peer.wall),
+                "cpu_ms": min(&peer.cpu), "cpu_median_ms": median(&peer.cpu),
+            })),
+            "ratio": self.ratio(), "target_ratio": target,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minima_are_compared_and_rounds_counted() {
+        let mut calls = 0;
+        let mut rows = vec![Row::with_setup(
+            "spin",
+            0,
+            || Ok(()),
+            |()| {
+                calls += 1;
+                let begin = cpu_ms();
+                while cpu_ms() - begin < 2.0 {}
+                Ok(())
+            },
+        )];
+        let measured = measure(&mut rows, &[1], 3, None).unwrap();
+        drop(rows);
+        assert_eq!(calls, 4);
+        let [row] = measured.as_slice() else { panic!("one row") };
+        assert!(row.times.cpu.len() == 3 && min(&row.times.cpu) >= 2.0);
+        assert!(row.ratio().is_none());
+        let mut with_peer = row.clone();
+        with_peer.peer = Some(Times { wall: vec![9.0; 3], cpu: vec![12.0, 4.0, 8.0] });
+        with_peer.times.cpu = vec![3.0, 2.0, 1.0];
+        assert!((with_peer.ratio().unwrap() - 0.25).abs() < 1e-12);
+        let both = Measured::together("both", &with_peer, &with_peer);
+        assert!((min(&both.times.cpu) - 2.0).abs() < 1e-12);
+        assert!((median(&[5.0, 1.0, 3.0]) - 3.0).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,205 @@
+//! `cipherform bench`: primitives of the ring and the scheme, or a whole model, timed here and now, beside a peer if asked.
+
+mod ckks;
+mod harness;
+mod machine;
+mod peer;
+
+use crate::output::write_json;
+use crate::verbs::session::Session;
+use crate::verbs::{DEFAULT_MODEL, context, device, load_model};
+use anyhow::{Result, bail};
+use cipherform_ckks::{Context, Device, Parameters};
+use cipherform_nn::exec::Progress;
+use cipherform_profile::cpu_model;
+use cipherform_ring::sample::uniform;
+use cipherform_ring::{GaloisElement, Limbs};
+use harness::{Measured, Row, measure};
+use machine::Machine;
+use peer::Peer;
+use serde_json::json;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+/// The peers' size: 24 limbs.
+const COMPARISON_LEVEL: usize = 23;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to time.
+    #[arg(value_enum)]
+    what: What,
+    /// Device: cpu, cpu:avx512ifma, cpu:avx2, cpu:scalar, ..
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Parameter set of `ring` and `ckks`; `peers16` has the shape that the peers' scripts use.
+    #[arg(long, default_value = ckks::COMPARISON_SET)]
+    set: String,
+    /// Level of `ring` and `ckks`; 23, i.e. 24 limbs, or the highest of a smaller set, unless given.
+    #[arg(long)]
+    level: Option<usize>,
+    /// Model of `nn`.
+    #[arg(long, default_value = DEFAULT_MODEL)]
+    model: String,
+    /// Repetitions of every row.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Threads, or several numbers of them: 1,2. All cores unless given; 1 with --peers.
+    #[arg(long, value_delimiter = ',')]
+    threads: Vec<usize>,
+    /// Run Lattigo's row after each of ours, in another process with as many threads.
+    #[arg(long)]
+    peers: bool,
+    /// Lattigo's shared library, from the wheel `orion-fhe`: see benches/peers/lattigo.py.
+    #[arg(long)]
+    peer_lib: Option<PathBuf>,
+    /// Write the rows as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
+enum What {
+    Ring,
+    Ckks,
+    Nn,
+}
+
+/// Threads of a run.
+fn threads(args: &Args) -> Result<Vec<usize>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = match args.threads.as_slice() {
+        [] if args.peers => vec![1],
+        [] => vec![cores],
+        given => given.to_vec(),
+    };
+    match threads.iter().find(|&&t| t == 0 || t > cores) {
+        Some(t) => bail!("{t} threads were asked for, and there are {cores} cores"),
+        None => Ok(threads),
+    }
+}
+
+/// The peer, if it was asked for and is there. If it is not, says so loudly.
+fn start_peer(args: &Args, threads: &[usize]) -> Result<Option<Peer>> {
+    if !args.peers {
+        return Ok(None);
+    }
+    match Peer::library(args.peer_lib.as_deref()) {
+        Ok(library) => {
+            eprintln!("starting {}, which makes its keys first", Peer::NAME);
+            let threads = threads.iter().copied().max().unwrap_or(1);
+            Ok(Some(Peer::start(&library, threads, false)?))
+        }
+        Err(missing) => {
+            eprintln!("!!! SKIPPED the peer: {missing:#}");
+            Ok(None)
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let chosen = device(&args.device)?;
+    let threads = threads(args)?;
+    let params = match args.what {
+        What::Nn => None,
+        _ => Some(ckks::parameters(&args.set)?),
+    };
+    let level = args.level.unwrap_or_else(|| {
+        params.as_ref().map_or(0, |params| params.max_level().min(COMPARISON_LEVEL))
+    });
+    let mut peer = None;
+    let rows = match (args.what, &params) {
+        (What::Ring, Some(params)) => ring(args, params, chosen, level, &threads)?,
+        (What::Ckks, Some(params)) => {
+            peer = start_peer(args, &threads)?;
+            let plan = ckks::Plan {
+                params: params.clone(),
+                device: chosen,
+                level,
+                threads: &threads,
+                rounds: args.runs.max(1),
+            };
+            ckks::run(&plan, peer.as_mut())?
+        }
+        _ => nn(args, &threads)?,
+    };
+    let limbs = params.as_ref().map(|params| params.limbs_at(level));
+    let flags = Machine::cpu_flags().join(" ");
+    let machine = format!("{}, {flags}", cpu_model().unwrap_or_else(|| "unknown CPU".to_owned()));
+    println!("{machine}\n{chosen}");
+    if let (Some(params), Some(limbs)) = (&params, limbs) {
+        let special = params.special().len();
+        println!(
+            "{}: N = 2^{}, {limbs} limbs, {special} special primes, {} digits",
+            params.name(),
+            params.log_n(),
+            params.digits_at(level).len()
+        );
+    }
+    println!("{}", Measured::head());
+    let target = |row: &Measured| row.peer.as_ref().and_then(|_| ckks::target(row.op, chosen));
+    for row in &rows {
+        println!("{}", row.line(target(row)));
+    }
+    let rows: Vec<_> = rows.iter().map(|row| row.json(&args.device, limbs, target(row))).collect();
+    write_json(
+        args.json.as_deref(),
+        &json!({
+            "schema": "cipherform.bench/1",
+            "machine": machine,
+            "cpu_flags": Machine::cpu_flags(),
+            "device": chosen.to_string(),
+            "parameter_set": params.as_ref().map(Parameters::name),
+            "level": limbs.map(|_| level),
+            "peer": peer.as_ref().map(|peer| &peer.setup),
+            "rows": rows,
+        }),
+    )
+}
+
+/// Primitives of the ring over all limbs of one polynomial; what consumes its operand is timed with a copy made outside.
+fn ring(
+    args: &Args,
+    params: &Parameters,
+    device: Device,
+    level: usize,
+    threads: &[usize],
+) -> Result<Vec<Measured>> {
+    let context = Context::new(params.clone(), &device)?;
+    let ring = context.ring();
+    let q = Limbs::q(params.limbs_at(level));
+    let all = Limbs { q: q.q, p: params.special().len() };
+    let seed = [0; 32];
+    let a = uniform(ring, q, &seed, 0)?;
+    let extended = uniform(ring, all, &seed, 1)?;
+    let digits = a.decompose()?;
+    let key = [uniform(ring, all, &seed, 2)?, uniform(ring, all, &seed, 3)?];
+    let key = vec![key; digits.len()];
+    let coefficients = a.clone().into_coeff()?;
+    let g = GaloisElement::rotation(1, ring.n());
+    let bytes = |limbs: Limbs| (limbs.rows() * ring.n() * 8) as u64;
+    let (small, large, count) = (bytes(q), bytes(all), digits.len() as u64);
+    let mut rows = vec![
+        Row::new("copy", 2 * small, || Ok(a.clone())),
+        Row::with_setup("ntt", 2 * small, || Ok(coefficients.clone()), |c| Ok(c.into_ntt()?)),
+        Row::with_setup("intt", 2 * small, || Ok(a.clone()), |a| Ok(a.into_coeff()?)),
+        Row::new("mod_up", small + count * large, || Ok(a.decompose()?)),
+        Row::new("key_inner_product", (3 * count + 2) * large, || Ok(digits.inner_product(&key)?)),
+        Row::with_setup("mod_down", small + large, || Ok(extended.clone()), |x| Ok(x.mod_down()?)),
+        Row::with_setup("rescale", 2 * small, || Ok(a.clone()), |a| Ok(a.rescale()?)),
+        Row::new("automorphism", 2 * small, || Ok(a.automorphism(g)?)),
+    ];
+    measure(&mut rows, threads, args.runs.max(1), None)
+}
+
+/// One inference, keys made before.
+fn nn(args: &Args, threads: &[usize]) -> Result<Vec<Measured>> {
+    let model = load_model(&args.model)?;
+    let context = context(&model, None, &args.device)?;
+    let mut session = Session::new(&model, &context)?;
+    let input = super::profile::sample_input(&model)?;
+    let mut rows = vec![Row::new("inference", 0, || {
+        session.infer(&input, &mut |_: &Progress| ControlFlow::Continue(()))
+    })];
+    measure(&mut rows, threads, args.runs.clamp(1, 3), None)
+}
