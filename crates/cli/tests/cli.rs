@@ -107,13 +107,28 @@ fn benches_report_every_row() {
     let names: Vec<&str> =
         value["rows"].as_array().unwrap().iter().map(|row| row["op"].as_str().unwrap()).collect();
     let expected = [
-        "encode", "encrypt_pk", "encrypt_sk", "decrypt", "add", "ct_pt_mul", "rescale",
-        "ct_ct_mul_relin", "ct_ct_mul_relin_rescale", "rotate", "conjugate", "hoisted_8", "linear_8",
-        "keygen_galois", "encode_encrypt_pk",
+        "encode",
+        "encrypt_pk",
+        "encrypt_sk",
+        "decrypt",
+        "add",
+        "ct_pt_mul",
+        "rescale",
+        "ct_ct_mul_relin",
+        "ct_ct_mul_relin_rescale",
+        "rotate",
+        "conjugate",
+        "hoisted_8",
+        "linear_8",
+        "keygen_galois",
+        "encode_encrypt_pk",
     ];
     assert_eq!(names, expected);
     for row in value["rows"].as_array().unwrap() {
-        assert_eq!((&row["threads"], &row["limbs"], &row["runs"]), (&1.into(), &4.into(), &2.into()));
+        assert_eq!(
+            (&row["threads"], &row["limbs"], &row["runs"]),
+            (&1.into(), &4.into(), &2.into())
+        );
         for key in ["median_ms", "min_ms", "cpu_ms", "floor_ms"] {
             assert!(row[key].as_f64().unwrap() > 0.0, "{row}");
         }
