@@ -41,7 +41,7 @@ fn convert(sources: &[&[u64]], targets: &mut [Target<'_>]) {
         }
     }
     for Target { prime, words, .. } in targets {
-        prime.plan.fwd(words);
+        prime.transform.forward(words);
     }
 }
 
@@ -57,8 +57,7 @@ impl Cpu {
         let (lower, top) = a.split_at_mut(kept * n);
         top.par_chunks_exact_mut(n).zip(&divider.divisors).for_each(|(words, divisor)| {
             let prime = &self.tables.primes[divisor.prime];
-            prime.plan.inv(words);
-            kernels::scale_add(&prime.constants, words, divisor.prepare, divisor.half_prepared);
+            prime.transform.inverse(words, divisor.prepare, divisor.half_prepared);
         });
         let mut sources: Vec<&[u64]> = top.chunks_exact(n).collect();
         let mut quotients = self.pool.take(if sources.len() > 1 { n } else { 0 });
@@ -112,9 +111,7 @@ impl Cpu {
 
     /// The coefficients `y_i + (q_i-1)/2` of a row, y_i centred: inverse transform, factor and offset.
     fn prepare(prime: &Prime, factor: Factor, from: &[u64], to: &mut [u64]) {
-        to.copy_from_slice(from);
-        prime.plan.inv(to);
-        kernels::scale_add(&prime.constants, to, factor, (prime.modulus.value() - 1) / 2);
+        prime.transform.inverse_of(from, to, factor, (prime.modulus.value() - 1) / 2);
     }
 
     /// The constants of the digits of q limbs.

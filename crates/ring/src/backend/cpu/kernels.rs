@@ -23,6 +23,11 @@ impl Factor {
         self.quotient >> 12
     }
 
+    /// `floor(value · 2^64 / p)`.
+    pub(super) fn quotient64(self) -> u64 {
+        self.quotient
+    }
+
     /// `x · value mod p` for any word x.
     #[inline(always)]
     pub(super) fn mul(self, x: u64, p: u64) -> u64 {

@@ -6,13 +6,13 @@ mod kernels;
 mod lanes;
 mod pool;
 mod tables;
+mod transform;
 
 use super::{Backend, HoistedSums, Storage, View, storage_variant};
 use crate::automorphism::{GaloisElement, Permutation};
 use crate::basis::{Limbs, RnsBasis};
 use crate::device::{Device, InstructionSet, Kind};
 use crate::error::Result;
-use crate::ntt;
 use kernels::{BLOCK, Factor};
 pub(crate) use lanes::Isa;
 use pool::{Pool, Words};
@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tables::{Divider, Prime, Tables};
-use tfhe_ntt::prime64::Plan;
+use transform::Transform;
 
 /// Permutation tables kept at most (n/2 bytes each).
 const KEPT_PERMUTATIONS: usize = 256;
@@ -35,8 +35,8 @@ pub(crate) struct Cpu {
     tables: Tables,
     pool: Arc<Pool>,
     permutations: Mutex<HashMap<GaloisElement, Arc<Permutation>>>,
-    /// Plans of smaller degree by (m, prime index).
-    small_plans: Mutex<HashMap<(usize, usize), Arc<Plan>>>,
+    /// By degree and prime.
+    small_transforms: Mutex<HashMap<(usize, usize), Arc<Transform>>>,
     /// By the limbs of the dividend and the rows that are kept.
     dividers: Mutex<HashMap<(Limbs, usize), Arc<Divider>>>,
 }
@@ -53,7 +53,7 @@ impl Cpu {
             tables: Tables::new(basis, isa)?,
             pool: Arc::default(),
             permutations: Mutex::default(),
-            small_plans: Mutex::default(),
+            small_transforms: Mutex::default(),
             dividers: Mutex::default(),
         })
     }
@@ -89,21 +89,17 @@ impl Cpu {
         known.entry(g).or_insert_with(|| Arc::new(Permutation::new(g, self.n))).clone()
     }
 
-    /// A plan of degree m whose root is ψ^(n/m), if the library makes one.
-    fn small_plan(&self, m: usize, index: usize) -> Option<Arc<Plan>> {
-        let mut known = self.small_plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(plan) = known.get(&(m, index)) {
-            return Some(plan.clone());
+    /// The transform of degree m with the root ψ^(n/m), m below n.
+    fn small_transform(&self, m: usize, index: usize) -> Result<Arc<Transform>> {
+        let mut known = self.small_transforms.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(transform) = known.get(&(m, index)) {
+            return Ok(transform.clone());
         }
         let prime = &self.tables.primes[index];
-        let plan = Plan::try_new(m, prime.modulus.value())?;
         let root = prime.modulus.pow(prime.psi, (self.n / m) as u64);
-        if ntt::root(&plan) != root {
-            return None;
-        }
-        let plan = Arc::new(plan);
-        known.insert((m, index), plan.clone());
-        Some(plan)
+        let transform = Arc::new(Transform::new(m, &prime.constants, root)?);
+        known.insert((m, index), transform.clone());
+        Ok(transform)
     }
 
     fn divider(&self, limbs: Limbs, kept: usize) -> Result<Arc<Divider>> {
@@ -148,25 +144,6 @@ impl Cpu {
                 }
             }
         });
-    }
-}
-
-/// The m-point transform with a given root for sizes that the plans do not offer (Longa–Naehrig, ePrint 2016/504).
-fn small_transform(prime: &Prime, root: u64, a: &mut [u64]) {
-    let m = &prime.modulus;
-    let bits = a.len().trailing_zeros();
-    let (mut half, mut blocks) = (a.len() / 2, 1);
-    while half >= 1 {
-        for (block, pair) in a.chunks_exact_mut(2 * half).enumerate() {
-            let twiddle = m.pow(root, crate::automorphism::brv(blocks + block, bits) as u64);
-            let (low, high) = pair.split_at_mut(half);
-            for (u, v) in low.iter_mut().zip(high) {
-                let t = m.mul(*v, twiddle);
-                (*u, *v) = (m.add(*u, t), m.sub(*u, t));
-            }
-        }
-        half /= 2;
-        blocks *= 2;
     }
 }
 
@@ -223,14 +200,13 @@ impl Backend for Cpu {
     }
 
     fn ntt(&self, a: &mut Words, limbs: Limbs) -> Result<()> {
-        self.each_row(a, limbs, self.n, |prime, _, words| prime.plan.fwd(words));
+        self.each_row(a, limbs, self.n, |prime, _, words| prime.transform.forward(words));
         Ok(())
     }
 
     fn intt(&self, a: &mut Words, limbs: Limbs) -> Result<()> {
         self.each_row(a, limbs, self.n, |prime, _, words| {
-            prime.plan.inv(words);
-            kernels::scale(&prime.constants, words, prime.n_inv);
+            prime.transform.inverse(words, prime.n_inv, 0);
         });
         Ok(())
     }
@@ -376,15 +352,12 @@ impl Backend for Cpu {
     }
 
     fn subring_ntt(&self, a: &mut Words, limbs: Limbs, m: usize) -> Result<()> {
+        let index = |row| self.basis.prime_index(limbs, row);
+        let small = if m == self.n { 0 } else { limbs.rows() };
+        let small = (0..small).map(|row| self.small_transform(m, index(row)));
+        let small = small.collect::<Result<Vec<_>>>()?;
         self.each_row(a, limbs, m, |prime, row, words| {
-            if m == self.n {
-                return prime.plan.fwd(words);
-            }
-            if let Some(plan) = self.small_plan(m, self.basis.prime_index(limbs, row)) {
-                return plan.fwd(words);
-            }
-            let root = prime.modulus.pow(prime.psi, (self.n / m) as u64);
-            small_transform(prime, root, words);
+            small.get(row).map_or(&prime.transform, |transform| transform).forward(words);
         });
         Ok(())
     }

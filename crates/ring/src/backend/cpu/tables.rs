@@ -2,19 +2,19 @@
 
 use super::kernels::{Constants, Factor};
 use super::lanes::Isa;
+use super::transform::Transform;
 use crate::basis::{Limbs, RnsBasis};
 use crate::error::Result;
 use crate::modulus::Modulus;
 use crate::ntt;
 use std::ops::Range;
-use tfhe_ntt::prime64::Plan;
 
 /// One prime: its transform, root and normalisation.
 #[derive(Debug)]
 pub(super) struct Prime {
     pub(super) modulus: Modulus,
     pub(super) constants: Constants,
-    pub(super) plan: Plan,
+    pub(super) transform: Transform,
     pub(super) psi: u64,
     /// n^-1: the inverse transform leaves n times the coefficients.
     pub(super) n_inv: Factor,
@@ -22,10 +22,11 @@ pub(super) struct Prime {
 
 impl Prime {
     pub(super) fn new(n: usize, modulus: &Modulus, isa: Isa) -> Result<Self> {
-        let plan = ntt::plan(n, modulus)?;
-        let psi = ntt::root(&plan);
+        let psi = ntt::root(&ntt::plan(n, modulus)?);
+        let constants = Constants::new(modulus, isa);
+        let transform = Transform::new(n, &constants, psi)?;
         let n_inv = Factor::new(modulus.inv(n as u64)?, modulus);
-        Ok(Self { modulus: *modulus, constants: Constants::new(modulus, isa), plan, psi, n_inv })
+        Ok(Self { modulus: *modulus, constants, transform, psi, n_inv })
     }
 }
 

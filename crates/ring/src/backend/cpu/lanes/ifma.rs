@@ -3,7 +3,7 @@
 //! A product of words below 2^50 is a low half below 2^52 and a high half below 2^48, so that [`Ifma::TERMS`] of them
 //! are added before their sum is reduced once.
 
-use super::{BLOCK, Lanes, QUOTIENT_BITS};
+use super::{BLOCK, Butterflies, Lanes, QUOTIENT_BITS, REGISTERS};
 use crate::backend::cpu::kernels::{Constants, Factor};
 use pulp::cast;
 use std::arch::x86_64::__m512i;
@@ -42,6 +42,8 @@ const MASK: u64 = (1 << 52) - 1;
 pub(crate) struct Wide {
     p: __m512i,
     p2: __m512i,
+    /// 2^52 - p.
+    minus_p: __m512i,
     fold: WideFactor,
     one_quotient: __m512i,
     mask: __m512i,
@@ -130,6 +132,7 @@ impl Lanes for Ifma {
         Wide {
             p: self.splat(c.p),
             p2: self.splat(2 * c.p),
+            minus_p: self.splat((1 << 52) - c.p),
             fold: self.wide(c.fold),
             one_quotient: self.splat(c.one.quotient52()),
             mask: self.splat(MASK),
@@ -220,5 +223,111 @@ impl Lanes for Ifma {
     #[inline(always)]
     fn permute(self, words: &[u64; BLOCK], lanes: &[u64; BLOCK]) -> [u64; BLOCK] {
         cast(self.avx512f._mm512_permutexvar_epi64(cast(*lanes), cast(*words)))
+    }
+}
+
+/// Harvey's lazy butterflies (arXiv 1205.2926): forward values below 4p, inverse ones below 2p.
+impl Butterflies for Ifma {
+    const LOG_WIDTH: usize = 3;
+    const STEP: usize = 4;
+    const PAIRED: bool = true;
+    const TWIDDLE: usize = 2;
+    type Lazy = __m512i;
+    type Twiddle = WideFactor;
+
+    fn twiddle(c: &Constants, value: u64) -> [u64; 2] {
+        [value, Factor::new(value, &c.modulus).quotient52()]
+    }
+
+    #[inline(always)]
+    fn broadcast(self, words: &[u64]) -> WideFactor {
+        WideFactor { value: self.splat(words[0]), quotient: self.splat(words[1]) }
+    }
+
+    #[inline(always)]
+    fn gather(self, words: &[u64]) -> WideFactor {
+        let lines = self.split(words);
+        WideFactor { value: self.load(lines[0]), quotient: self.load(lines[1]) }
+    }
+
+    #[inline(always)]
+    fn widen(self, words: [u64; 8]) -> __m512i {
+        cast(words)
+    }
+
+    #[inline(always)]
+    fn get(self, words: [u64; 8]) -> __m512i {
+        cast(words)
+    }
+
+    #[inline(always)]
+    fn put(self, x: __m512i) -> [u64; 8] {
+        cast(x)
+    }
+
+    #[inline(always)]
+    fn narrow(self, w: &Wide, x: __m512i) -> __m512i {
+        self.fold(self.fold(x, w.p2), w.p)
+    }
+
+    #[inline(always)]
+    fn butterfly<const NORM: bool>(
+        self,
+        w: &Wide,
+        x: __m512i,
+        y: __m512i,
+        f: WideFactor,
+    ) -> (__m512i, __m512i) {
+        let (x, t) = (self.fold(x, w.p2), self.lazy_times(w, y, f));
+        (self.add(x, t), self.sub(self.add(x, w.p2), t))
+    }
+
+    #[inline(always)]
+    fn inverse_butterfly(
+        self,
+        w: &Wide,
+        x: __m512i,
+        y: __m512i,
+        f: WideFactor,
+    ) -> (__m512i, __m512i) {
+        let difference = self.sub(self.add(x, w.p2), y);
+        (self.fold(self.add(x, y), w.p2), self.lazy_times(w, difference, f))
+    }
+
+    #[inline(always)]
+    fn tame(self, _: &Wide, x: __m512i) -> __m512i {
+        x
+    }
+
+    /// In [0, 2p) for words below 2^52.
+    #[inline(always)]
+    fn lazy_times(self, w: &Wide, x: __m512i, f: WideFactor) -> __m512i {
+        let zero = self.splat(0);
+        let q = self.hi(zero, x, f.quotient);
+        self.and(self.lo(self.lo(zero, x, f.value), q, w.minus_p), w.mask)
+    }
+
+    #[inline(always)]
+    fn transpose(self, x: &mut [__m512i; REGISTERS]) {
+        let f = self.avx512f;
+        let mut pairs = *x;
+        for i in 0..4 {
+            pairs[2 * i] = f._mm512_unpacklo_epi64(x[2 * i], x[2 * i + 1]);
+            pairs[2 * i + 1] = f._mm512_unpackhi_epi64(x[2 * i], x[2 * i + 1]);
+        }
+        // Rows 4h to 4h + 3 and, in 128-bit lanes, their columns {0, 4} and {2, 6} (even), {1, 5} and {3, 7} (odd).
+        let mut quads = pairs;
+        for h in 0..2 {
+            for odd in 0..2 {
+                let (a, b) = (pairs[4 * h + odd], pairs[4 * h + 2 + odd]);
+                quads[4 * h + odd] = f._mm512_shuffle_i64x2::<0x88>(a, b);
+                quads[4 * h + 2 + odd] = f._mm512_shuffle_i64x2::<0xdd>(a, b);
+            }
+        }
+        for column in 0..4 {
+            let (a, b) = (quads[column], quads[4 + column]);
+            x[column] = f._mm512_shuffle_i64x2::<0x88>(a, b);
+            x[column + 4] = f._mm512_shuffle_i64x2::<0xdd>(a, b);
+        }
     }
 }

@@ -101,6 +101,67 @@ pub(super) trait Lanes: Copy {
     }
 }
 
+/// What a number-theoretic transform needs besides: residues that stay lazily reduced from layer to layer.
+///
+/// Between two layers a [`Butterflies::Lazy`] rests in memory as raw words. Forward butterflies take and leave values
+/// in the *wide* range of the instruction set, inverse ones in the *narrow* range; both contain the residues.
+pub(super) trait Butterflies: Lanes {
+    /// log2 of the vector's length.
+    const LOG_WIDTH: usize;
+    /// Layers that one step takes through registers.
+    const STEP: usize;
+    /// Whether the last layer between vectors is taken together with those inside vectors.
+    const PAIRED: bool;
+    /// Words of a twiddle factor in memory.
+    const TWIDDLE: usize;
+    /// Lazily reduced residues.
+    type Lazy: Copy;
+    /// A prepared factor, or one for every lane.
+    type Twiddle: Copy;
+
+    /// A twiddle factor as it rests in memory, [`Butterflies::TWIDDLE`] words of it.
+    fn twiddle(c: &Constants, value: u64) -> [u64; 2];
+    /// One factor for all lanes.
+    fn broadcast(self, words: &[u64]) -> Self::Twiddle;
+    /// One factor a lane: all first words, then all second words.
+    fn gather(self, words: &[u64]) -> Self::Twiddle;
+
+    /// Residues from memory.
+    fn widen(self, words: Self::Words) -> Self::Lazy;
+    /// Lazy values from memory.
+    fn get(self, words: Self::Words) -> Self::Lazy;
+    /// Lazy values to memory.
+    fn put(self, x: Self::Lazy) -> Self::Words;
+    /// Residues of lazy values.
+    fn narrow(self, w: &Self::Prime, x: Self::Lazy) -> Self::Vector;
+
+    /// `(x + y·f, x - y·f)`. Out of every four layers in a row the first has `NORM`.
+    fn butterfly<const NORM: bool>(
+        self,
+        w: &Self::Prime,
+        x: Self::Lazy,
+        y: Self::Lazy,
+        f: Self::Twiddle,
+    ) -> (Self::Lazy, Self::Lazy);
+    /// `(x + y, (x - y)·f)`, the sum not yet in the narrow range.
+    fn inverse_butterfly(
+        self,
+        w: &Self::Prime,
+        x: Self::Lazy,
+        y: Self::Lazy,
+        f: Self::Twiddle,
+    ) -> (Self::Lazy, Self::Lazy);
+    /// Brings a sum of two sums or products back to the narrow range.
+    fn tame(self, w: &Self::Prime, x: Self::Lazy) -> Self::Lazy;
+    /// `x·f` for a sum of two sums.
+    fn lazy_times(self, w: &Self::Prime, x: Self::Lazy, f: Self::Twiddle) -> Self::Lazy;
+    /// Transposes the first vectors, as many as a vector has lanes.
+    fn transpose(self, x: &mut [Self::Lazy; REGISTERS]);
+}
+
+/// Vectors that a step of a transform holds at most.
+pub(super) const REGISTERS: usize = 16;
+
 /// An instruction set that this machine has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Isa {

@@ -1,6 +1,6 @@
 //! One word at a time, 128-bit products.
 
-use super::{Lanes, QUOTIENT_BITS};
+use super::{Butterflies, Lanes, QUOTIENT_BITS, REGISTERS};
 use crate::backend::cpu::kernels::{Constants, Factor};
 
 /// Any machine.
@@ -116,4 +116,74 @@ impl Lanes for Scalar {
     fn shift_quotient(self, a: u64) -> u64 {
         a >> QUOTIENT_BITS
     }
+}
+
+/// Harvey's lazy butterflies (arXiv 1205.2926): forward values below 4p, inverse ones below 2p.
+impl Butterflies for Scalar {
+    const LOG_WIDTH: usize = 0;
+    const STEP: usize = 2;
+    const PAIRED: bool = false;
+    const TWIDDLE: usize = 2;
+    type Lazy = u64;
+    type Twiddle = [u64; 2];
+
+    fn twiddle(c: &Constants, value: u64) -> [u64; 2] {
+        [value, Factor::new(value, &c.modulus).quotient64()]
+    }
+
+    #[inline(always)]
+    fn broadcast(self, words: &[u64]) -> [u64; 2] {
+        [words[0], words[1]]
+    }
+
+    #[inline(always)]
+    fn gather(self, words: &[u64]) -> [u64; 2] {
+        self.broadcast(words)
+    }
+
+    #[inline(always)]
+    fn widen(self, words: u64) -> u64 {
+        words
+    }
+
+    #[inline(always)]
+    fn get(self, words: u64) -> u64 {
+        words
+    }
+
+    #[inline(always)]
+    fn put(self, x: u64) -> u64 {
+        x
+    }
+
+    #[inline(always)]
+    fn narrow(self, w: &Constants, x: u64) -> u64 {
+        self.fold(self.fold(x, 2 * w.p), w.p)
+    }
+
+    #[inline(always)]
+    fn butterfly<const NORM: bool>(self, w: &Constants, x: u64, y: u64, f: [u64; 2]) -> (u64, u64) {
+        let (x, t) = (self.fold(x, 2 * w.p), self.lazy_times(w, y, f));
+        (x + t, x + 2 * w.p - t)
+    }
+
+    #[inline(always)]
+    fn inverse_butterfly(self, w: &Constants, x: u64, y: u64, f: [u64; 2]) -> (u64, u64) {
+        (self.fold(x + y, 2 * w.p), self.lazy_times(w, x + 2 * w.p - y, f))
+    }
+
+    #[inline(always)]
+    fn tame(self, _: &Constants, x: u64) -> u64 {
+        x
+    }
+
+    /// In [0, 2p) for every word x.
+    #[inline(always)]
+    fn lazy_times(self, w: &Constants, x: u64, [value, quotient]: [u64; 2]) -> u64 {
+        let q = ((x as u128 * quotient as u128) >> 64) as u64;
+        x.wrapping_mul(value).wrapping_sub(q.wrapping_mul(w.p))
+    }
+
+    #[inline(always)]
+    fn transpose(self, _: &mut [u64; REGISTERS]) {}
 }
