@@ -34,6 +34,12 @@ pub fn relinearize(params: &Parameters, level: usize) -> Cost {
     Cost::of(Counter::Relinearizations, 1) + key_switch(params, level)
 }
 
+/// One relinearization and one rescaling from a level, with one division.
+#[must_use]
+pub fn relinearize_rescale(params: &Parameters, level: usize) -> Cost {
+    relinearize(params, level) + Cost::of(Counter::Rescales, 1)
+}
+
 /// One rotation (not by a multiple of the slots) or conjugation at a level.
 #[must_use]
 pub fn rotate(params: &Parameters, level: usize) -> Cost {
@@ -51,6 +57,36 @@ pub fn hoisted_rotations(params: &Parameters, level: usize, amounts: u64) -> Cos
     Cost::of(Counter::Rotations, amounts)
         + Cost::of(Counter::KeySwitches, amounts)
         + Cost::of(Counter::Hoisted, amounts)
+        + Cost::of(Counter::LimbNtts, transforms)
+}
+
+/// A doubly hoisted linear transform at a level: `products` with plaintexts, `babies` and `giants` that are rotations.
+/// The same with a rescaling, which only adds itself to the counts unless nothing is rotated.
+#[must_use]
+pub fn linear_transform(
+    params: &Parameters,
+    level: usize,
+    products: u64,
+    babies: u64,
+    giants: u64,
+    rescaled: bool,
+) -> Cost {
+    let extended = extended(params, level);
+    let decompose = decompose_transforms(params, level);
+    let transforms = if babies + giants > 0 {
+        let babies = if babies > 0 { decompose } else { 0 };
+        babies + giants * (extended + decompose) + mod_down_transforms(params, level)
+    } else if rescaled {
+        2 * params.limbs_at(level) as u64
+    } else {
+        0
+    };
+    Cost::of(Counter::CtPt, products)
+        + Cost::of(Counter::Rotations, babies + giants)
+        + Cost::of(Counter::KeySwitches, babies + giants)
+        + Cost::of(Counter::Hoisted, babies)
+        + Cost::of(Counter::Lazy, babies)
+        + Cost::of(Counter::Rescales, u64::from(rescaled))
         + Cost::of(Counter::LimbNtts, transforms)
 }
 

@@ -5,12 +5,27 @@ use crate::error::{Error, Result};
 use crate::fft::SpecialFft;
 use crate::plaintext::{PlainPoly, Plaintext};
 use cipherform_profile::primitive;
-use cipherform_ring::{Coeff, RingPoly, SubringPoly};
+use cipherform_ring::{Coeff, Limbs, RingPoly, SubringPoly};
 use num_complex::Complex64;
 use rayon::prelude::*;
 
 /// Coefficients of at least 2^126 do not fit the integers used between rounding and reduction.
 const LOG2_COEFFICIENT_MAX: f64 = 126.0;
+
+/// Rounded coefficients, in the narrower type that holds them.
+enum Integers {
+    Small(Vec<i64>),
+    Large(Vec<i128>),
+}
+
+impl Integers {
+    fn subring(self, ctx: &Context, limbs: Limbs) -> Result<SubringPoly> {
+        Ok(match self {
+            Self::Small(c) => SubringPoly::from_i64(ctx.ring(), limbs, &c)?,
+            Self::Large(c) => SubringPoly::from_i128(ctx.ring(), limbs, &c)?,
+        })
+    }
+}
 
 /// Turns slot vectors into plaintexts and back.
 ///
@@ -55,12 +70,50 @@ impl Encoder {
         let _span = primitive(OP);
         let params = self.ctx.params();
         let (m, slots) = (values.len(), params.slots());
+        params.require_level(OP, level)?;
+        self.ctx.check_scale(OP, level, scale)?;
+        let log2_modulus = params.log2_q_at(level);
+        let (ring, limbs) = (self.ctx.ring(), self.ctx.limbs(level));
+        let poly = match self.integers(OP, values, scale, log2_modulus)? {
+            Integers::Small(c) if m == slots => {
+                PlainPoly::Dense(RingPoly::<Coeff>::from_i64(ring, limbs, &c)?.into_ntt()?)
+            }
+            Integers::Large(c) if m == slots => {
+                PlainPoly::Dense(RingPoly::<Coeff>::from_i128(ring, limbs, &c)?.into_ntt()?)
+            }
+            integers => PlainPoly::Periodic(integers.subring(&self.ctx, limbs)?),
+        };
+        Ok(Plaintext { params: params.clone(), level, scale, period: m, poly })
+    }
+
+    /// The weights of a doubly hoisted sum: encoded modulo the primes of a level and all special primes.
+    pub(crate) fn encode_weights(
+        &self,
+        values: &[Complex64],
+        level: usize,
+        scale: f64,
+    ) -> Result<SubringPoly> {
+        const OP: &str = "encode weights";
+        let params = self.ctx.params();
+        params.require_level(OP, level)?;
+        self.ctx.check_scale(OP, level, scale)?;
+        let integers = self.integers(OP, values, scale, params.log2_q_at(level))?;
+        integers.subring(&self.ctx, self.ctx.key_limbs(level))
+    }
+
+    /// The rounded coefficients of values at a scale, all below half the modulus.
+    fn integers<T: Copy + Into<Complex64>>(
+        &self,
+        op: &'static str,
+        values: &[T],
+        scale: f64,
+        log2_modulus: f64,
+    ) -> Result<Integers> {
+        let (m, slots) = (values.len(), self.ctx.params().slots());
         if !m.is_power_of_two() || m > slots {
             let expected = format!("a power of two up to {slots}");
             return Err(Error::Length { what: "values to encode", expected, got: m });
         }
-        params.require_level(OP, level)?;
-        self.ctx.check_scale(OP, level, scale)?;
         let mut work: Vec<Complex64> = values.iter().map(|&v| v.into()).collect();
         if let Some(index) = work.iter().position(|v| !(v.re.is_finite() && v.im.is_finite())) {
             return Err(Error::NonFinite { index });
@@ -75,34 +128,22 @@ impl Encoder {
             .map(|c| (c * scale).round())
             .collect();
         let largest = coefficients.iter().fold(0f64, |max, c| max.max(c.abs()));
-        let limit = (params.log2_q_at(level) - 1.0).min(LOG2_COEFFICIENT_MAX);
+        let limit = (log2_modulus - 1.0).min(LOG2_COEFFICIENT_MAX);
         // NaN cannot occur: finite sums of finite values overflow to infinity at worst.
         if largest.log2() >= limit {
-            return Err(Error::ValueTooLarge {
-                op: OP,
-                log2_value: largest.log2(),
-                log2_modulus: limit,
-            });
+            let log2_value = largest.log2();
+            return Err(Error::ValueTooLarge { op, log2_value, log2_modulus: limit });
         }
-
-        let (ring, limbs) = (self.ctx.ring(), self.ctx.limbs(level));
-        let small = largest < 2f64.powi(62);
-        let poly = if small {
-            let integers: Vec<i64> = coefficients.iter().map(|&c| c as i64).collect();
-            if m == slots {
-                PlainPoly::Dense(RingPoly::<Coeff>::from_i64(ring, limbs, &integers)?.into_ntt()?)
-            } else {
-                PlainPoly::Periodic(SubringPoly::from_i64(ring, limbs, &integers)?)
-            }
+        Ok(if largest < 2f64.powi(62) {
+            Integers::Small(coefficients.iter().map(|&c| c as i64).collect())
         } else {
-            let integers: Vec<i128> = coefficients.iter().map(|&c| c as i128).collect();
-            if m == slots {
-                PlainPoly::Dense(RingPoly::<Coeff>::from_i128(ring, limbs, &integers)?.into_ntt()?)
-            } else {
-                PlainPoly::Periodic(SubringPoly::from_i128(ring, limbs, &integers)?)
-            }
-        };
-        Ok(Plaintext { params: params.clone(), level, scale, period: m, poly })
+            Integers::Large(coefficients.iter().map(|&c| c as i128).collect())
+        })
+    }
+
+    /// The roots of unity.
+    pub(crate) fn fft(&self) -> &SpecialFft {
+        &self.fft
     }
 
     /// All slots of a plaintext.

@@ -8,7 +8,7 @@ use crate::plaintext::{PlainPoly, Plaintext};
 use crate::rlwe::EvaluationKeys;
 use crate::rlwe::KeyKind;
 use cipherform_profile::{Counter, count, primitive};
-use cipherform_ring::RingPoly;
+use cipherform_ring::{Digits, RingPoly};
 use num_complex::Complex64;
 
 /// Scales are equal if they differ by less than this, relatively: 2^-40, far above the rounding of a chain of f64
@@ -327,6 +327,56 @@ impl Evaluator {
         out0.add_assign(c0)?;
         out1.add_assign(c1)?;
         Ok(self.ciphertext(a.level, a.scale, vec![out0, out1]))
+    }
+
+    /// [`Self::relinearize`] and [`Self::rescale`] of products of one level, with one division and one rounding each, and
+    /// one pass over the key for all of them. Counts one `relinearizations`, `key_switches` and `rescales` each.
+    ///
+    /// # Errors
+    /// [`Error::ParameterMismatch`]; [`Error::DegreeMismatch`] unless the degrees are 2; [`Error::LevelMismatch`];
+    /// [`Error::LevelExhausted`] at level 0; [`Error::MissingKey`].
+    pub fn relinearize_rescale(
+        &self,
+        products: &[Ciphertext],
+        keys: &EvaluationKeys,
+    ) -> Result<Vec<Ciphertext>> {
+        const OP: &str = "relinearize_rescale";
+        let params = self.ctx.params();
+        params.require_same(OP, keys.params())?;
+        let Some(first) = products.first() else { return Ok(Vec::new()) };
+        let from = first.level;
+        let Some(level) = from.checked_sub(1) else {
+            return Err(Error::LevelExhausted { op: OP, level: 0, needed: 1 });
+        };
+        let key = keys.get(KeyKind::Relinearization, from)?;
+        let _span = primitive("key_switch");
+        let mut halves = Vec::with_capacity(products.len());
+        let mut digits = Vec::with_capacity(products.len());
+        for a in products {
+            self.check(OP, a)?;
+            check_levels(OP, from, a.level)?;
+            let [c0, c1, c2] = a.polys.as_slice() else {
+                return Err(Error::DegreeMismatch { op: OP, degree: a.degree(), needed: 2 });
+            };
+            halves.push((a.scale, [c0, c1]));
+            digits.push(c2.decompose()?);
+        }
+        count(Counter::Relinearizations, products.len() as u64);
+        count(Counter::KeySwitches, products.len() as u64);
+        count(Counter::Rescales, products.len() as u64);
+        let switched = Digits::inner_products(&digits.iter().collect::<Vec<_>>(), key)?;
+        drop(digits);
+        let primes = params.primes_at(from);
+        let divisor = params.modulus_at(from) as f64;
+        let finish = |((scale, c), k): ((f64, [&RingPoly; 2]), [RingPoly; 2])| {
+            let mut polys = Vec::with_capacity(2);
+            for (c, mut k) in c.into_iter().zip(k) {
+                k.add_special_multiple_assign(c)?;
+                polys.push(k.mod_down_rescale(primes)?);
+            }
+            Ok(self.ciphertext(level, scale / divisor, polys))
+        };
+        halves.into_iter().zip(switched).map(finish).collect()
     }
 
     /// `a * b` slot by slot for a plaintext of the same level; scales multiply. Counts one `ct_pt`.

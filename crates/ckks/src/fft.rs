@@ -34,6 +34,11 @@ impl SpecialFft {
         Self { stages }
     }
 
+    /// The roots of the butterflies of span 2^(s+1), see [`Self::forward`].
+    pub(crate) fn stage(&self, s: usize) -> &[Complex64] {
+        self.stages.get(s).map_or(&[], Vec::as_slice)
+    }
+
     /// Coefficients to slots: on entry value k is c_k + i c_(k+m), on exit value j is slot j. Length a power of two.
     pub(crate) fn forward(&self, values: &mut [Complex64]) {
         bit_reverse(values);
