@@ -226,24 +226,42 @@ impl Evaluator {
         self.check(OP, a)?;
         self.ctx.check_scale(OP, a.level, scale)?;
         self.ctx.check_scale(OP, a.level, a.scale * scale)?;
-        let (re, im) = self.constant(OP, value.into(), scale, a.level)?;
-        count(Counter::CtPt, 1);
-        let quarter = self.ctx.params().n() as i64 / 2;
         let mut out = a.clone();
-        out.seed = None;
+        let factor = value.into() * scale;
+        self.mul_gaussian_assign(
+            OP,
+            &mut out,
+            Complex64::new(factor.re.round(), factor.im.round()),
+        )?;
+        count(Counter::CtPt, 1);
         out.scale = a.scale * scale;
-        for poly in &mut out.polys {
+        Ok(out)
+    }
+
+    /// Multiplies by a Gaussian integer; scale and level stay. Not counted.
+    pub(crate) fn mul_gaussian_assign(
+        &self,
+        op: &'static str,
+        a: &mut Ciphertext,
+        factor: Complex64,
+    ) -> Result<()> {
+        let (re, im) = self.constant(op, factor, 1.0, a.level)?;
+        let quarter = self.ctx.params().n() as i64 / 2;
+        a.seed = None;
+        for poly in &mut a.polys {
             if im == 0 {
                 poly.mul_integer_assign(re)?;
-            } else {
-                let mut imaginary = poly.clone();
-                imaginary.mul_integer_assign(im)?;
-                imaginary.mul_monomial_assign(quarter)?;
-                poly.mul_integer_assign(re)?;
-                poly.add_assign(&imaginary)?;
+                continue;
+            }
+            let real = if re == 0 { None } else { Some(poly.clone()) };
+            poly.mul_integer_assign(im)?;
+            poly.mul_monomial_assign(quarter)?;
+            if let Some(mut real) = real {
+                real.mul_integer_assign(re)?;
+                poly.add_assign(&real)?;
             }
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Real and imaginary part of round(value * scale), checked against the modulus.

@@ -190,7 +190,8 @@ impl Evaluator {
         };
         let _span = primitive(OP);
         count(Counter::Rescales, 1);
-        let (scale, primes) = (scale / params.modulus_at(a.level) as f64, params.primes_at(a.level));
+        let (scale, primes) =
+            (scale / params.modulus_at(a.level) as f64, params.primes_at(a.level));
         let divide = |p: RingPoly| {
             if p.limbs().p > 0 { p.mod_down_rescale(primes) } else { p.rescale_by(primes) }
         };

@@ -6,6 +6,11 @@
 //! left factor for the scale that, after that factor's own rescaling, gives `scale` when multiplied by that of b_m.
 //! So every sum is exact, lands on any scale that is asked for, and costs one rescaling.
 //!
+//! *Tapered* scales (bootstrapping's modular reduction starts above its later scales) need two repairs. In a product of
+//! basis functions of different scales the smaller one is multiplied by an integer. And a function whose scale is above
+//! what is usual at the depth where it meets a left factor would push that factor's scale below it, and precision with
+//! it: such a function is lowered to the usual scale, with one rescaling.
+//!
 //! **Depth.** b_m is at depth ceil(log2 m). A raw value at depth t has degree below 2^(t+1): leaves of degree d need
 //! ceil(log2 d) <= t; a longer polynomial is split at m, the largest power of two in its degree, into a left factor
 //! raw at depth t - 1 and a remainder at t, whose products are summed before one relinearization. A whole polynomial
@@ -21,11 +26,16 @@ use crate::params::Parameters;
 use crate::polynomial::{Basis, Polynomial, ceil_log2, divide};
 use crate::rlwe::EvaluationKeys;
 use cipherform_profile::{Cost, Counter, count};
+use num_complex::Complex64;
 use std::collections::BTreeMap;
+
+/// How much above the usual scale of its depth a function must be to be lowered: two bits; scales that are meant to be
+/// the same differ by far less, tapered ones by three bits a level.
+const LOWERED_ABOVE: f64 = 4.0;
 
 /// What an evaluation needs. Levels of operands may differ: the lower one counts.
 pub(crate) trait Arithmetic {
-    /// A ciphertext or its model.
+    /// A ciphertext, a batch of them, or a model.
     type Value: Clone;
     /// Its level.
     fn level(&self, v: &Self::Value) -> usize;
@@ -33,89 +43,104 @@ pub(crate) trait Arithmetic {
     fn scale(&self, v: &Self::Value) -> f64;
     /// Declares the scale that an exact computation would have given.
     fn set_scale(&self, v: &mut Self::Value, scale: f64);
-    /// The prime that rescaling from a level removes.
+    /// What rescaling from a level divides by.
     fn prime(&self, level: usize) -> f64;
     /// Tensor product of values of degree 1.
     fn mul(&mut self, a: &Self::Value, b: &Self::Value) -> Result<Self::Value>;
-    /// Back to degree 1, if the degree is 2.
-    fn relinearize(&mut self, v: Self::Value) -> Result<Self::Value>;
-    /// One level down.
-    fn rescale(&mut self, v: Self::Value) -> Result<Self::Value>;
+    /// Back to degree 1, if the degree is 2, and one level down.
+    fn deliver(&mut self, v: Self::Value) -> Result<Self::Value>;
     /// `acc + v`, at the level and scale of `acc`.
     fn add(&mut self, acc: Self::Value, v: &Self::Value) -> Result<Self::Value>;
-    /// `acc + factor v` for an integer, at a level and scale; `acc` may be missing.
+    /// `acc + factor v` for a Gaussian integer, at a level and scale; `acc` may be missing.
     fn add_multiple(
         &mut self,
         acc: Option<Self::Value>,
         v: &Self::Value,
-        factor: f64,
+        factor: Complex64,
         level: usize,
         scale: f64,
     ) -> Result<Self::Value>;
     /// Counts one product with a coefficient.
     fn count_coefficient(&mut self);
     /// `acc + constant`.
-    fn add_constant(&mut self, acc: Self::Value, constant: f64) -> Result<Self::Value>;
+    fn add_constant(&mut self, acc: Self::Value, constant: Complex64) -> Result<Self::Value>;
+}
+
+/// What is evaluated, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule<'a> {
+    pub(crate) basis: Basis,
+    /// Constant first; the last is not zero.
+    pub(crate) coefficients: &'a [Complex64],
+    /// The largest degree evaluated as a linear combination of basis functions.
+    pub(crate) leaf: usize,
+    /// Whether scales fall from level to level.
+    pub(crate) tapered: bool,
+}
+
+impl Schedule<'_> {
+    /// Levels that an evaluation takes: ceil(log2(degree + 1)).
+    pub(crate) fn depth(&self) -> usize {
+        ceil_log2(self.coefficients.len())
+    }
 }
 
 /// Evaluates at `input`; the result is `depth` levels lower and has exactly the scale asked for.
-///
-/// `leaf` is the largest degree evaluated as a linear combination of basis functions.
 pub(crate) fn evaluate<A: Arithmetic>(
     arithmetic: &mut A,
-    polynomial: &Polynomial,
+    schedule: Schedule<'_>,
     input: &A::Value,
-    leaf: usize,
     scale: f64,
 ) -> Result<A::Value> {
-    let (level, depth) = (arithmetic.level(input), polynomial.depth());
+    let (level, depth) = (arithmetic.level(input), schedule.depth());
     if level < depth {
         return Err(Error::LevelExhausted { op: "polynomial", level, needed: depth });
     }
-    let coefficients = polynomial.coefficients().to_vec();
+    let coefficients = schedule.coefficients.to_vec();
     if depth == 0 {
-        let zero = arithmetic.add_multiple(None, input, 0.0, level, scale)?;
-        return arithmetic.add_constant(zero, coefficients.first().copied().unwrap_or(0.0));
+        let zero = arithmetic.add_multiple(None, input, Complex64::ZERO, level, scale)?;
+        return arithmetic.add_constant(zero, coefficients.first().copied().unwrap_or_default());
     }
     let functions = BTreeMap::from([(1, input.clone())]);
-    let mut evaluation =
-        Evaluation { arithmetic, basis: polynomial.basis(), level, leaf, functions };
+    let lowered = BTreeMap::new();
+    let mut evaluation = Evaluation { arithmetic, schedule, level, functions, lowered };
     let scale_raw = scale * evaluation.arithmetic.prime(level + 1 - depth);
     let raw = evaluation.raw(coefficients, depth - 1, scale_raw)?;
-    let mut result = arithmetic.rescale(raw)?;
+    let mut result = arithmetic.deliver(raw)?;
     arithmetic.set_scale(&mut result, scale);
     Ok(result)
 }
 
 struct Evaluation<'a, A: Arithmetic> {
     arithmetic: &'a mut A,
-    basis: Basis,
+    schedule: Schedule<'a>,
     /// Level of the input.
     level: usize,
-    leaf: usize,
     /// Basis functions made so far, by degree.
     functions: BTreeMap<usize, A::Value>,
+    /// Copies of some at a lower scale and level.
+    lowered: BTreeMap<usize, A::Value>,
 }
 
 impl<A: Arithmetic> Evaluation<'_, A> {
-    /// A polynomial of degree at least 1 as a raw value of degree 1 at depth t and a scale.
-    fn raw(&mut self, mut coefficients: Vec<f64>, t: usize, scale: f64) -> Result<A::Value> {
+    /// A polynomial of degree at least 1 as a raw value, of degree 2 possibly, at depth t and a scale.
+    fn raw(&mut self, mut coefficients: Vec<Complex64>, t: usize, scale: f64) -> Result<A::Value> {
         let level = self.level - t;
         let mut sum: Option<A::Value> = None;
         loop {
             let degree = coefficients.len().saturating_sub(1);
-            if degree <= self.leaf && (degree == 0 || ceil_log2(degree) <= t) {
+            if degree <= self.schedule.leaf && (degree == 0 || ceil_log2(degree) <= t) {
                 break;
             }
             let m = 1 << degree.ilog2();
-            let (q, r) = divide(self.basis, &coefficients, m);
-            let function = self.function(m)?;
+            let (q, r) = divide(self.schedule.basis, &coefficients, m);
             if let [constant] = q.as_slice() {
                 sum = Some(self.term(sum, m, *constant, level, scale)?);
             } else {
+                let function = self.factor(m, t, scale)?;
                 let q_scale = scale / self.arithmetic.scale(&function);
                 let q_raw = self.raw(q, t - 1, q_scale * self.arithmetic.prime(level + 1))?;
-                let mut factor = self.arithmetic.rescale(q_raw)?;
+                let mut factor = self.arithmetic.deliver(q_raw)?;
                 self.arithmetic.set_scale(&mut factor, q_scale);
                 let mut product = self.arithmetic.mul(&factor, &function)?;
                 self.arithmetic.set_scale(&mut product, scale);
@@ -127,7 +152,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
             coefficients = r;
         }
         for (i, &c) in coefficients.iter().enumerate().skip(1) {
-            if c != 0.0 {
+            if c != Complex64::ZERO {
                 sum = Some(self.term(sum, i, c, level, scale)?);
             }
         }
@@ -135,9 +160,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
             let detail = "a factor without terms".to_owned();
             return Err(Error::InvalidArgument { op: "polynomial", detail });
         };
-        let constant = coefficients.first().copied().unwrap_or(0.0);
-        let sum = self.arithmetic.add_constant(sum, constant)?;
-        self.arithmetic.relinearize(sum)
+        self.arithmetic.add_constant(sum, coefficients.first().copied().unwrap_or_default())
     }
 
     /// `acc + c b_i` at a level and scale.
@@ -145,14 +168,44 @@ impl<A: Arithmetic> Evaluation<'_, A> {
         &mut self,
         acc: Option<A::Value>,
         i: usize,
-        c: f64,
+        c: Complex64,
         level: usize,
         scale: f64,
     ) -> Result<A::Value> {
         let function = self.function(i)?;
-        let factor = (c * scale / self.arithmetic.scale(&function)).round();
+        let factor = c * (scale / self.arithmetic.scale(&function));
+        let factor = Complex64::new(factor.re.round(), factor.im.round());
         self.arithmetic.count_coefficient();
         self.arithmetic.add_multiple(acc, &function, factor, level, scale)
+    }
+
+    /// The basis function of degree m as the right factor of a product that is raw at depth t and a scale.
+    fn factor(&mut self, m: usize, t: usize, scale: f64) -> Result<A::Value> {
+        let function = self.function(m)?;
+        // Two factors of equal scales would have this one.
+        let usual = scale.sqrt();
+        let have = self.arithmetic.scale(&function);
+        let level = self.level - t;
+        if !self.schedule.tapered
+            || have <= LOWERED_ABOVE * usual
+            || self.arithmetic.level(&function) <= level
+        {
+            return Ok(function);
+        }
+        if let Some(known) = self.lowered.get(&m)
+            && self.arithmetic.level(known) >= level
+        {
+            return Ok(known.clone());
+        }
+        let prime = self.arithmetic.prime(level + 1);
+        let integer = (usual * prime / have).round();
+        let raw_scale = have * integer;
+        let raw =
+            self.arithmetic.add_multiple(None, &function, integer.into(), level + 1, raw_scale)?;
+        let mut low = self.arithmetic.deliver(raw)?;
+        self.arithmetic.set_scale(&mut low, raw_scale / prime);
+        self.lowered.insert(m, low.clone());
+        Ok(low)
     }
 
     /// The basis function of degree i >= 1, at depth ceil(log2 i).
@@ -165,23 +218,29 @@ impl<A: Arithmetic> Evaluation<'_, A> {
         }
         let a = i.next_power_of_two() / 2;
         let b = i - a;
-        let (left, right) = (self.function(a)?, self.function(b)?);
+        let (left, mut right) = (self.function(a)?, self.function(b)?);
+        let lift = (self.arithmetic.scale(&left) / self.arithmetic.scale(&right)).round();
+        if self.schedule.tapered && lift > 1.0 {
+            let (level, scale) =
+                (self.arithmetic.level(&right), self.arithmetic.scale(&right) * lift);
+            right = self.arithmetic.add_multiple(None, &right, lift.into(), level, scale)?;
+        }
         let mut product = self.arithmetic.mul(&left, &right)?;
-        if self.basis == Basis::Chebyshev {
+        if self.schedule.basis == Basis::Chebyshev {
             let once = product.clone();
             product = self.arithmetic.add(product, &once)?;
             product = if a == b {
-                self.arithmetic.add_constant(product, -1.0)?
+                self.arithmetic.add_constant(product, -Complex64::ONE)?
             } else {
                 let lower = self.function(a - b)?;
                 let (level, scale) =
                     (self.arithmetic.level(&product), self.arithmetic.scale(&product));
                 let factor = -(scale / self.arithmetic.scale(&lower)).round();
+                let factor = Complex64::from(factor);
                 self.arithmetic.add_multiple(Some(product), &lower, factor, level, scale)?
             };
         }
-        let product = self.arithmetic.relinearize(product)?;
-        let value = self.arithmetic.rescale(product)?;
+        let value = self.arithmetic.deliver(product)?;
         self.functions.insert(i, value.clone());
         Ok(value)
     }
@@ -189,30 +248,33 @@ impl<A: Arithmetic> Evaluation<'_, A> {
 
 /// Counts instead of computing.
 pub(crate) struct Symbolic<'a> {
-    /// Without parameters, transforms are not counted.
+    /// Without parameters, transforms are not counted and scales are all 1.
     params: Option<&'a Parameters>,
+    /// Values that go through together.
+    batch: u64,
     cost: Cost,
 }
 
-/// Level, and whether the degree is 2.
+/// Level, scale, and whether the degree is 2.
 #[derive(Clone)]
 pub(crate) struct SymbolicValue {
-    level: usize,
-    product: bool,
+    pub(crate) level: usize,
+    pub(crate) scale: f64,
+    pub(crate) product: bool,
 }
 
 impl<'a> Symbolic<'a> {
-    pub(crate) fn new(params: Option<&'a Parameters>) -> Self {
-        Self { params, cost: Cost::default() }
+    pub(crate) fn new(params: Option<&'a Parameters>, batch: u64) -> Self {
+        Self { params, batch, cost: Cost::default() }
     }
 
-    /// A fresh input at a level.
-    pub(crate) fn input(level: usize) -> SymbolicValue {
-        SymbolicValue { level, product: false }
+    /// A fresh input at a level and scale.
+    pub(crate) fn input(level: usize, scale: f64) -> SymbolicValue {
+        SymbolicValue { level, scale, product: false }
     }
 
     pub(crate) fn cost(&self) -> Cost {
-        self.cost
+        self.cost * self.batch
     }
 
     /// A rough price, in hundredths of a key switch, by which ways of evaluating are compared.
@@ -231,119 +293,121 @@ impl Arithmetic for Symbolic<'_> {
     fn level(&self, v: &SymbolicValue) -> usize {
         v.level
     }
-    fn scale(&self, _: &SymbolicValue) -> f64 {
-        1.0
+    fn scale(&self, v: &SymbolicValue) -> f64 {
+        v.scale
     }
-    fn set_scale(&self, _: &mut SymbolicValue, _: f64) {}
-    fn prime(&self, _: usize) -> f64 {
-        1.0
+    fn set_scale(&self, v: &mut SymbolicValue, scale: f64) {
+        v.scale = scale;
+    }
+    fn prime(&self, level: usize) -> f64 {
+        self.params.map_or(1.0, |params| params.modulus_at(level) as f64)
     }
     fn mul(&mut self, a: &SymbolicValue, b: &SymbolicValue) -> Result<SymbolicValue> {
         self.cost.count(Counter::CtCt, 1);
-        Ok(SymbolicValue { level: a.level.min(b.level), product: true })
+        let (level, scale) = (a.level.min(b.level), a.scale * b.scale);
+        Ok(SymbolicValue { level, scale, product: true })
     }
-    fn relinearize(&mut self, v: SymbolicValue) -> Result<SymbolicValue> {
-        if v.product {
-            self.cost += match self.params {
-                Some(params) => cost::relinearize(params, v.level),
-                None => Cost::of(Counter::Relinearizations, 1) + Cost::of(Counter::KeySwitches, 1),
-            };
-        }
-        Ok(SymbolicValue { level: v.level, product: false })
-    }
-    fn rescale(&mut self, v: SymbolicValue) -> Result<SymbolicValue> {
-        self.cost += match self.params {
-            Some(params) => cost::rescale(params, v.level, 1 + usize::from(v.product)),
-            None => Cost::of(Counter::Rescales, 1),
+    fn deliver(&mut self, v: SymbolicValue) -> Result<SymbolicValue> {
+        let relinearize =
+            || Cost::of(Counter::Relinearizations, 1) + Cost::of(Counter::KeySwitches, 1);
+        self.cost += match (self.params, v.product) {
+            (Some(params), true) => cost::relinearize_rescale(params, v.level),
+            (Some(params), false) => cost::rescale(params, v.level, 1),
+            (None, true) => relinearize() + Cost::of(Counter::Rescales, 1),
+            (None, false) => Cost::of(Counter::Rescales, 1),
         };
-        Ok(SymbolicValue { level: v.level.saturating_sub(1), product: v.product })
+        let scale = v.scale / self.prime(v.level);
+        Ok(SymbolicValue { level: v.level.saturating_sub(1), scale, product: false })
     }
     fn add(&mut self, acc: SymbolicValue, v: &SymbolicValue) -> Result<SymbolicValue> {
-        Ok(SymbolicValue { level: acc.level, product: acc.product || v.product })
+        Ok(SymbolicValue { product: acc.product || v.product, ..acc })
     }
     fn add_multiple(
         &mut self,
         acc: Option<SymbolicValue>,
         v: &SymbolicValue,
-        _: f64,
+        _: Complex64,
         level: usize,
-        _: f64,
+        scale: f64,
     ) -> Result<SymbolicValue> {
-        Ok(SymbolicValue { level, product: v.product || acc.is_some_and(|acc| acc.product) })
+        let product = v.product || acc.is_some_and(|acc| acc.product);
+        Ok(SymbolicValue { level, scale, product })
     }
     fn count_coefficient(&mut self) {
         self.cost.count(Counter::CtPt, 1);
     }
-    fn add_constant(&mut self, acc: SymbolicValue, _: f64) -> Result<SymbolicValue> {
+    fn add_constant(&mut self, acc: SymbolicValue, _: Complex64) -> Result<SymbolicValue> {
         Ok(acc)
     }
 }
 
-/// Ciphertexts.
-struct Encrypted<'a> {
-    evaluator: &'a Evaluator,
-    keys: &'a EvaluationKeys,
+/// Ciphertexts, a batch of one level and scale: they share every pass over the key.
+pub(crate) struct Encrypted<'a> {
+    pub(crate) evaluator: &'a Evaluator,
+    pub(crate) keys: &'a EvaluationKeys,
+}
+
+impl Encrypted<'_> {
+    fn dropped(&self, v: &[Ciphertext], level: usize) -> Result<Vec<Ciphertext>> {
+        v.iter().map(|ct| self.evaluator.drop_level(ct, level)).collect()
+    }
 }
 
 impl Arithmetic for Encrypted<'_> {
-    type Value = Ciphertext;
+    type Value = Vec<Ciphertext>;
 
-    fn level(&self, v: &Ciphertext) -> usize {
-        v.level
+    fn level(&self, v: &Vec<Ciphertext>) -> usize {
+        v.first().map_or(0, Ciphertext::level)
     }
-    fn scale(&self, v: &Ciphertext) -> f64 {
-        v.scale
+    fn scale(&self, v: &Vec<Ciphertext>) -> f64 {
+        v.first().map_or(1.0, Ciphertext::scale)
     }
-    fn set_scale(&self, v: &mut Ciphertext, scale: f64) {
-        v.scale = scale;
+    fn set_scale(&self, v: &mut Vec<Ciphertext>, scale: f64) {
+        v.iter_mut().for_each(|ct| ct.scale = scale);
     }
     fn prime(&self, level: usize) -> f64 {
         self.evaluator.context().params().modulus_at(level) as f64
     }
-    fn mul(&mut self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext> {
-        let level = a.level.min(b.level);
+    fn mul(&mut self, a: &Vec<Ciphertext>, b: &Vec<Ciphertext>) -> Result<Vec<Ciphertext>> {
+        let level = self.level(a).min(self.level(b));
         let dropped;
-        let (a, b) = if a.level > level {
-            dropped = self.evaluator.drop_level(a, level)?;
+        let (a, b) = if self.level(a) > level {
+            dropped = self.dropped(a, level)?;
             (&dropped, b)
-        } else if b.level > level {
-            dropped = self.evaluator.drop_level(b, level)?;
+        } else if self.level(b) > level {
+            dropped = self.dropped(b, level)?;
             (a, &dropped)
         } else {
             (a, b)
         };
-        self.evaluator.mul(a, b)
+        a.iter().zip(b).map(|(a, b)| self.evaluator.mul(a, b)).collect()
     }
-    fn relinearize(&mut self, v: Ciphertext) -> Result<Ciphertext> {
-        if v.degree() == 2 { self.evaluator.relinearize(&v, self.keys) } else { Ok(v) }
+    fn deliver(&mut self, v: Vec<Ciphertext>) -> Result<Vec<Ciphertext>> {
+        if v.iter().any(|ct| ct.degree() == 2) {
+            self.evaluator.relinearize_rescale(&v, self.keys)
+        } else {
+            v.into_iter().map(|ct| self.evaluator.rescale(ct)).collect()
+        }
     }
-    fn rescale(&mut self, v: Ciphertext) -> Result<Ciphertext> {
-        self.evaluator.rescale(v)
-    }
-    fn add(&mut self, mut acc: Ciphertext, v: &Ciphertext) -> Result<Ciphertext> {
-        self.evaluator.add_assign(&mut acc, v)?;
+    fn add(&mut self, mut acc: Vec<Ciphertext>, v: &Vec<Ciphertext>) -> Result<Vec<Ciphertext>> {
+        for (acc, v) in acc.iter_mut().zip(v) {
+            self.evaluator.add_assign(acc, v)?;
+        }
         Ok(acc)
     }
     fn add_multiple(
         &mut self,
-        acc: Option<Ciphertext>,
-        v: &Ciphertext,
-        factor: f64,
+        acc: Option<Vec<Ciphertext>>,
+        v: &Vec<Ciphertext>,
+        factor: Complex64,
         level: usize,
         scale: f64,
-    ) -> Result<Ciphertext> {
-        const OP: &str = "polynomial";
-        let limit = self.evaluator.context().params().log2_q_at(level).min(126.0);
-        if factor.abs().log2() >= limit {
-            let log2_value = factor.abs().log2();
-            return Err(Error::ValueTooLarge { op: OP, log2_value, log2_modulus: limit });
+    ) -> Result<Vec<Ciphertext>> {
+        let mut multiple = self.dropped(v, level)?;
+        for ct in &mut multiple {
+            self.evaluator.mul_gaussian_assign("polynomial", ct, factor)?;
+            ct.scale = scale;
         }
-        let mut multiple = self.evaluator.drop_level(v, level)?;
-        multiple.seed = None;
-        for poly in &mut multiple.polys {
-            poly.mul_integer_assign(factor as i128)?;
-        }
-        multiple.scale = scale;
         match acc {
             None => Ok(multiple),
             Some(acc) => self.add(acc, &multiple),
@@ -352,8 +416,15 @@ impl Arithmetic for Encrypted<'_> {
     fn count_coefficient(&mut self) {
         count(Counter::CtPt, 1);
     }
-    fn add_constant(&mut self, acc: Ciphertext, constant: f64) -> Result<Ciphertext> {
-        if constant == 0.0 { Ok(acc) } else { self.evaluator.add_constant(&acc, constant) }
+    fn add_constant(
+        &mut self,
+        acc: Vec<Ciphertext>,
+        constant: Complex64,
+    ) -> Result<Vec<Ciphertext>> {
+        if constant == Complex64::ZERO {
+            return Ok(acc);
+        }
+        acc.iter().map(|ct| self.evaluator.add_constant(ct, constant)).collect()
     }
 }
 
@@ -392,7 +463,20 @@ impl Evaluator {
         Self::check_degree_1(OP, a)?;
         let level = a.level.saturating_sub(polynomial.depth());
         self.context().check_scale(OP, level, scale)?;
+        let mut out = self.polynomial_batch(std::slice::from_ref(a), polynomial, scale, keys)?;
+        out.pop().ok_or(Error::LevelExhausted { op: OP, level: a.level, needed: level })
+    }
+
+    /// Evaluates a polynomial on a batch of ciphertexts of degree 1 and of one level and scale.
+    pub(crate) fn polynomial_batch(
+        &self,
+        batch: &[Ciphertext],
+        polynomial: &Polynomial,
+        scale: f64,
+        keys: &EvaluationKeys,
+    ) -> Result<Vec<Ciphertext>> {
         let mut arithmetic = Encrypted { evaluator: self, keys };
-        evaluate(&mut arithmetic, polynomial, a, polynomial.leaf_degree(), scale)
+        let coefficients = polynomial.complex_coefficients();
+        evaluate(&mut arithmetic, polynomial.schedule(&coefficients), &batch.to_vec(), scale)
     }
 }

@@ -2,9 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::params::Parameters;
-use crate::paterson_stockmeyer::{Symbolic, evaluate};
+use crate::paterson_stockmeyer::{Schedule, Symbolic, evaluate};
 use crate::rlwe::KeySpec;
 use cipherform_profile::Cost;
+use num_complex::Complex64;
 use serde::{Deserialize, Serialize};
 
 /// Coefficients below this fraction of the largest are taken as zero, so that an even function stays even.
@@ -161,30 +162,36 @@ impl Polynomial {
     }
 
     fn symbolic(&self, params: Option<&Parameters>, level: usize) -> Cost {
-        let mut model = Symbolic::new(params);
-        let input = Symbolic::input(level);
-        match evaluate(&mut model, self, &input, self.leaf_degree(), 1.0) {
+        let mut model = Symbolic::new(params, 1);
+        let input = Symbolic::input(level, 1.0);
+        let coefficients = self.complex_coefficients();
+        match evaluate(&mut model, self.schedule(&coefficients), &input, 1.0) {
             Ok(_) => model.cost(),
             Err(_) => Cost::default(),
         }
     }
 
-    /// The largest degree of a leaf for which an evaluation is cheapest.
+    pub(crate) fn complex_coefficients(&self) -> Vec<Complex64> {
+        self.coefficients.iter().map(|&c| c.into()).collect()
+    }
+
+    /// The cheapest way to evaluate.
     ///
     /// Larger leaves mean fewer products of halves but more powers; trying all sensible ones on the cost model takes
     /// microseconds.
-    pub(crate) fn leaf_degree(&self) -> usize {
+    pub(crate) fn schedule<'a>(&self, coefficients: &'a [Complex64]) -> Schedule<'a> {
         let depth = self.depth();
         let limit = self.degree().min(2 << depth.div_ceil(2)).max(1);
-        (1..=limit)
-            .min_by_key(|&leaf| {
-                let mut model = Symbolic::new(None);
-                match evaluate(&mut model, self, &Symbolic::input(depth), leaf, 1.0) {
-                    Ok(_) => model.weight(),
-                    Err(_) => u64::MAX,
-                }
-            })
-            .unwrap_or(1)
+        let with_leaf = |leaf| Schedule { basis: self.basis, coefficients, leaf, tapered: false };
+        let weight = |&leaf: &usize| {
+            let mut model = Symbolic::new(None, 1);
+            let input = Symbolic::input(depth, 1.0);
+            match evaluate(&mut model, with_leaf(leaf), &input, 1.0) {
+                Ok(_) => model.weight(),
+                Err(_) => u64::MAX,
+            }
+        };
+        with_leaf((1..=limit).min_by_key(weight).unwrap_or(1))
     }
 }
 
@@ -196,7 +203,11 @@ pub(crate) fn ceil_log2(n: usize) -> usize {
 /// Splits at m, a power of two with m <= degree < 2m: p = q * (basis function m) + r, deg q < m, deg r < m.
 ///
 /// Chebyshev: T_i = 2 T_m T_(i-m) - T_(2m-i) for i > m.
-pub(crate) fn divide(basis: Basis, coefficients: &[f64], m: usize) -> (Vec<f64>, Vec<f64>) {
+pub(crate) fn divide(
+    basis: Basis,
+    coefficients: &[Complex64],
+    m: usize,
+) -> (Vec<Complex64>, Vec<Complex64>) {
     let (low, high) = coefficients.split_at(m.min(coefficients.len()));
     let (mut r, mut q) = (low.to_vec(), high.to_vec());
     if basis == Basis::Chebyshev {
@@ -208,7 +219,7 @@ pub(crate) fn divide(basis: Basis, coefficients: &[f64], m: usize) -> (Vec<f64>,
         }
     }
     for part in [&mut q, &mut r] {
-        while part.last() == Some(&0.0) {
+        while part.last() == Some(&Complex64::ZERO) {
             part.pop();
         }
     }
@@ -249,13 +260,15 @@ mod tests {
 
     #[test]
     fn division_reconstructs() {
-        let coefficients: Vec<f64> = (0..15).map(|i| (i as f64 * 1.3).sin()).collect();
+        let coefficients: Vec<Complex64> = (0..15).map(|i| (i as f64 * 1.3).sin().into()).collect();
+        let real = |c: &[Complex64]| c.iter().map(|c| c.re).collect();
         for basis in [Basis::Chebyshev, Basis::Monomial] {
             let (q, r) = divide(basis, &coefficients, 8);
             assert!(q.len() == 7 && r.len() == 8);
-            let mut t8 = vec![0.0; 9];
-            t8[8] = 1.0;
-            let value = |c: &[f64], x| Polynomial::new(basis, c.to_vec()).unwrap().evaluate_f64(x);
+            let mut t8 = vec![Complex64::ZERO; 9];
+            t8[8] = Complex64::ONE;
+            let value =
+                |c: &[Complex64], x| Polynomial::new(basis, real(c)).unwrap().evaluate_f64(x);
             for x in [-0.9, -0.3, 0.0, 0.7] {
                 let got = value(&q, x) * value(&t8, x) + value(&r, x);
                 assert!((got - value(&coefficients, x)).abs() < 1e-13);
