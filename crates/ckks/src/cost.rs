@@ -23,7 +23,7 @@ fn mod_down_transforms(params: &Parameters, level: usize) -> u64 {
 }
 
 /// One key switch, however it is named.
-fn key_switch(params: &Parameters, level: usize) -> Cost {
+pub(crate) fn key_switch(params: &Parameters, level: usize) -> Cost {
     let transforms = decompose_transforms(params, level) + mod_down_transforms(params, level);
     Cost::of(Counter::KeySwitches, 1) + Cost::of(Counter::LimbNtts, transforms)
 }

@@ -166,6 +166,16 @@ pub enum Error {
         /// The length found.
         got: usize,
     },
+    /// Something would not fit the memory that it may use.
+    #[error("{op}: needs about {needed} bytes, the limit is {limit}; use fewer slots, a smaller set or a higher limit")]
+    InsufficientMemory {
+        /// The operation.
+        op: &'static str,
+        /// Estimated bytes.
+        needed: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
     /// An argument that no operand could make right.
     #[error("{op}: {detail}")]
     InvalidArgument {

@@ -45,7 +45,7 @@
 //! of the computation and leak the key (IND-CPA-D, ePrint 2020/1533). Sets named `toy*` are insecure.
 //!
 //! # Non-goals
-//! No bootstrapping yet; no automatic rescaling or scale alignment (a planner's job, where it is seen and costed); no
+//! No automatic rescaling or scale alignment (a planner's job, where it is seen and costed); no
 //! exact integer schemes; no multi-party keys.
 
 mod bits;
@@ -70,6 +70,7 @@ mod rotation;
 mod security;
 mod serial;
 
+pub use bootstrap::{BootstrapKind, BootstrapOptions, BootstrapPrecision, Bootstrapper};
 pub use cipherform_ring::Device;
 pub use ciphertext::Ciphertext;
 pub use context::Context;

@@ -17,6 +17,13 @@ pub(crate) fn failure_log2(n: usize, set: &BootstrappingLiteral) -> f64 {
     1.0 + (n as f64).log2() + upper_tail_log2(set.ephemeral_weight, threshold)
 }
 
+/// P(|I| = k): how often a multiple is met.
+pub(crate) fn overflow_probability(h: u32, k: u32) -> f64 {
+    let above = |t: f64| upper_tail_log2(h, t).exp2();
+    let k = f64::from(k);
+    if k == 0.0 { 1.0 - 2.0 * above(0.5) } else { 2.0 * (above(k - 0.5) - above(k + 0.5)) }
+}
+
 /// log2 P(u_1 + .. + u_h > t) for h independent uniforms on (-1/2, 1/2).
 ///
 /// By symmetry the lower tail F_h(y) of the Irwin-Hall distribution at y = h/2 - t. With its density f,

@@ -1,0 +1,195 @@
+//! The circuit itself, applied to ciphertexts.
+
+use super::{BootstrapKind, Bootstrapper};
+use crate::ciphertext::Ciphertext;
+use crate::error::{Error, Result};
+use crate::evaluator::check_scales;
+use crate::linear::LinearTransform;
+use crate::paterson_stockmeyer::Encrypted;
+use crate::rlwe::{EvaluationKeys, KeyKind};
+use cipherform_profile::{Counter, count, primitive};
+use cipherform_ring::RingPoly;
+
+const OP: &str = "bootstrap";
+
+impl Bootstrapper {
+    pub(super) fn run(
+        &self,
+        kind: BootstrapKind,
+        inputs: [Option<&Ciphertext>; 2],
+        keys: &EvaluationKeys,
+    ) -> Result<[Option<Ciphertext>; 2]> {
+        let inputs: Vec<&Ciphertext> = inputs.into_iter().flatten().collect();
+        inputs.iter().try_for_each(|ct| self.check_input(ct))?;
+        self.ctx.params().require_same(OP, keys.params())?;
+        if let Some(&spec) = keys.missing(&self.keys()).first() {
+            return Err(Error::MissingKey { spec });
+        }
+        let _span = primitive(OP);
+        count(Counter::Bootstraps, 1);
+        let z = self.embed(kind, &inputs, keys)?;
+        let z = self.transform(z, &self.slots_to_coefficients, "slots_to_coefficients", keys)?;
+        let x = self.raise(&z, keys)?;
+        let w = self.transform(x, &self.coefficients_to_slots, "coefficients_to_slots", keys)?;
+        let halves = self.split(kind, &w, keys)?;
+        let exponentials = {
+            let _span = primitive("eval_mod");
+            let mut arithmetic = Encrypted { evaluator: &self.evaluator, keys };
+            self.eval_mod.apply(&mut arithmetic, &halves)?
+        };
+        self.sines(kind, exponentials, keys)
+    }
+
+    fn check_input(&self, ct: &Ciphertext) -> Result<()> {
+        let params = self.ctx.params();
+        params.require_same(OP, ct.params())?;
+        if ct.degree() != 1 {
+            return Err(Error::DegreeMismatch { op: OP, degree: ct.degree(), needed: 1 });
+        }
+        let level = self.input_level();
+        if ct.level() != level {
+            return Err(Error::LevelMismatch { op: OP, lhs: ct.level(), rhs: level });
+        }
+        check_scales(OP, ct.scale(), params.scale_at(level))
+    }
+
+    /// Corrects the sine, if that is asked for, part by part, and joins two parts to one complex ciphertext.
+    fn embed(
+        &self,
+        kind: BootstrapKind,
+        inputs: &[&Ciphertext],
+        keys: &EvaluationKeys,
+    ) -> Result<Ciphertext> {
+        let e = &self.evaluator;
+        let first = inputs.first().ok_or_else(super::nothing)?;
+        let parts = match (&self.correction, kind) {
+            (None, BootstrapKind::RealPair) => inputs.iter().map(|&ct| ct.clone()).collect(),
+            (None, _) => return Ok((*first).clone()),
+            (Some(_), BootstrapKind::Complex) => self.parts(first, keys)?,
+            (Some(_), _) => inputs.iter().map(|&ct| ct.clone()).collect::<Vec<_>>(),
+        };
+        let parts = match &self.correction {
+            None => parts,
+            Some(polynomial) => {
+                let _span = primitive("correction");
+                let level = self.input_level() - polynomial.depth();
+                let scale = self.ctx.params().scale_at(level) * super::CORRECTION_GAIN;
+                e.polynomial_batch(&parts, polynomial, scale, keys)?
+            }
+        };
+        let [real, rest @ ..] = parts.as_slice() else { return Err(super::nothing()) };
+        match rest.first() {
+            None => Ok(real.clone()),
+            Some(imaginary) => e.add(real, &e.mul_i(imaginary)?),
+        }
+    }
+
+    /// Real and imaginary part of the slots: (z + conj z) / 2 and (z - conj z) / 2i.
+    fn parts(&self, z: &Ciphertext, keys: &EvaluationKeys) -> Result<Vec<Ciphertext>> {
+        let e = &self.evaluator;
+        let conjugate = e.conjugate(z, keys)?;
+        let mut parts = vec![e.add(z, &conjugate)?, times_minus_i(e.sub(z, &conjugate)?)?];
+        parts.iter_mut().try_for_each(|part| part.reinterpret_scale(2.0 * z.scale()))?;
+        Ok(parts)
+    }
+
+    fn transform(
+        &self,
+        mut ct: Ciphertext,
+        stages: &[LinearTransform],
+        name: &'static str,
+        keys: &EvaluationKeys,
+    ) -> Result<Ciphertext> {
+        let _span = primitive(name);
+        for stage in stages {
+            ct = self.evaluator.linear_transform_rescale(&ct, stage, keys)?;
+        }
+        Ok(ct)
+    }
+
+    /// From q_0 to all primes: the coefficients x q_0, x = I + z / R, at scale q_0 times the number of repetitions.
+    fn raise(&self, ct: &Ciphertext, keys: &EvaluationKeys) -> Result<Ciphertext> {
+        let _span = primitive("raise");
+        let (params, ring) = (self.ctx.params(), self.ctx.ring());
+        let [c0, c1] = ct.polys.as_slice() else {
+            return Err(Error::DegreeMismatch { op: OP, degree: ct.degree(), needed: 1 });
+        };
+        let top = params.max_level();
+        let limbs = params.limbs_at(top);
+        let switch = |c: RingPoly, kind, level| -> Result<[RingPoly; 2]> {
+            count(Counter::KeySwitches, 1);
+            let [k0, k1] = c.decompose()?.inner_product(keys.get(kind, level)?)?;
+            Ok([k0.mod_down()?, k1.mod_down()?])
+        };
+        let small = self.ctx.key_ring(KeyKind::DenseToSparse)?;
+        let [k0, k1] = switch(c1.rebase(small)?, KeyKind::DenseToSparse, 0)?;
+        let mut sparse = k0.rebase(ring)?;
+        sparse.add_assign(c0)?;
+        let mut raised = sparse.mod_raise(limbs)?;
+        let [k0, k1] = switch(k1.rebase(ring)?.mod_raise(limbs)?, KeyKind::SparseToDense, top)?;
+        raised.add_assign(&k0)?;
+        let base = params.modulus_at(0) as f64;
+        let mut x = self.evaluator.ciphertext(top, base, vec![raised, k1]);
+        // What raising adds fills all coefficients: sum over the rotations that leave the slots alone.
+        for i in self.log2_slots..params.log_n() - 1 {
+            let turned = self.evaluator.rotate(&x, 1 << i, keys)?;
+            self.evaluator.add_assign(&mut x, &turned)?;
+            x.scale *= 2.0;
+        }
+        Ok(x)
+    }
+
+    /// w + conj(w) and (w - conj(w)) / i: x / L for the real and for the imaginary parts, all slots real.
+    fn split(
+        &self,
+        kind: BootstrapKind,
+        w: &Ciphertext,
+        keys: &EvaluationKeys,
+    ) -> Result<Vec<Ciphertext>> {
+        let _span = primitive("split");
+        let e = &self.evaluator;
+        let conjugate = e.conjugate(w, keys)?;
+        let mut halves = vec![e.add(w, &conjugate)?];
+        if kind != BootstrapKind::Real {
+            halves.push(times_minus_i(e.sub(w, &conjugate)?)?);
+        }
+        // Exact by construction of the diagonals; f64 has rounded a few times on the way.
+        halves.iter_mut().for_each(|half| half.scale = self.eval_mod.input_scale());
+        Ok(halves)
+    }
+
+    /// From E = exp(2 pi i x) to (E - conj E) / i = 2 sin(2 pi x), which at the output's scale reads as z.
+    fn sines(
+        &self,
+        kind: BootstrapKind,
+        exponentials: Vec<Ciphertext>,
+        keys: &EvaluationKeys,
+    ) -> Result<[Option<Ciphertext>; 2]> {
+        let _span = primitive("sines");
+        let e = &self.evaluator;
+        let scale = self.ctx.params().scale_at(self.output_level());
+        let sine = |a: &Ciphertext, b: &Ciphertext| -> Result<Ciphertext> {
+            let mut y = times_minus_i(e.sub(a, &e.conjugate(b, keys)?)?)?;
+            y.reinterpret_scale(scale)?;
+            Ok(y)
+        };
+        let [re, rest @ ..] = exponentials.as_slice() else { return Err(super::nothing()) };
+        match (kind, rest) {
+            (BootstrapKind::RealPair, [im]) => Ok([Some(sine(re, re)?), Some(sine(im, im)?)]),
+            (BootstrapKind::Complex, [im]) => {
+                // (E - conj E) + i (E' - conj E') = (E + i E') - conj(E - i E').
+                let turned = e.mul_i(im)?;
+                Ok([Some(sine(&e.add(re, &turned)?, &e.sub(re, &turned)?)?), None])
+            }
+            _ => Ok([Some(sine(re, re)?), None]),
+        }
+    }
+}
+
+/// Division by i: a monomial.
+fn times_minus_i(mut a: Ciphertext) -> Result<Ciphertext> {
+    let quarter = a.params.n() as i64 / 2;
+    a.seed = None;
+    a.polys.iter_mut().try_for_each(|p| p.mul_monomial_assign(-quarter))?;
+    Ok(a)
+}
