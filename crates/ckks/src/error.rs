@@ -167,7 +167,9 @@ pub enum Error {
         got: usize,
     },
     /// Something would not fit the memory that it may use.
-    #[error("{op}: needs about {needed} bytes, the limit is {limit}; use fewer slots, a smaller set or a higher limit")]
+    #[error(
+        "{op}: needs about {needed} bytes, the limit is {limit}; use fewer slots, a smaller set or a higher limit"
+    )]
     InsufficientMemory {
         /// The operation.
         op: &'static str,

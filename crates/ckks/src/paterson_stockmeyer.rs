@@ -60,8 +60,8 @@ pub(crate) trait Arithmetic {
         level: usize,
         scale: f64,
     ) -> Result<Self::Value>;
-    /// Counts one product with a coefficient.
-    fn count_coefficient(&mut self);
+    /// Counts one product of a value with a coefficient.
+    fn count_coefficient(&mut self, v: &Self::Value);
     /// `acc + constant`.
     fn add_constant(&mut self, acc: Self::Value, constant: Complex64) -> Result<Self::Value>;
 }
@@ -175,7 +175,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
         let function = self.function(i)?;
         let factor = c * (scale / self.arithmetic.scale(&function));
         let factor = Complex64::new(factor.re.round(), factor.im.round());
-        self.arithmetic.count_coefficient();
+        self.arithmetic.count_coefficient(&function);
         self.arithmetic.add_multiple(acc, &function, factor, level, scale)
     }
 
@@ -333,7 +333,7 @@ impl Arithmetic for Symbolic<'_> {
         let product = v.product || acc.is_some_and(|acc| acc.product);
         Ok(SymbolicValue { level, scale, product })
     }
-    fn count_coefficient(&mut self) {
+    fn count_coefficient(&mut self, _: &SymbolicValue) {
         self.cost.count(Counter::CtPt, 1);
     }
     fn add_constant(&mut self, acc: SymbolicValue, _: Complex64) -> Result<SymbolicValue> {
@@ -413,8 +413,8 @@ impl Arithmetic for Encrypted<'_> {
             Some(acc) => self.add(acc, &multiple),
         }
     }
-    fn count_coefficient(&mut self) {
-        count(Counter::CtPt, 1);
+    fn count_coefficient(&mut self, v: &Vec<Ciphertext>) {
+        count(Counter::CtPt, v.len() as u64);
     }
     fn add_constant(
         &mut self,

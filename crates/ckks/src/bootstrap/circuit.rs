@@ -72,6 +72,10 @@ impl Bootstrapper {
             None => parts,
             Some(polynomial) => {
                 let _span = primitive("correction");
+                // Slots over their bound, by declaration.
+                let mut parts = parts;
+                let bound = f64::from(self.options.log2_bound).exp2();
+                parts.iter_mut().for_each(|part| part.scale *= bound);
                 let level = self.input_level() - polynomial.depth();
                 let scale = self.ctx.params().scale_at(level) * super::CORRECTION_GAIN;
                 e.polynomial_batch(&parts, polynomial, scale, keys)?

@@ -39,7 +39,8 @@ impl EvalMod {
         let mut scales = [scale; EVAL_MOD_LEVELS + 1];
         let mut here = scale;
         for (removed, slot) in scales.iter_mut().rev().skip(1).enumerate() {
-            here = (here * params.modulus_at(params.application_level() + 1 + removed) as f64).sqrt();
+            here =
+                (here * params.modulus_at(params.application_level() + 1 + removed) as f64).sqrt();
             *slot = here;
         }
         let squarings = (1u32 << SQUARINGS) as f64;
@@ -52,7 +53,11 @@ impl EvalMod {
     }
 
     /// exp(2 pi i L u): eight levels lower, at the scale that was asked for.
-    pub(crate) fn apply<A: Arithmetic>(&self, arithmetic: &mut A, u: &A::Value) -> Result<A::Value> {
+    pub(crate) fn apply<A: Arithmetic>(
+        &self,
+        arithmetic: &mut A,
+        u: &A::Value,
+    ) -> Result<A::Value> {
         let schedule = Schedule {
             basis: Basis::Chebyshev,
             coefficients: &self.coefficients,

@@ -14,6 +14,8 @@
 mod estimate;
 mod propagation;
 
+pub(crate) use propagation::Propagation;
+
 pub use estimate::{NoiseEstimate, NoiseMode};
 
 use crate::params::Parameters;

@@ -4,6 +4,7 @@ use super::{NoiseEstimate, NoiseMode, NoiseModel};
 use crate::error::Result;
 use crate::paterson_stockmeyer::{Arithmetic, evaluate};
 use crate::polynomial::Polynomial;
+use num_complex::Complex64;
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
@@ -24,22 +25,19 @@ pub(super) fn polynomial(
     };
     let steps = OVERSAMPLING * (polynomial.degree() + 1);
     let angles: Vec<f64> = (0..=steps).map(|k| PI * k as f64 / steps as f64).collect();
-    let start = Propagated {
-        level: input.level(),
-        scale: input.scale(),
-        product: false,
-        values: angles.iter().map(|a| radius * a.cos()).collect(),
-        gains: BTreeMap::from([(0, vec![input.slot_std(); angles.len()])]),
-    };
-    let mut propagation = Propagation { model, sources: 0, points: angles.len() };
-    let leaf = polynomial.leaf_degree();
-    let result = evaluate(&mut propagation, polynomial, &start, leaf, scale)?;
+    let values = angles.iter().map(|a| (radius * a.cos()).into()).collect();
+    let mut propagation = Propagation::new(model, angles.len());
+    let start = propagation.input(input.level(), input.scale(), values, input.slot_std());
+    let coefficients = polynomial.complex_coefficients();
+    let schedule = polynomial.schedule(&coefficients);
+    let result = evaluate(&mut propagation, schedule, &start, scale)?;
 
-    let variance =
-        |k: usize| -> f64 { result.gains.values().filter_map(|g| g.get(k)).map(|g| g * g).sum() };
+    let variance = |k: usize| -> f64 {
+        result.gains.values().filter_map(|g| g.get(k)).map(Complex64::norm_sqr).sum()
+    };
     Ok(match input.mode() {
         NoiseMode::Bound => (
-            result.values.iter().fold(0.0, |max, v| max.max(v.abs())),
+            result.values.iter().fold(0.0, |max, v| max.max(v.norm())),
             (0..angles.len()).map(variance).fold(0.0, f64::max).sqrt(),
         ),
         NoiseMode::Typical => {
@@ -48,51 +46,72 @@ pub(super) fn polynomial(
             let mean = |f: &dyn Fn(usize) -> f64| {
                 angles.iter().enumerate().map(|(k, a)| a.sin() * f(k)).sum::<f64>() / total
             };
-            let square = |k: usize| result.values.get(k).map_or(0.0, |v| v * v);
+            let square = |k: usize| result.values.get(k).map_or(0.0, Complex64::norm_sqr);
             (mean(&square).sqrt(), mean(&variance).sqrt())
         }
     })
 }
 
-struct Propagation<'a> {
+/// Values in the clear that carry, to first order, the effect of every rounding. All operations are holomorphic, so that
+/// a complex factor says how an error travels.
+pub(crate) struct Propagation<'a> {
     model: &'a NoiseModel,
     /// Number of the latest source of errors; 0 is the input.
     sources: usize,
     points: usize,
 }
 
-/// A value at every point of the grid, and what each source of errors contributes to it there: the deviation of a part
-/// of a slot, with the sign of the derivative.
+/// A value at every point of a grid, and what each source of errors contributes to it there: the deviation of a part
+/// of a slot, times the derivative.
 #[derive(Clone)]
-struct Propagated {
+pub(crate) struct Propagated {
     level: usize,
     scale: f64,
     product: bool,
-    values: Vec<f64>,
-    gains: BTreeMap<usize, Vec<f64>>,
+    pub(crate) values: Vec<Complex64>,
+    pub(crate) gains: BTreeMap<usize, Vec<Complex64>>,
 }
 
 impl Propagated {
     /// `self += factor other`.
-    fn add_scaled(&mut self, other: &Self, factor: f64) {
-        let add = |to: &mut Vec<f64>, from: &[f64]| {
+    fn add_scaled(&mut self, other: &Self, factor: Complex64) {
+        let add = |to: &mut Vec<Complex64>, from: &[Complex64]| {
             for (a, b) in to.iter_mut().zip(from) {
                 *a += factor * b;
             }
         };
         add(&mut self.values, &other.values);
         for (&source, gains) in &other.gains {
-            add(self.gains.entry(source).or_insert_with(|| vec![0.0; gains.len()]), gains);
+            let zeros = || vec![Complex64::ZERO; gains.len()];
+            add(self.gains.entry(source).or_insert_with(zeros), gains);
         }
         self.product |= other.product;
     }
 }
 
-impl Propagation<'_> {
+impl<'a> Propagation<'a> {
+    /// For values at this many points.
+    pub(crate) fn new(model: &'a NoiseModel, points: usize) -> Self {
+        Self { model, sources: 0, points }
+    }
+
+    /// An input with its values and the deviation of its error, source 0.
+    pub(crate) fn input(
+        &self,
+        level: usize,
+        scale: f64,
+        values: Vec<Complex64>,
+        deviation: f64,
+    ) -> Propagated {
+        let gains = BTreeMap::from([(0, vec![deviation.into(); self.points])]);
+        Propagated { level, scale, product: false, values, gains }
+    }
+
     /// One more error of a coefficient deviation.
     fn fresh_error(&mut self, v: &mut Propagated, coefficient: f64) {
         self.sources += 1;
-        v.gains.insert(self.sources, vec![self.model.slot(coefficient) / v.scale; self.points]);
+        let deviation = Complex64::from(self.model.slot(coefficient) / v.scale);
+        v.gains.insert(self.sources, vec![deviation; self.points]);
     }
 }
 
@@ -112,43 +131,40 @@ impl Arithmetic for Propagation<'_> {
         self.model.params.modulus_at(level) as f64
     }
     fn mul(&mut self, a: &Propagated, b: &Propagated) -> Result<Propagated> {
-        let times = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).collect::<Vec<_>>();
-        let scaled = |v: &Propagated, by: &[f64]| Propagated {
+        let times = |x: &[Complex64], y: &[Complex64]| -> Vec<Complex64> {
+            x.iter().zip(y).map(|(x, y)| x * y).collect()
+        };
+        let scaled = |v: &Propagated, by: &[Complex64]| Propagated {
             level: a.level.min(b.level),
             scale: a.scale * b.scale,
             product: true,
-            values: vec![0.0; self.points],
+            values: vec![Complex64::ZERO; self.points],
             gains: v.gains.iter().map(|(&source, g)| (source, times(g, by))).collect(),
         };
         let mut out = scaled(a, &b.values);
-        out.add_scaled(&scaled(b, &a.values), 1.0);
+        out.add_scaled(&scaled(b, &a.values), Complex64::ONE);
         out.values = times(&a.values, &b.values);
         Ok(out)
     }
-    fn relinearize(&mut self, mut v: Propagated) -> Result<Propagated> {
-        if v.product {
-            let noise = self.model.key_switch(v.level);
-            self.fresh_error(&mut v, noise);
-            v.product = false;
-        }
-        Ok(v)
-    }
-    fn rescale(&mut self, mut v: Propagated) -> Result<Propagated> {
+    fn deliver(&mut self, mut v: Propagated) -> Result<Propagated> {
+        // One division by P and the primes of the level: the key switch itself is divided by them and does not show.
+        let switched =
+            if v.product { self.model.key_switch(v.level) / self.prime(v.level) } else { 0.0 };
         v.scale /= self.prime(v.level);
         v.level = v.level.saturating_sub(1);
-        let noise = if v.product { self.model.rounding_degree_2() } else { self.model.rounding() };
-        self.fresh_error(&mut v, noise);
+        v.product = false;
+        self.fresh_error(&mut v, self.model.rounding().hypot(switched));
         Ok(v)
     }
     fn add(&mut self, mut acc: Propagated, v: &Propagated) -> Result<Propagated> {
-        acc.add_scaled(v, 1.0);
+        acc.add_scaled(v, Complex64::ONE);
         Ok(acc)
     }
     fn add_multiple(
         &mut self,
         acc: Option<Propagated>,
         v: &Propagated,
-        factor: f64,
+        factor: Complex64,
         level: usize,
         scale: f64,
     ) -> Result<Propagated> {
@@ -156,14 +172,14 @@ impl Arithmetic for Propagation<'_> {
             level,
             scale,
             product: false,
-            values: vec![0.0; self.points],
+            values: vec![Complex64::ZERO; self.points],
             gains: BTreeMap::new(),
         });
-        out.add_scaled(v, factor * v.scale / scale);
+        out.add_scaled(v, factor * (v.scale / scale));
         Ok(out)
     }
-    fn count_coefficient(&mut self) {}
-    fn add_constant(&mut self, mut acc: Propagated, constant: f64) -> Result<Propagated> {
+    fn count_coefficient(&mut self, _: &Propagated) {}
+    fn add_constant(&mut self, mut acc: Propagated, constant: Complex64) -> Result<Propagated> {
         acc.values.iter_mut().for_each(|v| *v += constant);
         Ok(acc)
     }
