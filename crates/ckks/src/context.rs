@@ -29,13 +29,12 @@ impl Context {
     pub fn new(params: Parameters, device: &Device) -> Result<Self> {
         let basis = RnsBasis::new(params.n(), params.q(), params.special(), params.digit_sizes())?;
         let ring = Ring::new(basis, device)?;
-        let encapsulation = match params.bootstrapping() {
-            None => None,
-            Some(_) => {
-                let base = params.q().get(..1).unwrap_or_default();
-                let special = params.special().get(..ENCAPSULATION_SPECIAL).unwrap_or_default();
-                Some(Ring::new(RnsBasis::new(params.n(), base, special, &[1])?, device)?)
-            }
+        let encapsulation = if params.bootstrapping().is_some() {
+            let base = params.q().get(..1).unwrap_or_default();
+            let special = params.special().get(..ENCAPSULATION_SPECIAL).unwrap_or_default();
+            Some(Ring::new(RnsBasis::new(params.n(), base, special, &[1])?, device)?)
+        } else {
+            None
         };
         Ok(Self(Arc::new(Inner { params, ring, encapsulation })))
     }

@@ -363,7 +363,9 @@ impl Arithmetic for Encrypted<'_> {
         v.first().map_or(1.0, Ciphertext::scale)
     }
     fn set_scale(&self, v: &mut Vec<Ciphertext>, scale: f64) {
-        v.iter_mut().for_each(|ct| ct.scale = scale);
+        for ct in v {
+            ct.scale = scale;
+        }
     }
     fn prime(&self, level: usize) -> f64 {
         self.evaluator.context().params().modulus_at(level) as f64

@@ -37,7 +37,7 @@ impl Bootstrapper {
             let mut arithmetic = Encrypted { evaluator: &self.evaluator, keys };
             self.eval_mod.apply(&mut arithmetic, &halves)?
         };
-        self.sines(kind, exponentials, keys)
+        self.sines(kind, &exponentials, keys)
     }
 
     fn check_input(&self, ct: &Ciphertext) -> Result<()> {
@@ -75,7 +75,9 @@ impl Bootstrapper {
                 // Slots over their bound, by declaration.
                 let mut parts = parts;
                 let bound = f64::from(self.options.log2_bound).exp2();
-                parts.iter_mut().for_each(|part| part.scale *= bound);
+                for part in &mut parts {
+                    part.scale *= bound;
+                }
                 let level = self.input_level() - polynomial.depth();
                 let scale = self.ctx.params().scale_at(level) * super::CORRECTION_GAIN;
                 e.polynomial_batch(&parts, polynomial, scale, keys)?
@@ -158,7 +160,9 @@ impl Bootstrapper {
             halves.push(times_minus_i(e.sub(w, &conjugate)?)?);
         }
         // Exact by construction of the diagonals; f64 has rounded a few times on the way.
-        halves.iter_mut().for_each(|half| half.scale = self.eval_mod.input_scale());
+        for half in &mut halves {
+            half.scale = self.eval_mod.input_scale();
+        }
         Ok(halves)
     }
 
@@ -166,7 +170,7 @@ impl Bootstrapper {
     fn sines(
         &self,
         kind: BootstrapKind,
-        exponentials: Vec<Ciphertext>,
+        exponentials: &[Ciphertext],
         keys: &EvaluationKeys,
     ) -> Result<[Option<Ciphertext>; 2]> {
         let _span = primitive("sines");
@@ -177,7 +181,7 @@ impl Bootstrapper {
             y.reinterpret_scale(scale)?;
             Ok(y)
         };
-        let [re, rest @ ..] = exponentials.as_slice() else { return Err(super::nothing()) };
+        let [re, rest @ ..] = exponentials else { return Err(super::nothing()) };
         match (kind, rest) {
             (BootstrapKind::RealPair, [im]) => Ok([Some(sine(re, re)?), Some(sine(im, im)?)]),
             (BootstrapKind::Complex, [im]) => {

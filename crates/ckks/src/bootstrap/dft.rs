@@ -235,7 +235,9 @@ mod tests {
             assert_eq!(stage.diagonals.len(), shape.diagonals());
             let span = (shape.diagonals() + 1).next_power_of_two() << shape.low;
             for (&d, values) in &stage.diagonals {
-                assert!(d >= 0 && d as usize % (1 << shape.low) == 0 && (d as usize) < span);
+                assert!(
+                    d >= 0 && (d as usize).is_multiple_of(1 << shape.low) && (d as usize) < span
+                );
                 assert_eq!(values.len(), shape.period());
             }
         }

@@ -397,9 +397,9 @@ impl NoiseEstimate {
 
     /// A linear map given by the same diagonals, scale and baby steps as [`crate::LinearTransform::new`].
     ///
-    /// Every output slot is a sum over diagonals of weight times (input + key switch of its baby step), and the
-    /// encodings' errors times the input; a giant step adds one key switch. Sizes of rows of weights are taken over the
-    /// slots as the mode says.
+    /// Every output slot is a sum over diagonals of weight times (input + key switch of its baby step, before any division
+    /// by P), and the encodings' errors times the input; a giant step adds one key switch, and the division by P at the
+    /// end one rounding. Sizes of rows of weights are taken over the slots as the mode says.
     ///
     /// # Errors
     /// [`Error::DegreeMismatch`]; [`Error::InvalidArgument`] without diagonals or for no baby steps;
@@ -425,15 +425,17 @@ impl NoiseEstimate {
             .fold(0.0, |sum, e| self.join(sum, e));
         // In the units of the product, as every error before the giant steps.
         let std = self.join(all * scale * self.std, self.message * self.scale * encodings);
-        let babies = switched * scale * self.model.key_switch(self.level);
+        let babies = switched * scale * self.model.key_switch_errors(self.level);
         let giants = self.giant_steps(diagonals, baby) as f64;
+        let divided = switched > 0.0 || giants > 0.0;
+        let rounding = if divided { self.model.rounding() } else { 0.0 };
         let mut out = self.multiplied(OP, all, scale, std, 1)?.fresh_error(babies);
         out.message = self.message
             * match self.mode {
                 NoiseMode::Typical => all,
                 NoiseMode::Bound => Self::row_sum(diagonals),
             };
-        Ok(out.fresh_error(giants.sqrt() * self.model.key_switch(self.level)))
+        Ok(out.fresh_error((giants.sqrt() * self.model.key_switch(self.level)).hypot(rounding)))
     }
 
     /// Rotations of the Horner scheme over the giant steps, the last one included.

@@ -87,6 +87,12 @@ impl NoiseModel {
     /// A digit of k primes is lifted to the sum of k uniform values of width D, centred, hence variance k D^2 / 12.
     #[must_use]
     pub fn key_switch(&self, level: usize) -> f64 {
+        self.key_switch_errors(level).hypot(self.rounding())
+    }
+
+    /// The part of [`Self::key_switch`] that is there before the division by P, i.e. in sums that share the division.
+    #[must_use]
+    pub fn key_switch_errors(&self, level: usize) -> f64 {
         let n = self.params.n() as f64;
         let digits: f64 = self
             .params
@@ -99,7 +105,7 @@ impl NoiseModel {
                 k * n * SIGMA * SIGMA * (2.0 * (log2_d - self.params.log2_p())).exp2() / 12.0
             })
             .sum();
-        (digits + self.rounding() * self.rounding()).sqrt()
+        digits.sqrt()
     }
 
     /// The deviation of a slot's real or imaginary part, before division by the scale.
