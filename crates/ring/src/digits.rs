@@ -26,17 +26,49 @@ impl fmt::Debug for Digits {
     }
 }
 
+/// Limbs of the digits of a polynomial.
+pub(crate) fn extended(a: &RingPoly) -> Result<Limbs> {
+    let limbs = Limbs { q: a.limbs.q, p: a.ring.basis().p().len() };
+    if limbs.p == 0 {
+        let detail = "decompose needs special primes".to_owned();
+        return Err(Error::InvalidBasis { detail });
+    }
+    Ok(limbs)
+}
+
+/// Transforms of a decomposition into digits over `limbs`.
+pub(crate) fn decompose_transforms(ring: &Ring, limbs: Limbs) -> u64 {
+    let digits = ring.basis().digits_at(limbs.q);
+    (limbs.q + digits.map(|digit| limbs.rows() - digit.len()).sum::<usize>()) as u64
+}
+
+/// The digits of a key that are needed for digits over `limbs`, all with the right limbs.
+pub(crate) fn check_key<'a>(
+    op: &'static str,
+    ring: &Arc<Ring>,
+    limbs: Limbs,
+    key: &'a [[RingPoly; 2]],
+) -> Result<&'a [[RingPoly; 2]]> {
+    let needed = ring.basis().digits_at(limbs.q).count();
+    let Some(key) = key.get(..needed) else {
+        return Err(Error::MissingDigits { needed, got: key.len() });
+    };
+    for half in key.iter().flatten() {
+        check_rings(op, ring, &half.ring)?;
+        check_contains(op, half.limbs, limbs)?;
+    }
+    Ok(key)
+}
+
 impl Digits {
+    pub(crate) fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
     pub(crate) fn decompose(a: &RingPoly) -> Result<Self> {
         let _span = primitive("base_conversion");
-        let basis = a.ring.basis();
-        let limbs = Limbs { q: a.limbs.q, p: basis.p().len() };
-        if limbs.p == 0 {
-            let detail = "decompose needs special primes".to_owned();
-            return Err(Error::InvalidBasis { detail });
-        }
-        let converted: usize = basis.digits_at(limbs.q).map(|d| limbs.rows() - d.len()).sum();
-        count(Counter::LimbNtts, (limbs.q + converted) as u64);
+        let limbs = extended(a)?;
+        count(Counter::LimbNtts, decompose_transforms(&a.ring, limbs));
         let parts = dispatch!(a.ring, |b| {
             let digits = b.decompose(&a.view(b, "decompose")?, limbs.q)?;
             digits.into_iter().map(|d| store(b, d)).collect()
@@ -97,7 +129,7 @@ impl Digits {
     pub fn inner_product(&self, key: &[[RingPoly; 2]]) -> Result<[RingPoly; 2]> {
         const OP: &str = "inner_product";
         let _span = primitive(OP);
-        let key = self.check_key(OP, key)?;
+        let key = check_key(OP, &self.ring, self.limbs, key)?;
         let halves = dispatch!(self.ring, |b| {
             let key = views(b, OP, key)?;
             b.inner_product(&self.bufs(b, OP)?, self.limbs, &key)?.map(|buf| store(b, buf))
@@ -115,7 +147,7 @@ impl Digits {
         const OP: &str = "inner_products";
         let _span = primitive("inner_product");
         let Some(first) = batch.first() else { return Ok(Vec::new()) };
-        let key = first.check_key(OP, key)?;
+        let key = check_key(OP, &first.ring, first.limbs, key)?;
         for member in batch {
             check_rings(OP, &first.ring, &member.ring)?;
             if member.limbs != first.limbs {
@@ -194,28 +226,11 @@ impl Digits {
     ) -> Result<Option<BabyStep<'a, B::Buf>>> {
         let Baby::Switched { galois, key } = *baby else { return Ok(None) };
         let galois = GaloisElement::new(galois.get(), self.ring.n())?;
-        let keys = views(backend, op, self.check_key(op, key)?)?;
+        let keys = views(backend, op, check_key(op, &self.ring, self.limbs, key)?)?;
         Ok(Some(BabyStep { galois, keys }))
     }
 
-    /// The digits of a key that are needed, all with the right limbs.
-    fn check_key<'a>(
-        &self,
-        op: &'static str,
-        key: &'a [[RingPoly; 2]],
-    ) -> Result<&'a [[RingPoly; 2]]> {
-        let needed = self.parts.len();
-        let Some(key) = key.get(..needed) else {
-            return Err(Error::MissingDigits { needed, got: key.len() });
-        };
-        for half in key.iter().flatten() {
-            check_rings(op, &self.ring, &half.ring)?;
-            check_contains(op, half.limbs, self.limbs)?;
-        }
-        Ok(key)
-    }
-
-    fn bufs<B: Backend>(&self, backend: &B, op: &'static str) -> Result<Vec<&B::Buf>> {
+    pub(crate) fn bufs<B: Backend>(&self, backend: &B, op: &'static str) -> Result<Vec<&B::Buf>> {
         self.parts.iter().map(|part| backend.buf(op, part)).collect()
     }
 
@@ -248,7 +263,7 @@ impl fmt::Debug for Baby<'_> {
 }
 
 /// The buffers of a key.
-fn views<'a, B: Backend>(
+pub(crate) fn views<'a, B: Backend>(
     backend: &B,
     op: &'static str,
     key: &'a [[RingPoly; 2]],

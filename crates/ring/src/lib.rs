@@ -36,7 +36,7 @@
 //!
 //! Work is counted into `cipherform-profile`: `limb_ntts` once a call on the calling thread, and primitive spans
 //! `ntt`, `intt`, `base_conversion` (a whole digit decomposition, its transforms included), `inner_product`,
-//! `hoisted_sums`, `mod_down`, `rescale`, `mod_raise` and `automorphism`.
+//! `key_switch`, `hoisted_sums`, `mod_down`, `rescale`, `mod_raise` and `automorphism`.
 //!
 //! **Security.** Arithmetic, reductions and the Gaussian sampler do not branch on values. What stays in memory after a
 //! drop may be handed to the next polynomial of the same ring: wipe secrets with `zeroize` first.
@@ -51,6 +51,7 @@ mod device;
 mod digits;
 mod error;
 mod form;
+mod key_switch;
 mod modulus;
 pub mod ntt;
 mod poly;

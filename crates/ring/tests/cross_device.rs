@@ -84,6 +84,8 @@ fn switch_lazy(a: &RingPoly, c: &RingPoly, key_seed: u8) -> [RingPoly; 2] {
     let digits = a.decompose().unwrap().automorphism(g).unwrap();
     let mut halves = digits.inner_product(&key).unwrap();
     halves[0].add_special_multiple_assign(c).unwrap();
+    let at_once = c.key_switch(&key, [None, Some(a)], Some(g)).unwrap();
+    halves[1].add_assign(&at_once[1]).unwrap();
     halves
 }
 

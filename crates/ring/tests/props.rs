@@ -14,6 +14,7 @@
 //! | special_multiples | P·c joins before the division by P |
 //! | digits_are_congruent | every digit is one integer congruent to x modulo D, below size · D / 2 in absolute value |
 //! | key_switch_shape | Σ digits · gadget recovers the input after mod_down |
+//! | key_switches | one pass equals its parts, from polynomials, digits and in batches |
 //! | batches | inner products of a batch are those of its members |
 //! | hoisted_sums | equal weighted sums of separate key switches, exactly; keys and weights with more limbs |
 //! | limbs_are_views | operands and keys with more limbs; dropped limbs |
@@ -38,7 +39,7 @@ use std::sync::Arc;
 
 on_devices! {
     ring_axioms transforms_invert automorphism_group monomials integers_act subring division_rounds
-    raise_lifts same_words_elsewhere special_multiples digits_are_congruent key_switch_shape batches hoisted_sums
+    raise_lifts same_words_elsewhere special_multiples digits_are_congruent key_switch_shape key_switches batches hoisted_sums
     limbs_are_views counts
     misuse
 }
@@ -361,6 +362,64 @@ fn random_key(ring: &Arc<Ring>, seed: u8) -> Vec<[RingPoly; 2]> {
     (0..3).map(|d| [0, 1].map(|h| random(ring, all, seed + 2 * d + h))).collect()
 }
 
+fn key_switches(device: &Device) {
+    for n in [16, 64, 1024] {
+        let ring = mixed_ring(n, device);
+        let key = random_key(&ring, 20);
+        let other = random(&ring, Limbs::q(6), 15);
+        for q in [1, 3, 4, 6] {
+            let a = random(&ring, Limbs::q(q), 1);
+            let b = random(&ring, Limbs::q(q), 2);
+            let digits = a.decompose().unwrap();
+            let galois = [None, Some(GaloisElement::rotation(5, n))];
+            for (galois, plus) in galois.iter().flat_map(|g| {
+                let plus = [[None, None], [Some(&other), None], [Some(&b), Some(&other)]];
+                plus.map(|plus| (*g, plus))
+            }) {
+                let mut want = digits.inner_product(&key).unwrap();
+                for (half, plus) in want.iter_mut().zip(plus) {
+                    if let Some(plus) = plus {
+                        half.add_special_multiple_assign(plus).unwrap();
+                    }
+                    if let Some(galois) = galois {
+                        *half = half.automorphism(galois).unwrap();
+                    }
+                }
+                let want = want.each_ref().map(words);
+                let same = |pair: &[RingPoly; 2]| assert_eq!(pair.each_ref().map(words), want);
+                same(&a.key_switch(&key, plus, galois).unwrap());
+                same(&digits.key_switch(&key, plus, galois).unwrap());
+                let batch = [(&a, plus), (&b, [None, None]), (&a, plus)];
+                let pairs = RingPoly::key_switch_many(&batch, &key, galois).unwrap();
+                same(&pairs[0]);
+                same(&pairs[2]);
+                let alone = b.key_switch(&key, [None, None], galois).unwrap();
+                assert_eq!(pairs[1].each_ref().map(words), alone.each_ref().map(words));
+            }
+        }
+    }
+    let ring = mixed_ring(16, device);
+    let key = random_key(&ring, 20);
+    let at = |q| random(&ring, Limbs::q(q), 1);
+    let (low, high) = (at(3), at(4));
+    assert!(RingPoly::key_switch_many(&[], &key, None).unwrap().is_empty());
+    let none = [None, None];
+    let mixed = RingPoly::key_switch_many(&[(&high, none), (&low, none)], &key, None);
+    assert!(matches!(mixed, Err(Error::LimbMismatch { op: "key_switch", .. })));
+    let short = high.key_switch(&key, [Some(&low), None], None);
+    assert!(matches!(short, Err(Error::LimbMismatch { op: "key_switch", .. })));
+    let short = high.key_switch(&key[..1], none, None);
+    assert!(matches!(short, Err(Error::MissingDigits { needed: 2, got: 1 })));
+    let large = high.key_switch(&key, none, Some(GaloisElement::conjugation(32)));
+    assert!(matches!(large, Err(Error::InvalidGaloisElement { .. })));
+    let wide = random(&mixed_ring(32, device), Limbs::q(4), 1);
+    let foreign = high.key_switch(&key, [None, Some(&wide)], None);
+    assert!(matches!(foreign, Err(Error::RingMismatch { .. })));
+    let plain = RnsBasis::new(16, &[ring.basis().q()[0].value()], &[], &[]).unwrap();
+    let plain = random(&Ring::new(plain, device).unwrap(), Limbs::q(1), 1);
+    assert!(matches!(plain.key_switch(&key, none, None), Err(Error::InvalidBasis { .. })));
+}
+
 fn batches(device: &Device) {
     let ring = mixed_ring(16, device);
     let key = random_key(&ring, 20);
@@ -505,6 +564,13 @@ fn counts(device: &Device) {
     assert_eq!(count(&|| drop(at(1).mod_raise(1).unwrap())), 0);
     let raised = || big.clone().add_special_multiple_assign(&at(4)).unwrap();
     assert_eq!(count(&raised), 0);
+    let (key, none) = (random_key(&ring, 20), [None, None]);
+    let a = at(4);
+    assert_eq!(count(&|| drop(a.key_switch(&key, none, None).unwrap())), 14);
+    let batch = [(&a, none), (&a, none)];
+    assert_eq!(count(&|| drop(RingPoly::key_switch_many(&batch, &key, None).unwrap())), 28);
+    let digits = a.decompose().unwrap();
+    assert_eq!(count(&|| drop(digits.key_switch(&key, none, None).unwrap())), 0);
     assert_eq!(count(&|| drop(at(4).rebase(&ring).unwrap())), 0);
 }
 

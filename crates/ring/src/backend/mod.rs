@@ -1,7 +1,7 @@
 //! What a device must be able to do, and the one place that picks a device.
 
 pub(crate) mod cpu;
-mod hoisted;
+mod key_switch;
 pub(crate) mod reference;
 
 use crate::automorphism::GaloisElement;
@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use std::fmt::Debug;
 
-pub(crate) use hoisted::{BabyStep, HoistedSums, Weight};
+pub(crate) use key_switch::{BabyStep, HoistedSums, KeySwitch, Member, Source, Weight};
 
 /// A buffer and the limbs whose rows it holds, possibly more than an operation needs.
 #[derive(Debug)]
@@ -133,6 +133,22 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
         keys: &[[View<'_, Self::Buf>; 2]],
     ) -> Result<Vec<[Self::Buf; 2]>> {
         batch.iter().map(|digits| self.inner_product(digits, limbs, keys)).collect()
+    }
+    /// `φ(P·plus[h] + Σ_d digits[d]·keys[d][h])` for both halves h, see [`KeySwitch`]. The body is the definition.
+    fn key_switch(
+        &self,
+        member: &Member<'_, Self::Buf>,
+        switch: &KeySwitch<'_, Self::Buf>,
+    ) -> Result<[Self::Buf; 2]> {
+        switch.compose(self, member)
+    }
+    /// [`Backend::key_switch`] of every member of a batch.
+    fn key_switch_many(
+        &self,
+        members: &[Member<'_, Self::Buf>],
+        switch: &KeySwitch<'_, Self::Buf>,
+    ) -> Result<Vec<[Self::Buf; 2]>> {
+        members.iter().map(|member| self.key_switch(member, switch)).collect()
     }
     /// `Σ_b weights[g][b] · φ_b(pair_b)` for every g and both halves, see [`HoistedSums`]. The body is the definition.
     fn hoisted_sums(&self, sums: &HoistedSums<'_, Self::Buf>) -> Result<Vec<[Self::Buf; 2]>> {

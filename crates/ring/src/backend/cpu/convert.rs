@@ -16,7 +16,7 @@ use rayon::prelude::*;
 const GROUP: usize = 4;
 
 /// One row to be written: `init + Σ_i source_i · factors[i]` modulo its prime, in NTT order.
-struct Target<'a> {
+pub(super) struct Target<'a> {
     prime: &'a Prime,
     factors: &'a [u64],
     init: u64,
@@ -25,7 +25,7 @@ struct Target<'a> {
 
 /// Writes a group of targets from the `sources`, coefficients below 2^50 in rows of equal length. A single source has
 /// the factor 1.
-fn convert(sources: &[&[u64]], targets: &mut [Target<'_>]) {
+pub(super) fn convert(sources: &[&[u64]], targets: &mut [Target<'_>]) {
     let n = sources.first().map_or(0, |row| row.len());
     let mut inputs: Vec<&[u64]> = Vec::with_capacity(sources.len());
     for start in (0..n).step_by(BLOCK) {
@@ -46,7 +46,7 @@ fn convert(sources: &[&[u64]], targets: &mut [Target<'_>]) {
 }
 
 /// Rows of a group, fewer where some of the threads would have no work.
-fn group(rows: usize) -> usize {
+pub(super) fn group(rows: usize) -> usize {
     (rows / (2 * rayon::current_num_threads())).clamp(1, GROUP)
 }
 
@@ -115,13 +115,18 @@ impl Cpu {
     }
 
     /// The constants of the digits of q limbs.
-    fn converters(&self, q: usize) -> Vec<&Converter> {
+    pub(super) fn converters(&self, q: usize) -> Vec<&Converter> {
         let digits = self.basis.digits_at(q).zip(&self.tables.digits);
         digits.map(|(digit, cuts)| &cuts[digit.len() - 1]).collect()
     }
 
     /// What every digit is converted from: the rows of `a`, prepared.
-    fn prepared(&self, a: &View<'_, Words>, q: usize, converters: &[&Converter]) -> Words {
+    pub(super) fn prepared(
+        &self,
+        a: &View<'_, Words>,
+        q: usize,
+        converters: &[&Converter],
+    ) -> Words {
         let factors: Vec<Factor> = converters.iter().flat_map(|c| &c.prepare).copied().collect();
         let limbs = Limbs::q(q);
         let mut prepared = self.pool.take(q * self.n);
@@ -131,7 +136,7 @@ impl Cpu {
         prepared
     }
 
-    fn target<'a>(
+    pub(super) fn target<'a>(
         &'a self,
         converter: &'a Converter,
         limbs: Limbs,

@@ -1,19 +1,20 @@
 //! The CPU: `tfhe-ntt` plans, one task a row on the thread pool, vector loops over [`lanes`].
 
 mod convert;
-mod hoisted;
+mod hoisted_sums;
 mod kernels;
+mod key_switch;
 mod lanes;
 mod pool;
 mod tables;
 mod transform;
 
-use super::{Backend, HoistedSums, Storage, View, storage_variant};
+use super::{Backend, HoistedSums, KeySwitch, Member, Storage, View, storage_variant};
 use crate::automorphism::{GaloisElement, Permutation};
 use crate::basis::{Limbs, RnsBasis};
 use crate::device::{Device, InstructionSet, Kind};
 use crate::error::Result;
-use kernels::{BLOCK, Factor};
+use kernels::Factor;
 pub(crate) use lanes::Isa;
 use pool::{Pool, Words};
 use rayon::prelude::*;
@@ -110,40 +111,6 @@ impl Cpu {
         let divider = Arc::new(Divider::new(&self.basis, limbs, kept, self.isa)?);
         known.insert((limbs, kept), divider.clone());
         Ok(divider)
-    }
-
-    /// The inner products of a batch, by blocks of columns: the keys are read from memory once.
-    fn inner_into(
-        &self,
-        batch: &[&[&Words]],
-        limbs: Limbs,
-        keys: &[[View<'_, Words>; 2]],
-        out: &mut [[Words; 2]],
-    ) {
-        let n = self.n;
-        let mut rows: Vec<Vec<[&mut [u64]; 2]>> = (0..limbs.rows()).map(|_| Vec::new()).collect();
-        for [half0, half1] in out {
-            let pairs = half0.chunks_exact_mut(n).zip(half1.chunks_exact_mut(n));
-            rows.iter_mut().zip(pairs).for_each(|(row, (h0, h1))| row.push([h0, h1]));
-        }
-        rows.into_par_iter().enumerate().for_each(|(row, mut out)| {
-            let constants = &self.prime(limbs, row).constants;
-            for start in (0..n).step_by(BLOCK) {
-                let columns = start..n.min(start + BLOCK);
-                let keys: Vec<[&[u64]; 2]> = keys
-                    .iter()
-                    .map(|[k0, k1]| {
-                        [k0, k1].map(|half| &Self::row(half, limbs, row, n)[columns.clone()])
-                    })
-                    .collect();
-                for (digits, [out0, out1]) in batch.iter().zip(&mut out) {
-                    let at = row * n + columns.start..row * n + columns.end;
-                    let digits: Vec<&[u64]> = digits.iter().map(|d| &d[at.clone()]).collect();
-                    let out = [&mut out0[columns.clone()], &mut out1[columns.clone()]];
-                    kernels::inner_product(constants, out, &digits, &keys);
-                }
-            }
-        });
     }
 }
 
@@ -329,9 +296,9 @@ impl Backend for Cpu {
         limbs: Limbs,
         keys: &[[View<'_, Words>; 2]],
     ) -> Result<[Words; 2]> {
-        let mut halves = [(); 2].map(|()| self.pool.take(limbs.rows() * self.n));
-        self.inner_into(&[digits], limbs, keys, std::slice::from_mut(&mut halves));
-        Ok(halves)
+        let mut out = self.pair(limbs);
+        self.inner_products_into(&[digits], limbs, keys, std::slice::from_mut(&mut out));
+        Ok(out)
     }
 
     fn inner_products(
@@ -340,10 +307,29 @@ impl Backend for Cpu {
         limbs: Limbs,
         keys: &[[View<'_, Words>; 2]],
     ) -> Result<Vec<[Words; 2]>> {
-        let fresh = || self.pool.take(limbs.rows() * self.n);
-        let mut out: Vec<[Words; 2]> = batch.iter().map(|_| [fresh(), fresh()]).collect();
         let batch: Vec<&[&Words]> = batch.iter().map(Vec::as_slice).collect();
-        self.inner_into(&batch, limbs, keys, &mut out);
+        let mut out: Vec<_> = batch.iter().map(|_| self.pair(limbs)).collect();
+        self.inner_products_into(&batch, limbs, keys, &mut out);
+        Ok(out)
+    }
+
+    fn key_switch(
+        &self,
+        member: &Member<'_, Words>,
+        switch: &KeySwitch<'_, Words>,
+    ) -> Result<[Words; 2]> {
+        let mut out = self.pair(switch.limbs);
+        self.switch_into(std::slice::from_ref(member), switch, std::slice::from_mut(&mut out));
+        Ok(out)
+    }
+
+    fn key_switch_many(
+        &self,
+        members: &[Member<'_, Words>],
+        switch: &KeySwitch<'_, Words>,
+    ) -> Result<Vec<[Words; 2]>> {
+        let mut out: Vec<_> = members.iter().map(|_| self.pair(switch.limbs)).collect();
+        self.switch_into(members, switch, &mut out);
         Ok(out)
     }
 

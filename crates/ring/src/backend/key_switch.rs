@@ -1,9 +1,80 @@
-//! The operands of a doubly hoisted sum, and the sum composed of other operations.
+//! The operands of key switches and doubly hoisted sums, and both composed of other operations.
 
 use super::{Backend, View};
 use crate::automorphism::GaloisElement;
 use crate::basis::Limbs;
 use crate::error::Result;
+
+/// What is multiplied with a key.
+#[derive(Debug)]
+pub(crate) enum Source<'a, B> {
+    /// The digits of a polynomial with the q-limbs at least.
+    Poly(View<'a, B>),
+    /// Given digits.
+    Digits(Vec<&'a B>),
+}
+
+/// One key switch of a batch.
+#[derive(Debug)]
+pub(crate) struct Member<'a, B> {
+    pub(crate) source: Source<'a, B>,
+    /// With the q-limbs at least; multiplied by P and added to the halves.
+    pub(crate) plus: [Option<View<'a, B>>; 2],
+}
+
+/// What the members of a batch share, see [`Backend::key_switch`].
+#[derive(Debug)]
+pub(crate) struct KeySwitch<'a, B> {
+    /// {q, all special}: of digits and results.
+    pub(crate) limbs: Limbs,
+    /// `P mod q_j` for the q-limbs.
+    pub(crate) special: Vec<u64>,
+    /// As many as there are digits.
+    pub(crate) keys: Vec<[View<'a, B>; 2]>,
+    /// Applied last.
+    pub(crate) galois: Option<GaloisElement>,
+}
+
+impl<B> KeySwitch<'_, B> {
+    /// The definition.
+    pub(crate) fn compose<D: Backend<Buf = B>>(
+        &self,
+        device: &D,
+        member: &Member<'_, B>,
+    ) -> Result<[B; 2]> {
+        let decomposed;
+        let digits: Vec<&B> = match &member.source {
+            Source::Poly(a) => {
+                decomposed = device.decompose(a, self.limbs.q)?;
+                decomposed.iter().collect()
+            }
+            Source::Digits(digits) => digits.clone(),
+        };
+        let plus = member.plus.each_ref().map(Option::as_ref);
+        pair(device, &digits, self.limbs, &self.keys, plus, &self.special, self.galois)
+    }
+}
+
+/// `φ(P·plus[h] + Σ_d digits[d]·keys[d][h])`.
+fn pair<D: Backend>(
+    device: &D,
+    digits: &[&D::Buf],
+    limbs: Limbs,
+    keys: &[[View<'_, D::Buf>; 2]],
+    plus: [Option<&View<'_, D::Buf>>; 2],
+    special: &[u64],
+    galois: Option<GaloisElement>,
+) -> Result<[D::Buf; 2]> {
+    let mut halves = device.inner_product(digits, limbs, keys)?;
+    for (half, plus) in halves.iter_mut().zip(plus) {
+        if let Some(plus) = plus {
+            device.mul_scalars_add(half, limbs, plus, special)?;
+        }
+    }
+    let Some(galois) = galois else { return Ok(halves) };
+    let image = |buf| device.automorphism(&View { buf, limbs }, limbs, galois);
+    Ok([image(&halves[0])?, image(&halves[1])?])
+}
 
 /// `X -> X^g` after a key switch.
 #[derive(Debug)]
@@ -72,10 +143,6 @@ impl<B> HoistedSums<'_, B> {
             }
             return Ok(pair);
         };
-        let mut pair = device.inner_product(&self.digits, limbs, keys)?;
-        device.mul_scalars_add(&mut pair[0], limbs, c0, &self.special)?;
-        let [half0, half1] = &pair;
-        let image = |buf| device.automorphism(&View { buf, limbs }, limbs, *galois);
-        Ok([image(half0)?, image(half1)?])
+        pair(device, &self.digits, limbs, keys, [Some(c0), None], &self.special, Some(*galois))
     }
 }

@@ -73,8 +73,7 @@ impl Cpu {
             });
             out
         });
-        let fresh = || self.pool.take(limbs.rows() * n);
-        let mut out: Vec<[Words; 2]> = sums.weights.iter().map(|_| [fresh(), fresh()]).collect();
+        let mut out: Vec<_> = sums.weights.iter().map(|_| self.pair(limbs)).collect();
         tasks(n, limbs.rows(), &mut out).into_par_iter().for_each_init(
             || self.pool.take((3 * sums.babies.len() + 2) * COLUMNS),
             |scratch, task| {

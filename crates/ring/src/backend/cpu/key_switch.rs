@@ -1,0 +1,236 @@
+//! Key switches limb by limb: a digit is converted, transformed and multiplied with the key while it is in the cache, and
+//! never written to memory. The keys are read once for all members of a batch, in the order in which they lie there.
+
+use super::Cpu;
+use super::convert::{Target, convert, group};
+use super::kernels::{self, BLOCK, Constants};
+use super::pool::Words;
+use super::tables::Converter;
+use crate::automorphism::Permutation;
+use crate::backend::{KeySwitch, Member, Source, View};
+use crate::basis::Limbs;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Both halves of one block of columns.
+#[repr(align(64))]
+struct Block([[u64; BLOCK]; 2]);
+
+/// One row of a member.
+struct MemberRow<'a> {
+    digits: Vec<&'a [u64]>,
+    /// With P modulo the prime of the row.
+    plus: [Option<(&'a [u64], u64)>; 2],
+}
+
+/// Some rows of the outputs of all members.
+struct Group<'a> {
+    first: usize,
+    /// One pair of pieces a member, the rows of the group one after the other.
+    outs: Vec<[&'a mut [u64]; 2]>,
+}
+
+/// Where each block of columns goes; `None` without an automorphism.
+type Blocks<'a> = Option<(&'a Permutation, Vec<usize>)>;
+
+impl Cpu {
+    /// Memory for two halves over `limbs`.
+    pub(super) fn pair(&self, limbs: Limbs) -> [Words; 2] {
+        [self.pool.take(limbs.rows() * self.n), self.pool.take(limbs.rows() * self.n)]
+    }
+
+    pub(super) fn switch_into(
+        &self,
+        members: &[Member<'_, Words>],
+        switch: &KeySwitch<'_, Words>,
+        out: &mut [[Words; 2]],
+    ) {
+        let (n, limbs) = (self.n, switch.limbs);
+        let converters = self.converters(limbs.q);
+        let prepared: Vec<Option<Words>> = members
+            .iter()
+            .map(|member| match &member.source {
+                Source::Poly(a) => Some(self.prepared(a, limbs.q, &converters)),
+                Source::Digits(_) => None,
+            })
+            .collect();
+        let permutation = switch.galois.map(|g| self.permutation(g));
+        let blocks: Blocks<'_> = permutation.as_deref().map(|p| (p, destinations(p, n)));
+        let size = group(limbs.rows());
+        let digits = prepared.iter().flatten().count() * converters.len();
+        groups(size * n, limbs.rows().div_ceil(size), out).into_par_iter().for_each_init(
+            || self.pool.take(digits * size * n),
+            |scratch, mut group| {
+                let rows = group.outs.first().map_or(0, |[half, _]| half.len() / n);
+                let rows = group.first * size..group.first * size + rows;
+                let mut room = scratch.chunks_exact_mut(size * n);
+                for prepared in prepared.iter().flatten() {
+                    for (converter, room) in converters.iter().zip(&mut room) {
+                        self.extend(prepared, converter, limbs, rows.clone(), room);
+                    }
+                }
+                for (local, row) in rows.enumerate() {
+                    let mut room = scratch.chunks_exact(size * n).map(|r| &r[local * n..][..n]);
+                    let inputs: Vec<MemberRow<'_>> = members
+                        .iter()
+                        .map(|member| self.member_row(member, switch, &converters, row, &mut room))
+                        .collect();
+                    let keys = self.key_row(&switch.keys, limbs, row);
+                    let outs = group
+                        .outs
+                        .iter_mut()
+                        .map(|pair| pair.each_mut().map(|half| &mut half[local * n..][..n]));
+                    let constants = &self.prime(limbs, row).constants;
+                    multiply(constants, &keys, &inputs, &blocks, &mut outs.collect::<Vec<_>>());
+                }
+            },
+        );
+    }
+
+    /// Converts some rows of one digit and transforms them; its own rows are left out.
+    fn extend(
+        &self,
+        prepared: &Words,
+        converter: &Converter,
+        limbs: Limbs,
+        rows: Range<usize>,
+        room: &mut [u64],
+    ) {
+        let n = self.n;
+        let foreign = rows.zip(room.chunks_exact_mut(n));
+        let foreign = foreign.filter(|(row, _)| !converter.source.contains(row));
+        let mut targets: Vec<Target<'_>> =
+            foreign.map(|(row, words)| self.target(converter, limbs, row, words)).collect();
+        let sources: Vec<&[u64]> = prepared[converter.source.start * n..converter.source.end * n]
+            .chunks_exact(n)
+            .collect();
+        convert(&sources, &mut targets);
+    }
+
+    /// What one member brings to one row; `room` yields the row in the room of every converted digit.
+    fn member_row<'a>(
+        &self,
+        member: &'a Member<'_, Words>,
+        switch: &KeySwitch<'_, Words>,
+        converters: &[&Converter],
+        row: usize,
+        room: &mut impl Iterator<Item = &'a [u64]>,
+    ) -> MemberRow<'a> {
+        let (n, limbs) = (self.n, switch.limbs);
+        let digits = match &member.source {
+            Source::Digits(digits) => digits.iter().map(|d| &d[row * n..][..n]).collect(),
+            Source::Poly(a) => (converters.iter().zip(room))
+                .map(|(converter, converted)| match converter.source.contains(&row) {
+                    true => Self::row(a, limbs, row, n),
+                    false => converted,
+                })
+                .collect(),
+        };
+        let plus = member.plus.each_ref().map(|plus| {
+            let special = switch.special.get(row)?;
+            Some((Self::row(plus.as_ref()?, Limbs::q(limbs.q), row, n), *special))
+        });
+        MemberRow { digits, plus }
+    }
+
+    fn key_row<'a>(
+        &self,
+        keys: &'a [[View<'_, Words>; 2]],
+        limbs: Limbs,
+        row: usize,
+    ) -> Vec<[&'a [u64]; 2]> {
+        keys.iter()
+            .map(|key| key.each_ref().map(|half| Self::row(half, limbs, row, self.n)))
+            .collect()
+    }
+
+    /// Inner products of a batch of digits.
+    pub(super) fn inner_products_into(
+        &self,
+        batch: &[&[&Words]],
+        limbs: Limbs,
+        keys: &[[View<'_, Words>; 2]],
+        out: &mut [[Words; 2]],
+    ) {
+        let n = self.n;
+        groups(n, limbs.rows(), out).into_par_iter().for_each(|mut group| {
+            let row = group.first;
+            let inputs: Vec<MemberRow<'_>> = batch
+                .iter()
+                .map(|digits| MemberRow {
+                    digits: digits.iter().map(|d| &d[row * n..][..n]).collect(),
+                    plus: [None, None],
+                })
+                .collect();
+            let keys = self.key_row(keys, limbs, row);
+            let constants = &self.prime(limbs, row).constants;
+            multiply(constants, &keys, &inputs, &None, &mut group.outs);
+        });
+    }
+}
+
+/// Cuts both halves of every output into groups of `length` words.
+fn groups<'a>(length: usize, count: usize, out: &'a mut [[Words; 2]]) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'a>> =
+        (0..count).map(|first| Group { first, outs: Vec::with_capacity(out.len()) }).collect();
+    for [half0, half1] in out {
+        let pieces = half0.chunks_mut(length).zip(half1.chunks_mut(length));
+        groups.iter_mut().zip(pieces).for_each(|(group, (h0, h1))| group.outs.push([h0, h1]));
+    }
+    groups
+}
+
+/// For every block of a row, where the image has it.
+fn destinations(permutation: &Permutation, n: usize) -> Vec<usize> {
+    let width = n.min(BLOCK);
+    let mut destinations = vec![0; n / width];
+    for start in (0..n).step_by(width) {
+        let source = permutation.piece(start..start + width).from.start;
+        destinations[source / width] = start;
+    }
+    destinations
+}
+
+/// One row of all members, by blocks of columns.
+fn multiply(
+    constants: &Constants,
+    keys: &[[&[u64]; 2]],
+    members: &[MemberRow<'_>],
+    blocks: &Blocks<'_>,
+    outs: &mut [[&mut [u64]; 2]],
+) {
+    let n = outs.first().map_or(0, |[half, _]| half.len());
+    let width = n.min(BLOCK);
+    let mut image = Block([[0; BLOCK]; 2]);
+    let mut key_block: Vec<[&[u64]; 2]> = Vec::with_capacity(keys.len());
+    let mut digit_block: Vec<&[u64]> = Vec::with_capacity(keys.len());
+    for from in (0..n).step_by(width) {
+        let columns = from..from + width;
+        key_block.clear();
+        key_block.extend(keys.iter().map(|key| key.map(|half| &half[columns.clone()])));
+        for (member, out) in members.iter().zip(&mut *outs) {
+            digit_block.clear();
+            digit_block.extend(member.digits.iter().map(|digit| &digit[columns.clone()]));
+            let to = blocks.as_ref().map_or(from, |(_, to)| to[from / width]);
+            let mut out = out.each_mut().map(|half| &mut half[to..to + width]);
+            let mut image = image.0.each_mut().map(|half| &mut half[..width]);
+            let halves = if blocks.is_some() { &mut image } else { &mut out };
+            {
+                let [half0, half1] = &mut *halves;
+                kernels::inner_product(constants, [half0, half1], &digit_block, &key_block);
+            }
+            for (half, plus) in halves.iter_mut().zip(&member.plus) {
+                if let Some((plus, special)) = plus {
+                    let special = std::slice::from_ref(special);
+                    kernels::mul_add_runs(constants, half, &plus[columns.clone()], special);
+                }
+            }
+            if let Some((permutation, _)) = blocks {
+                let piece = permutation.piece(to..to + width);
+                for (out, image) in out.iter_mut().zip(&image) {
+                    kernels::permute(constants.isa, out, image, &piece);
+                }
+            }
+        }
+    }
+}
