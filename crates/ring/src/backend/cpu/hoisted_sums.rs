@@ -14,10 +14,10 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Words of a block: half a page of every key, and the pairs of 16 baby steps fit the second cache.
-const COLUMNS: usize = 256;
+/// Words of a block: a page of every key, beyond which nothing is fetched ahead; the pairs of 16 steps fit the second cache.
+const COLUMNS: usize = 512;
 /// Words of a row that one task of the thread pool works on.
-const TASK: usize = 32 * COLUMNS;
+const TASK: usize = 16 * COLUMNS;
 
 /// A piece of a row for all giant steps.
 struct Task<'a> {

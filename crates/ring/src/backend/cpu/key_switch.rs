@@ -3,7 +3,7 @@
 
 use super::Cpu;
 use super::convert::{Target, convert, group};
-use super::kernels::{self, BLOCK, Constants};
+use super::kernels::{self, Constants};
 use super::pool::Words;
 use super::tables::Converter;
 use crate::automorphism::Permutation;
@@ -11,6 +11,9 @@ use crate::backend::{KeySwitch, Member, Source, View};
 use crate::basis::Limbs;
 use rayon::prelude::*;
 use std::ops::Range;
+
+/// Words of a block: a page, beyond which nothing is fetched ahead, of every row.
+const BLOCK: usize = 512;
 
 /// Both halves of one block of columns.
 #[repr(align(64))]
@@ -120,9 +123,12 @@ impl Cpu {
         let digits = match &member.source {
             Source::Digits(digits) => digits.iter().map(|d| &d[row * n..][..n]).collect(),
             Source::Poly(a) => (converters.iter().zip(room))
-                .map(|(converter, converted)| match converter.source.contains(&row) {
-                    true => Self::row(a, limbs, row, n),
-                    false => converted,
+                .map(|(converter, converted)| {
+                    if converter.source.contains(&row) {
+                        Self::row(a, limbs, row, n)
+                    } else {
+                        converted
+                    }
                 })
                 .collect(),
         };
