@@ -194,6 +194,29 @@ pub enum Error {
         /// What is wrong.
         detail: String,
     },
+    /// More binary places were asked for than the flooding leaves.
+    #[error(
+        "{bits} binary places cannot be published: flooding leaves {available:.2}; publish fewer, allow fewer publications, \
+         or compute with less error"
+    )]
+    PrecisionUnavailable {
+        /// Places asked for.
+        bits: u32,
+        /// Places that are there, possibly less than none.
+        available: f64,
+    },
+    /// Everything that the ledger allows has been published.
+    #[error("all {allowed} publications under this key have been made; use a new key")]
+    PublicationsExhausted {
+        /// How many were allowed.
+        allowed: u64,
+    },
+    /// The ledger's owner could not store it, so nothing was published.
+    #[error("the publication ledger could not be stored; nothing was published")]
+    LedgerNotStored {
+        /// What went wrong.
+        source: std::io::Error,
+    },
     /// An error of the ring.
     #[error(transparent)]
     Ring(#[from] cipherform_ring::Error),

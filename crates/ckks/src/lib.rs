@@ -42,7 +42,8 @@
 //! # Security
 //! Every parameter set that passes [`ParametersLiteral::check`], and every key at construction, meets the 128-bit
 //! [`SecurityTable`]. That is IND-CPA security: it ends where somebody else sees *decryptions*, which carry the noise
-//! of the computation and leak the key (IND-CPA-D, ePrint 2020/1533). Sets named `toy*` are insecure.
+//! of the computation and leak the key (IND-CPA-D, ePrint 2020/1533). What others may see comes from
+//! [`Decryptor::decrypt_public`], which drowns that noise. Sets named `toy*` are insecure.
 //!
 //! # Non-goals
 //! No automatic rescaling or scale alignment (a planner's job, where it is seen and costed); no
@@ -83,8 +84,8 @@ pub use plaintext::Plaintext;
 pub use polynomial::{Basis, Polynomial};
 pub use precision::PrecisionStats;
 pub use rlwe::{
-    Decryptor, Encryptor, EvaluationKeys, KeyGenerator, KeyKind, KeySpec, PublicKey, SecretKey,
-    SeededKey, SwitchingKey,
+    Decryptor, Encryptor, EvaluationKeys, KeyGenerator, KeyKind, KeySpec, MIN_STATISTICAL_SECURITY,
+    PublicKey, Publication, PublicationLedger, SecretKey, SeededKey, SwitchingKey,
 };
 pub use security::{SecretDistribution, SecurityTable};
 

@@ -98,8 +98,8 @@ impl<'k> Encryptor<'k> {
 /// Decrypts with the secret key.
 #[derive(Debug)]
 pub struct Decryptor<'k> {
-    ctx: Context,
-    secret: &'k SecretKey,
+    pub(super) ctx: Context,
+    pub(super) secret: &'k SecretKey,
 }
 
 impl<'k> Decryptor<'k> {
@@ -121,7 +121,7 @@ impl<'k> Decryptor<'k> {
     /// For the owner of the key only. CKKS decryptions carry the noise of the computation, and that noise tells about
     /// the key: do not publish the result and never send it back to whoever computed on the ciphertext, not even
     /// rounded (IND-CPA-D attacks, Li and Micciancio, ePrint 2020/1533). IND-CPA security, which is what this scheme
-    /// offers, says nothing about an adversary who sees decryptions.
+    /// offers, says nothing about an adversary who sees decryptions: for those there is [`Self::decrypt_public`].
     pub fn decrypt(&self, ciphertext: &Ciphertext) -> Result<Plaintext> {
         let _span = primitive("decrypt");
         let ctx = &self.ctx;

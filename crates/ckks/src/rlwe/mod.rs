@@ -1,13 +1,16 @@
 //! Keys, encryption and decryption.
 
 mod encrypt;
+mod flooding;
 mod keygen;
 mod keys;
+mod publish;
 mod secret;
 
 pub use encrypt::{Decryptor, Encryptor};
 pub use keygen::KeyGenerator;
 pub use keys::{EvaluationKeys, KeyKind, KeySpec, PublicKey, SeededKey, SwitchingKey};
+pub use publish::{MIN_STATISTICAL_SECURITY, Publication, PublicationLedger};
 pub use secret::SecretKey;
 
 /// Stream of a seed that holds the uniform half of a ciphertext; digits of keys use 0, 1, ..

@@ -11,6 +11,9 @@ use std::fmt;
 use std::sync::Arc;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+/// Domain of the hash behind [`SecretKey::id`].
+const KEY_ID_CONTEXT: &str = "cipherform 2026-11 name of a secret key";
+
 /// The secret s: uniform ternary, derived from a 32-byte seed. Zeroised on drop; prints no content; not serialisable.
 ///
 /// Its owner decrypts with [`crate::Decryptor`]; nobody else may hold it.
@@ -59,6 +62,13 @@ impl SecretKey {
         let seed = Zeroizing::new(blake3::derive_key(EPHEMERAL_SECRET_CONTEXT, &self.seed));
         let mut rng = ChaCha20Rng::from_seed(*seed);
         Ok(sample::ternary_of_weight(ring, weight as usize, &mut rng)?.to_ntt(ring, limbs)?)
+    }
+
+    /// A name of the key that tells nothing about it: BLAKE3 of its seed and set, for this purpose alone.
+    pub(crate) fn id(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key(KEY_ID_CONTEXT);
+        hasher.update(&self.seed).update(&self.params.fingerprint());
+        *hasher.finalize().as_bytes()
     }
 
     /// **Hands out the secret itself**: 32 bytes from which anyone recovers the key.
