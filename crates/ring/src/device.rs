@@ -33,13 +33,15 @@ impl InstructionSet {
             Self::Avx2 => "this machine has no AVX2 with FMA: use `cpu` for the best it has",
             Self::Scalar => "scalar code runs everywhere",
         };
-        Error::DeviceUnavailable { name: self.device_name().to_owned(), reason }
+        Error::DeviceUnavailable { name: self.device_name().to_owned(), reason: reason.into() }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     Cpu(InstructionSet),
+    #[cfg(feature = "cuda")]
+    Cuda(u16),
     Reference,
 }
 
@@ -67,10 +69,36 @@ impl Device {
         available.map(|set| Self { kind: Kind::Cpu(set) }).collect()
     }
 
+    /// The CUDA card with this position in the driver's list.
+    ///
+    /// Needs the feature `cuda`, a driver of the 580 branch or newer and a card of compute capability 8.0 or newer. Work
+    /// is asked for and not waited for; what fails is reported by a later call. All rings on a card share its memory.
+    ///
+    /// # Errors
+    /// `DeviceUnavailable`, with the reason.
+    pub fn cuda(ordinal: u16) -> Result<Self, Error> {
+        #[cfg(feature = "cuda")]
+        {
+            crate::backend::cuda::Gpu::get(ordinal)?;
+            Ok(Self { kind: Kind::Cuda(ordinal) })
+        }
+        #[cfg(not(feature = "cuda"))]
+        Err(Error::DeviceUnavailable {
+            name: format!("cuda:{ordinal}"),
+            reason: "this build has no CUDA support: build with the feature `cuda`".into(),
+        })
+    }
+
     /// The oracle of the test suite: one thread, 128-bit remainders, nothing clever.
     #[must_use]
     pub fn reference() -> Self {
         Self { kind: Kind::Reference }
+    }
+
+    /// Whether calls return before the work is done, so that timings need [`crate::Ring::synchronize`].
+    #[must_use]
+    pub fn runs_behind(&self) -> bool {
+        !matches!(self.kind, Kind::Cpu(_) | Kind::Reference)
     }
 
     /// The device in words, for reports: threads and the instruction set that is used.
@@ -82,6 +110,11 @@ impl Device {
                 let plural = if threads == 1 { "" } else { "s" };
                 format!("{self}, {threads} thread{plural}")
             }
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(ordinal) => match crate::backend::cuda::Gpu::get(ordinal) {
+                Ok(gpu) => format!("{self}, {}", gpu.name()),
+                Err(_) => self.to_string(),
+            },
             Kind::Reference => "reference, 1 thread, scalar".to_owned(),
         }
     }
@@ -89,27 +122,35 @@ impl Device {
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            Kind::Cpu(set) => set.device_name(),
-            Kind::Reference => "reference",
-        })
+        match self.kind {
+            Kind::Cpu(set) => f.write_str(set.device_name()),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+            Kind::Reference => f.write_str("reference"),
+        }
     }
 }
 
 impl FromStr for Device {
     type Err = Error;
 
-    /// Reads `cpu` (the fastest this machine has), `cpu:avx512ifma`, `cpu:avx2`, `cpu:scalar` or `reference`.
+    /// Reads `cpu` (the fastest this machine has), `cpu:avx512ifma`, `cpu:avx2`, `cpu:scalar`, `cuda:0` and so on, or
+    /// `reference`.
     fn from_str(name: &str) -> Result<Self, Error> {
         match name {
             "cpu" => return Ok(Self::cpu()),
             "reference" => return Ok(Self::reference()),
             _ => {}
         }
+        if let Some(ordinal) = name.strip_prefix("cuda:").and_then(|o| o.parse().ok()) {
+            return Self::cuda(ordinal);
+        }
         let set = InstructionSet::ALL.into_iter().find(|set| set.device_name() == name);
         let set = set.ok_or_else(|| Error::DeviceUnavailable {
             name: name.to_owned(),
-            reason: "this build knows `cpu`, `cpu:avx512ifma`, `cpu:avx2`, `cpu:scalar` and `reference`",
+            reason: "a device is `cpu`, `cpu:avx512ifma`, `cpu:avx2`, `cpu:scalar`, `cuda:0`, `cuda:1` ... or \
+                     `reference`"
+                .into(),
         })?;
         Isa::new(set)?;
         Ok(Self { kind: Kind::Cpu(set) })

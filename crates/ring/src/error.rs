@@ -2,6 +2,7 @@
 
 use crate::basis::Limbs;
 use crate::device::Device;
+use std::borrow::Cow;
 
 /// The errors of this crate. Messages name numbers, never residues.
 #[non_exhaustive]
@@ -27,7 +28,35 @@ pub enum Error {
         /// The name that was asked for.
         name: String,
         /// Why it cannot be had and what can.
-        reason: &'static str,
+        reason: Cow<'static, str>,
+    },
+    /// A device that failed, now or in work asked for earlier. What was computed on it since the last result was read
+    /// is lost.
+    #[error("{op}: device {device} failed: {detail}")]
+    DeviceFailure {
+        /// What was asked for when the failure was noticed.
+        op: &'static str,
+        /// The device.
+        device: String,
+        /// The driver's words.
+        detail: String,
+    },
+    /// Not enough memory on a device.
+    #[error(
+        "{device} has no {needed} bytes left: {free} of {total} are free, {held} are held by this process; \
+         use fewer keys, smaller batches or a smaller parameter set"
+    )]
+    DeviceMemory {
+        /// The device.
+        device: String,
+        /// Bytes that were asked for.
+        needed: usize,
+        /// Bytes that are free.
+        free: usize,
+        /// Bytes that polynomials and tables of this process hold.
+        held: usize,
+        /// Bytes that the device has.
+        total: usize,
     },
     /// Operands that live on different devices.
     #[error("{op}: operands live on {lhs} and {rhs}, make both with one ring")]

@@ -11,7 +11,8 @@
 //! **Devices.** [`Device::cpu`]: one task a limb on the thread pool, vector loops written once and compiled for
 //! AVX-512 IFMA (eight lanes of 52-bit products), AVX2 with FMA (four lanes of exact products in double precision) and
 //! plain words; the fastest that the machine has is chosen at run time, [`Device::cpus`] are all of them.
-//! [`Device::reference`]: one thread, 128-bit remainders, the oracle of the tests.
+//! [`Device::cuda`], with the feature `cuda`: FP64 kernels on polynomials in the memory of an NVIDIA card, through the
+//! driver found at run time; calls return before the work is done. [`Device::reference`]: one thread, 128-bit remainders, the oracle of the tests.
 //!
 //! Key switching in three calls (hybrid, Han–Ki, ePrint 2019/688), here with the identity as a key:
 //!

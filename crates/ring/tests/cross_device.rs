@@ -5,21 +5,23 @@
 //! | programs | random programs over all operations, N = 16 to 256 |
 //! | extremes | every operation on 0, p - 1 and other extreme words |
 //! | hoisted_sums | doubly hoisted sums of many digits and baby steps on random and extreme words |
+//! | wide | digits and divisors of more primes than a kernel takes at once |
 //! | large_degree | one key switch and rescale at N = 2^12 (and 2^16 when asked for: slow) |
+//! | every_degree | all operations on a CUDA card against the CPU, N = 2^10 to 2^17 |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
 use cipherform_ring::{Baby, Device, GaloisElement, Limbs, Ring, RingPoly, RnsBasis, SubringPoly};
-use common::{mixed_basis, primes_below, random, samples, words};
+use common::{cuda, devices, mixed_basis, primes_below, random, samples, words};
 use proptest::prelude::*;
 use std::sync::Arc;
 
-/// One ring for every instruction set of this machine's CPU, and the reference device's.
+/// One ring for every device, and the reference device's.
 fn rings(basis: &RnsBasis) -> (Vec<Arc<Ring>>, Arc<Ring>) {
     let ring = |device: &Device| Ring::new(basis.clone(), device).unwrap();
-    (Device::cpus().iter().map(ring).collect(), ring(&Device::reference()))
+    (devices().iter().map(ring).collect(), ring(&Device::reference()))
 }
 
 /// One step of a program on a pair of polynomials with limbs {q, 0}.
@@ -245,6 +247,65 @@ fn hoisted_sums() {
             for cpu in &cpus {
                 assert!(hoisted(cpu, which) == expected, "{}", cpu.device());
             }
+        }
+    }
+}
+
+#[test]
+fn wide() {
+    let n = 64;
+    let primes = primes_below(50, n, 60);
+    let basis = RnsBasis::new(n, &primes[..41], &primes[41..], &[2, 34, 5]).unwrap();
+    let (devices, reference) = rings(&basis);
+    let run = |ring: &Arc<Ring>, which: usize| {
+        let a = samples(ring, ring.basis().all_limbs()).swap_remove(which);
+        let small = a.with_limbs(Limbs::q(41)).unwrap();
+        let digits = small.decompose().unwrap();
+        let mut out: Vec<_> = (0..3).map(|d| words(&digits.digit(d).unwrap())).collect();
+        out.push(words(&a.clone().mod_down().unwrap()));
+        out.push(words(&a.mod_down_rescale(30).unwrap()));
+        out.push(words(&small.rescale_by(20).unwrap()));
+        out
+    };
+    for which in 0..4 {
+        let expected = run(&reference, which);
+        for device in &devices {
+            assert!(run(device, which) == expected, "{}", device.device());
+        }
+    }
+}
+
+#[test]
+fn every_degree() {
+    let Some(card) = cuda() else { return };
+    for n in (10..=17).map(|bits| 1 << bits) {
+        let basis = mixed_basis(n);
+        let [cpu, card] = [Device::cpu(), card].map(|d| Ring::new(basis.clone(), &d).unwrap());
+        let all = basis.all_limbs();
+        for (on_cpu, on_card) in samples(&cpu, all).iter().zip(&samples(&card, all)) {
+            for (got, expected) in results(on_card).iter().zip(results(on_cpu)) {
+                assert!(*got == expected, "{} at n = {n}", got.0);
+            }
+            let program = |a: &RingPoly| {
+                let a = a.with_limbs(Limbs::q(6)).unwrap();
+                let coefficients = |m: usize| (0..m as i64).map(|i| i * i - 7).collect();
+                let mut steps = vec![
+                    Step::Monomial(3 * n as i64 / 2 + 5),
+                    Step::Rotate(3),
+                    Step::Conjugate,
+                    Step::RoundTrip,
+                    Step::Integer(-(1 << 90)),
+                    Step::Constant(1 << 90),
+                    Step::KeySwitchRescale(5, 2),
+                    Step::Subring(coefficients(n / 16)),
+                    Step::SubringAdd(coefficients(n / 4)),
+                    Step::Raise(4),
+                ];
+                steps.push(Step::Subring(coefficients(n)));
+                let pair = steps.iter().fold([a.clone(), a], |pair, step| apply(step, pair));
+                pair.map(|a| words(&a))
+            };
+            assert!(program(on_card) == program(on_cpu), "program at n = {n}");
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What a device must be able to do, and the one place that picks a device.
 
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod key_switch;
 pub(crate) mod reference;
 
@@ -9,6 +11,7 @@ use crate::basis::Limbs;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use std::fmt::Debug;
+use std::time::Instant;
 
 pub(crate) use key_switch::{BabyStep, HoistedSums, KeySwitch, Member, Source, Weight};
 
@@ -43,6 +46,25 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
     /// The other direction of [`Backend::into_buf`].
     fn store(buf: Self::Buf) -> Storage;
 
+    /// Waits until everything that was asked for is done, and reports what failed since.
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+    /// Seconds that the work asked for by `f` takes, by the device's own clock where it has one.
+    fn time(&self, f: impl FnOnce() -> Result<()>) -> Result<f64> {
+        let begin = Instant::now();
+        f()?;
+        Ok(begin.elapsed().as_secs_f64())
+    }
+    /// Bytes of the device's memory in use and the most that ever was, where the device counts.
+    fn memory(&self) -> (usize, usize) {
+        (0, 0)
+    }
+    /// `to = from` for buffers of equal length, as fast as the device can: what other operations are measured against.
+    fn copy(&self, to: &mut Self::Buf, from: &Self::Buf) -> Result<()> {
+        to.clone_from(from);
+        Ok(())
+    }
     /// `words` zeros.
     fn zeros(&self, words: usize) -> Result<Self::Buf>;
     /// Copies host words to the device.
@@ -196,6 +218,8 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
 #[derive(Debug)]
 pub(crate) enum AnyBackend {
     Cpu(Box<cpu::Cpu>),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<cuda::Cuda>),
     Reference(reference::Reference),
 }
 
@@ -203,6 +227,8 @@ pub(crate) enum AnyBackend {
 #[derive(Clone, Debug)]
 pub(crate) enum Storage {
     Cpu(<cpu::Cpu as Backend>::Buf),
+    #[cfg(feature = "cuda")]
+    Cuda(<cuda::Cuda as Backend>::Buf),
     Reference(<reference::Reference as Backend>::Buf),
 }
 
@@ -210,6 +236,8 @@ impl Storage {
     pub(crate) fn device(&self) -> Device {
         match self {
             Storage::Cpu(_) => Device::cpu(),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(buf) => buf.device(),
             Storage::Reference(_) => Device::reference(),
         }
     }
@@ -220,6 +248,11 @@ macro_rules! dispatch {
     ($ring:expr, |$b:ident| $body:expr) => {
         match &$ring.backend {
             $crate::backend::AnyBackend::Cpu($b) => {
+                let $b = &**$b;
+                $body
+            }
+            #[cfg(feature = "cuda")]
+            $crate::backend::AnyBackend::Cuda($b) => {
                 let $b = &**$b;
                 $body
             }

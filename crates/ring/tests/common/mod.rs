@@ -13,8 +13,27 @@ use cipherform_ring::{Device, Limbs, Ring, RingPoly, RnsBasis, primes, sample};
 use num_bigint::BigUint;
 use std::sync::Arc;
 
-/// Makes a module with a test of the CPU, with every instruction set it has, and of the reference device out of a
-/// function of a device.
+/// This machine's first CUDA card, if the build and the machine have one. With `CIPHERFORM_NEED_CUDA` set it must be
+/// there; without, tests say that they skip it.
+pub fn cuda() -> Option<Device> {
+    match Device::cuda(0) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            let needed = std::env::var_os("CIPHERFORM_NEED_CUDA").is_some();
+            assert!(!needed, "{error}");
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+/// Every device but the reference: the CPU with each of its instruction sets, and a CUDA card.
+pub fn devices() -> Vec<Device> {
+    Device::cpus().into_iter().chain(cuda()).collect()
+}
+
+/// Makes a module with a test of the CPU, with every instruction set it has, of a CUDA card and of the reference device
+/// out of a function of a device.
 #[macro_export]
 macro_rules! on_devices {
     ($($name:ident)*) => { $(
@@ -22,6 +41,10 @@ macro_rules! on_devices {
             #[test]
             fn cpu() {
                 cipherform_ring::Device::cpus().iter().for_each(super::$name);
+            }
+            #[test]
+            fn cuda() {
+                $crate::common::cuda().iter().for_each(super::$name);
             }
             #[test]
             fn reference() {

@@ -163,7 +163,7 @@ pub(crate) fn run(plan: &Plan<'_>, peer: Option<&mut Peer>) -> Result<Vec<Measur
             Ok(generator.evaluation_key(&secret, spec(KeyKind::Conjugation), &mut generating)?)
         }),
     ];
-    let mut measured = measure(&mut rows, plan.threads, plan.rounds, peer)?;
+    let mut measured = measure(context.ring(), &mut rows, plan.threads, plan.rounds, peer)?;
     let find = |rows: &[Measured], op, threads| {
         rows.iter().find(|row| row.op == op && row.threads == threads).cloned()
     };

@@ -11,6 +11,7 @@ use crate::verbs::bench::machine::Machine;
 use crate::verbs::bench::peer::Peer;
 use anyhow::Result;
 use cipherform_profile::{Counter, record};
+use cipherform_ring::Ring;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -23,8 +24,13 @@ pub(crate) struct Sample {
     pub(crate) cpu: f64,
 }
 
-/// Runs once and says how long it took.
-type Timed<'a> = Box<dyn FnMut() -> Result<Sample> + Send + 'a>;
+/// Runs this many times and says how long one took.
+type Timed<'a> = Box<dyn FnMut(&Ring, usize) -> Result<Sample> + Send + 'a>;
+
+/// Calls in one repetition on a device that runs behind its caller, unless a call takes longer than `LONG_MS`: enough to
+/// hide the waiting at the end.
+const CALLS: usize = 20;
+const LONG_MS: f64 = 20.0;
 
 /// Something to time.
 pub(crate) struct Row<'a> {
@@ -57,13 +63,15 @@ impl<'a> Row<'a> {
         mut setup: impl FnMut() -> Result<S> + Send + 'a,
         mut f: impl FnMut(S) -> Result<T> + Send + 'a,
     ) -> Self {
-        let timed = move || {
-            let operand = setup()?;
+        let timed = move |ring: &Ring, calls: usize| {
+            let operands = (0..calls).map(|_| setup()).collect::<Result<Vec<_>>>()?;
+            ring.synchronize()?;
             let (begin, cpu) = (Instant::now(), cpu_ms());
-            let kept = f(operand)?;
-            let sample = Sample { cpu: cpu_ms() - cpu, wall: begin.elapsed().as_secs_f64() * 1e3 };
+            let kept = operands.into_iter().map(&mut f).collect::<Result<Vec<_>>>()?;
+            ring.synchronize()?;
+            let (wall, cpu) = (begin.elapsed().as_secs_f64() * 1e3, cpu_ms() - cpu);
             drop(kept);
-            Ok(sample)
+            Ok(Sample { wall: wall / calls as f64, cpu: cpu / calls as f64 })
         };
         Self { op, timed: Box::new(timed), bytes }
     }
@@ -117,6 +125,7 @@ pub(crate) struct Measured {
 ///
 /// One run before the rounds is not counted; it is recorded instead, for the transforms of the floor.
 pub(crate) fn measure(
+    ring: &Ring,
     rows: &mut [Row<'_>],
     threads: &[usize],
     rounds: usize,
@@ -127,11 +136,13 @@ pub(crate) fn measure(
         .map(|&t| Ok((t, rayon::ThreadPoolBuilder::new().num_threads(t).build()?)))
         .collect::<Result<Vec<_>>>()?;
     let mut measured = Vec::new();
+    let mut calls = Vec::new();
     for (t, pool) in &pools {
-        let machine = pool.install(Machine::measure)?;
+        let machine = pool.install(|| Machine::measure(ring))?;
         for row in rows.iter_mut() {
-            let (run, recording) = pool.install(|| record(|| (row.timed)()));
-            run?;
+            let (run, recording) = pool.install(|| record(|| (row.timed)(ring, 1)));
+            let many = ring.device().runs_behind() && run?.wall < LONG_MS;
+            calls.push(if many { CALLS } else { 1 });
             let transforms = recording.total().get(Counter::LimbNtts);
             measured.push(Measured {
                 op: row.op,
@@ -150,7 +161,8 @@ pub(crate) fn measure(
             for (i, (_, pool)) in pools.iter().enumerate() {
                 let Some(result) = measured.get_mut(i * per_pool + j) else { continue };
                 progress.set_message(row.op);
-                result.times.push(pool.install(|| (row.timed)())?);
+                let calls = calls.get(i * per_pool + j).copied().unwrap_or(1);
+                result.times.push(pool.install(|| (row.timed)(ring, calls))?);
                 if let Some(peer) = peer.as_deref_mut().filter(|peer| peer.has(row.op)) {
                     result.peer.get_or_insert_default().push(peer.run(row.op)?);
                 }
@@ -185,7 +197,7 @@ impl Measured {
         let cell = |x: Option<f64>| x.map_or("-".to_owned(), |x| format!("{x:.2}"));
         let peer = self.peer.as_ref().map(|peer| min(&peer.cpu));
         format!(
-            "{:<24} {:>7} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9} {:>7} {:>7}{}",
+            "{:<24} {:>7} {:>9.3} {:>9.3} {:>9.3} {:>9.3} {:>9} {:>7} {:>7}{}",
             self.op,
             self.threads,
             self.floor_ms,
@@ -228,6 +240,7 @@ impl Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cipherform_ring::{Device, RnsBasis};
 
     #[test]
     fn minima_are_compared_and_rounds_counted() {
@@ -243,7 +256,9 @@ mod tests {
                 Ok(())
             },
         )];
-        let measured = measure(&mut rows, &[1], 3, None).unwrap();
+        let basis = RnsBasis::new(16, &[97], &[], &[]).unwrap();
+        let ring = Ring::new(basis, &Device::reference()).unwrap();
+        let measured = measure(&ring, &mut rows, &[1], 3, None).unwrap();
         drop(rows);
         assert_eq!(calls, 4);
         let [row] = measured.as_slice() else { panic!("one row") };

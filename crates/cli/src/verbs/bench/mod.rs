@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// What to time.
     #[arg(value_enum)]
     what: What,
-    /// Device: cpu, cpu:avx512ifma, cpu:avx2, cpu:scalar, ..
+    /// Device: cpu, cpu:avx512ifma, cpu:avx2, cpu:scalar, cuda:0, ..
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Parameter set of `ring` and `ckks`; `peers16` has the shape that the peers' scripts use.
@@ -173,8 +173,9 @@ fn ring(
     let a = uniform(ring, q, &seed, 0)?;
     let extended = uniform(ring, all, &seed, 1)?;
     let digits = a.decompose()?;
-    let key = [uniform(ring, all, &seed, 2)?, uniform(ring, all, &seed, 3)?];
-    let key = vec![key; digits.len()];
+    let half = |domain| uniform(ring, all, &seed, domain);
+    let key = (0..digits.len() as u64).map(|d| Ok([half(2 * d + 2)?, half(2 * d + 3)?]));
+    let key = key.collect::<Result<Vec<_>>>()?;
     let coefficients = a.clone().into_coeff()?;
     let g = GaloisElement::rotation(1, ring.n());
     let bytes = |limbs: Limbs| (limbs.rows() * ring.n() * 8) as u64;
@@ -188,8 +189,12 @@ fn ring(
         Row::with_setup("mod_down", small + large, || Ok(extended.clone()), |x| Ok(x.mod_down()?)),
         Row::with_setup("rescale", 2 * small, || Ok(a.clone()), |a| Ok(a.rescale()?)),
         Row::new("automorphism", 2 * small, || Ok(a.automorphism(g)?)),
+        Row::new("key_switch", 3 * small + 2 * count * large, || {
+            let [b, c] = a.decompose()?.inner_product(&key)?;
+            Ok([b.mod_down()?, c.mod_down()?])
+        }),
     ];
-    measure(&mut rows, threads, args.runs.max(1), None)
+    measure(ring, &mut rows, threads, args.runs.max(1), None)
 }
 
 /// One inference, keys made before.
@@ -201,5 +206,5 @@ fn nn(args: &Args, threads: &[usize]) -> Result<Vec<Measured>> {
     let mut rows = vec![Row::new("inference", 0, || {
         session.infer(&input, &mut |_: &Progress| ControlFlow::Continue(()))
     })];
-    measure(&mut rows, threads, args.runs.clamp(1, 3), None)
+    measure(context.ring(), &mut rows, threads, args.runs.clamp(1, 3), None)
 }

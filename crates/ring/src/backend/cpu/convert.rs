@@ -4,7 +4,7 @@
 //! done with the rows of a group (a transform at least) follows while they are in the cache.
 
 use super::Cpu;
-use super::kernels::{self, BLOCK, Factor};
+use super::kernels::{self, BLOCK, Constants, Factor};
 use super::pool::Words;
 use super::tables::{Converter, Prime};
 use crate::backend::View;
@@ -60,11 +60,13 @@ impl Cpu {
             prime.transform.inverse(words, divisor.prepare, divisor.half_prepared);
         });
         let mut sources: Vec<&[u64]> = top.chunks_exact(n).collect();
+        let constants: Vec<Constants> =
+            divider.divisors.iter().map(|d| self.tables.primes[d.prime].constants).collect();
         let mut quotients = self.pool.take(if sources.len() > 1 { n } else { 0 });
         quotients.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
             let columns = block * BLOCK..block * BLOCK + out.len();
             let inputs: Vec<&[u64]> = sources.iter().map(|row| &row[columns.clone()]).collect();
-            kernels::quotients(self.isa, out, &inputs, &divider.constants);
+            kernels::quotients(self.isa, out, &inputs, &constants);
         });
         sources.extend(quotients.chunks_exact(n));
         let size = group(kept);

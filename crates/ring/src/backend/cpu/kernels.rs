@@ -7,8 +7,8 @@ use crate::modulus::Modulus;
 
 /// A constant factor with its precomputed quotient (Shoup): `floor(value · 2^64 / p)`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Factor {
-    pub(super) value: u64,
+pub(in crate::backend) struct Factor {
+    pub(in crate::backend) value: u64,
     quotient: u64,
 }
 

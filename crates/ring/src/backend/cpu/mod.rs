@@ -6,7 +6,7 @@ mod kernels;
 mod key_switch;
 mod lanes;
 mod pool;
-mod tables;
+pub(in crate::backend) mod tables;
 mod transform;
 
 use super::{Backend, HoistedSums, KeySwitch, Member, Storage, View, storage_variant};
@@ -108,7 +108,7 @@ impl Cpu {
         if let Some(divider) = known.get(&(limbs, kept)) {
             return Ok(divider.clone());
         }
-        let divider = Arc::new(Divider::new(&self.basis, limbs, kept, self.isa)?);
+        let divider = Arc::new(Divider::new(&self.basis, limbs, kept)?);
         known.insert((limbs, kept), divider.clone());
         Ok(divider)
     }

@@ -42,18 +42,18 @@ fn complement(own: &[Modulus], i: usize, m: &Modulus) -> u64 {
 
 /// Constants of the conversion from the primes of `source` (product D) to every other prime of the basis.
 #[derive(Debug)]
-pub(super) struct Converter {
-    pub(super) source: Range<usize>,
+pub(in crate::backend) struct Converter {
+    pub(in crate::backend) source: Range<usize>,
     /// `n^-1 · (D/d_i)^-1 mod d_i` for an unnormalised coefficient.
-    pub(super) prepare: Vec<Factor>,
+    pub(in crate::backend) prepare: Vec<Factor>,
     /// Row r: `D/d_i mod r` for every source i. Indexed by the basis' primes; own rows are empty.
-    pub(super) factors: Vec<Vec<u64>>,
+    pub(in crate::backend) factors: Vec<Vec<u64>>,
     /// Row r: `-Σ_i (d_i-1)/2 · (D/d_i) mod r`, which takes back the offset of centred inputs.
-    pub(super) offsets: Vec<u64>,
+    pub(in crate::backend) offsets: Vec<u64>,
 }
 
 impl Converter {
-    fn new(basis: &RnsBasis, source: Range<usize>) -> Result<Self> {
+    pub(in crate::backend) fn new(basis: &RnsBasis, source: Range<usize>) -> Result<Self> {
         let own = &basis.moduli()[source.clone()];
         let prepare = own.iter().enumerate().map(|(i, m)| {
             let inv = m.inv(complement(own, i, m))?;
@@ -76,37 +76,35 @@ impl Converter {
 
 /// One of the primes d_i that a division takes away.
 #[derive(Debug)]
-pub(super) struct Divisor {
+pub(in crate::backend) struct Divisor {
     /// Index into the basis' primes.
-    pub(super) prime: usize,
+    pub(in crate::backend) prime: usize,
     /// `n^-1 · (D/d_i)^-1 mod d_i` for an unnormalised coefficient.
-    pub(super) prepare: Factor,
+    pub(in crate::backend) prepare: Factor,
     /// `floor(D/2) · (D/d_i)^-1 mod d_i`.
-    pub(super) half_prepared: u64,
+    pub(in crate::backend) half_prepared: u64,
 }
 
 /// One of the primes q_j that a division leaves.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(in crate::backend) struct Kept {
     /// `D/d_i mod q_j` and, for the row of quotients, `-D mod q_j`.
-    pub(super) factors: Vec<u64>,
+    pub(in crate::backend) factors: Vec<u64>,
     /// `-floor(D/2) mod q_j`.
-    pub(super) minus_half: u64,
+    pub(in crate::backend) minus_half: u64,
     /// `D^-1 mod q_j`.
-    pub(super) inv: Factor,
+    pub(in crate::backend) inv: Factor,
 }
 
 /// Constants of the division by the product D of all primes of `limbs` but the first `kept`.
 #[derive(Debug)]
-pub(super) struct Divider {
-    pub(super) divisors: Vec<Divisor>,
-    /// Constants of the divisors.
-    pub(super) constants: Vec<Constants>,
-    pub(super) kept: Vec<Kept>,
+pub(in crate::backend) struct Divider {
+    pub(in crate::backend) divisors: Vec<Divisor>,
+    pub(in crate::backend) kept: Vec<Kept>,
 }
 
 impl Divider {
-    pub(super) fn new(basis: &RnsBasis, limbs: Limbs, kept: usize, isa: Isa) -> Result<Self> {
+    pub(in crate::backend) fn new(basis: &RnsBasis, limbs: Limbs, kept: usize) -> Result<Self> {
         let own: Vec<Modulus> = basis.row_moduli(limbs).skip(kept).copied().collect();
         // D is odd: floor(D/2) = (D - 1) / 2.
         let half =
@@ -126,8 +124,7 @@ impl Divider {
             factors.push(m.neg(big));
             Ok(Kept { factors, minus_half: m.neg(half(m)?), inv: Factor::new(m.inv(big)?, m) })
         });
-        let constants = own.iter().map(|m| Constants::new(m, isa)).collect();
-        Ok(Self { divisors, constants, kept: rows.collect::<Result<_>>()? })
+        Ok(Self { divisors, kept: rows.collect::<Result<_>>()? })
     }
 }
 

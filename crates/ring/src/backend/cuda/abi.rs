@@ -1,0 +1,159 @@
+//! What kernels take, word for word: the structures of `kernels/*.cu`.
+
+/// A value that can be a kernel's parameter or an element of a table in device memory: `repr(C)`, no references.
+pub(super) trait Plain: Copy + 'static {}
+
+impl Plain for u32 {}
+impl Plain for u64 {}
+impl Plain for f64 {}
+impl Plain for [f64; 2] {}
+
+/// Largest number of primes of a basis, set by [`Scalars`].
+pub(super) const MAX_PRIMES: usize = 256;
+/// Sources of one conversion.
+pub(super) const SOURCES: usize = 16;
+/// Digits of one inner product.
+pub(super) const KEY_DIGITS: usize = 16;
+
+/// Baby and giant steps, and digits, of one launch of a doubly hoisted sum.
+pub(super) const BABIES: usize = 16;
+pub(super) const GIANTS: usize = 8;
+pub(super) const HOISTED_DIGITS: usize = 8;
+
+/// `struct Prime` of field.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prime {
+    pub(super) p: f64,
+    pub(super) p_inv: f64,
+    pub(super) word: u64,
+    pub(super) ratio: u64,
+    pub(super) bits: u32,
+    pub(super) unused: u32,
+    pub(super) p25: f64,
+}
+impl Plain for Prime {}
+
+/// `struct Job` of ntt.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Job {
+    pub(super) src: u32,
+    pub(super) dst: u32,
+    pub(super) prime: u32,
+    pub(super) unused: u32,
+    pub(super) factor: f64,
+    pub(super) add: f64,
+}
+impl Plain for Job {}
+
+/// `struct Digit` of convert.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Digit {
+    pub(super) source: u32,
+    pub(super) sources: u32,
+    pub(super) all: u32,
+    pub(super) prime: u32,
+    pub(super) split: u32,
+    pub(super) rest: u32,
+    pub(super) target: u32,
+    pub(super) targets: u32,
+    pub(super) factor: u32,
+    pub(super) flags: u32,
+}
+impl Plain for Digit {}
+
+pub(super) const CENTRED: u32 = 1;
+pub(super) const QUOTIENT: u32 = 2;
+pub(super) const ACCUMULATE: u32 = 4;
+
+/// `struct Target` of convert.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    pub(super) row: u32,
+    pub(super) prime: u32,
+    pub(super) init: u64,
+}
+impl Plain for Target {}
+
+/// `struct Shape` of elementwise.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) primes: u64,
+    pub(super) n: u32,
+    pub(super) q: u32,
+    pub(super) total: u32,
+    pub(super) unused: u32,
+}
+impl Plain for Shape {}
+
+/// `struct In` of elementwise.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct In {
+    pub(super) words: u64,
+    pub(super) step: u64,
+    pub(super) q: u32,
+    pub(super) shift: u32,
+}
+impl Plain for In {}
+
+/// `struct Out` of elementwise.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Out {
+    pub(super) words: u64,
+    pub(super) step: u64,
+}
+impl Plain for Out {}
+
+/// `struct Scalars` of elementwise.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scalars {
+    pub(super) of: [f64; MAX_PRIMES],
+}
+impl Plain for Scalars {}
+
+/// `struct Keys` of key_switch.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keys {
+    pub(super) halves: [[u64; 2]; KEY_DIGITS],
+    pub(super) q: [[u32; 2]; KEY_DIGITS],
+}
+impl Plain for Keys {}
+
+/// `struct Hoisted` of hoisted.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hoisted {
+    pub(super) digits: [u64; HOISTED_DIGITS],
+    pub(super) c: [u64; 2],
+    pub(super) keys: [[[u64; 2]; HOISTED_DIGITS]; BABIES],
+    pub(super) weights: [[u64; BABIES]; GIANTS],
+    pub(super) out: [[u64; 2]; GIANTS],
+    pub(super) key_q: [[[u32; 2]; HOISTED_DIGITS]; BABIES],
+    pub(super) weight_q: [[u32; BABIES]; GIANTS],
+    pub(super) weight_shift: [[u32; BABIES]; GIANTS],
+    pub(super) galois: [u32; BABIES],
+    pub(super) digit_count: u32,
+    pub(super) babies: u32,
+    pub(super) giants: u32,
+    pub(super) log_n: u32,
+    pub(super) accumulate: u32,
+    pub(super) unused: u32,
+    pub(super) special: [f64; MAX_PRIMES],
+}
+impl Plain for Hoisted {}
+
+/// `struct DigitRows` of key_switch.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DigitRows {
+    pub(super) words: [u64; KEY_DIGITS],
+}
+impl Plain for DigitRows {}

@@ -1,0 +1,341 @@
+//! What kernels look up: constants and twiddles of every prime, and the plans of transforms, conversions and divisions.
+
+use super::abi::{self, ACCUMULATE, CENTRED, Job, MAX_PRIMES, QUOTIENT, SOURCES, Target};
+use super::driver::{Gpu, Kernel, Memory};
+use crate::automorphism::brv;
+use crate::backend::cpu::tables::{Converter, Divider};
+use crate::basis::{Limbs, RnsBasis};
+use crate::error::{Error, Result};
+use crate::modulus::Modulus;
+use crate::ntt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Rows of up to this many words are transformed by one block; above, the table of twiddles is compact, see ntt.cu.
+pub(super) const SMALL: usize = 4096;
+/// Low digits of an exponent in the tables of powers.
+const LOW: usize = 256;
+
+/// The representative of smallest absolute value.
+pub(super) fn centred(value: u64, m: &Modulus) -> f64 {
+    if value > m.value() / 2 { -((m.value() - value) as f64) } else { value as f64 }
+}
+
+/// The 25-bit halves of a centred residue, low half first: low + high · 2^25.
+fn halves(value: u64, m: &Modulus) -> [f64; 2] {
+    let value = centred(value, m) as i64;
+    let high = (value + (1 << 24)) >> 25;
+    [(value - (high << 25)) as f64, high as f64]
+}
+
+/// Constants of the primes in device memory.
+#[derive(Debug)]
+pub(super) struct Tables {
+    /// ψ of every prime.
+    pub(super) psi: Vec<u64>,
+    /// `abi::Prime` of every prime.
+    pub(super) primes: Memory,
+    /// Twiddles, `stride` doubles a prime.
+    pub(super) twiddles: Memory,
+    pub(super) stride: usize,
+    /// Powers of ψ, `power_stride` doubles a prime: ψ^e for e < 256, then ψ^(256·k).
+    pub(super) powers: Memory,
+    pub(super) power_stride: usize,
+}
+
+/// ψ^brv(i) for the indices of the table of one prime, centred.
+fn twiddles(n: usize, psi: u64, m: &Modulus) -> Vec<f64> {
+    let bits = n.trailing_zeros();
+    let mut powers = vec![0; n];
+    let mut power = 1;
+    for e in 0..n {
+        powers[brv(e, bits)] = power;
+        power = m.mul(power, psi);
+    }
+    let entry = |i: usize| centred(powers[i], m);
+    if n <= SMALL {
+        return (0..n).map(entry).collect();
+    }
+    (0..n / 16).map(entry).chain((0..n / 16).map(|t| entry(n / 2 + 8 * t))).collect()
+}
+
+impl Tables {
+    pub(super) fn new(gpu: &Arc<Gpu>, basis: &RnsBasis) -> Result<Self> {
+        use rayon::prelude::*;
+        let (n, moduli) = (basis.n(), basis.moduli());
+        if moduli.len() > MAX_PRIMES {
+            let detail = format!("{} primes, a CUDA device takes {MAX_PRIMES}", moduli.len());
+            return Err(Error::InvalidBasis { detail });
+        }
+        let psi = moduli
+            .par_iter()
+            .map(|m| Ok(ntt::root(&ntt::plan(n, m)?)))
+            .collect::<Result<Vec<u64>>>()?;
+        let primes: Vec<abi::Prime> = moduli
+            .iter()
+            .map(|m| abi::Prime {
+                p: m.value() as f64,
+                p_inv: 1.0 / m.value() as f64,
+                word: m.value(),
+                ratio: ((1u128 << (m.bits() + 50)) / m.value() as u128) as u64,
+                bits: m.bits(),
+                unused: 0,
+                p25: centred(m.reduce_u64(1 << 25), m),
+            })
+            .collect();
+        let pairs = || moduli.par_iter().zip(&psi);
+        let table: Vec<f64> = pairs().flat_map_iter(|(m, &psi)| twiddles(n, psi, m)).collect();
+        let high = (2 * n / LOW).max(1);
+        let powers: Vec<f64> = pairs()
+            .flat_map_iter(|(m, &psi)| {
+                let step = m.pow(psi, LOW as u64);
+                let low = (0..LOW).map(move |e| centred(m.pow(psi, e as u64), m));
+                low.chain((0..high).map(move |k| centred(m.pow(step, k as u64), m)))
+            })
+            .collect();
+        Ok(Self {
+            primes: gpu.upload(&primes)?,
+            twiddles: gpu.upload(&table)?,
+            stride: table.len() / moduli.len(),
+            powers: gpu.upload(&powers)?,
+            power_stride: LOW + high,
+            psi,
+        })
+    }
+}
+
+/// Rows to transform.
+#[derive(Debug)]
+pub(super) struct Jobs {
+    pub(super) table: Memory,
+    pub(super) count: usize,
+}
+
+impl Jobs {
+    fn new(gpu: &Arc<Gpu>, jobs: &[Job]) -> Result<Self> {
+        Ok(Self { table: gpu.upload(jobs)?, count: jobs.len() })
+    }
+
+    fn job(src: usize, dst: usize, prime: usize, factor: f64, add: u64) -> Job {
+        let (src, dst, prime) = (src as u32, dst as u32, prime as u32);
+        Job { src, dst, prime, unused: 0, factor, add: add as f64 }
+    }
+
+    /// All rows of `limbs`, in place; the inverse divides by n.
+    pub(super) fn all(gpu: &Arc<Gpu>, basis: &RnsBasis, limbs: Limbs) -> Result<Self> {
+        let jobs = basis.row_moduli(limbs).enumerate().map(|(row, m)| {
+            let n_inv = centred(m.inv(basis.n() as u64)?, m);
+            Ok(Self::job(row, row, basis.prime_index(limbs, row), n_inv, 0))
+        });
+        Self::new(gpu, &jobs.collect::<Result<Vec<_>>>()?)
+    }
+}
+
+/// Conversions that make one launch (`chunks` of more than 16 sources make one launch each).
+#[derive(Debug)]
+pub(super) struct Conversion {
+    pub(super) chunks: Vec<Chunk>,
+}
+
+/// One launch: digits, targets and factors in device memory.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) kernel: Kernel,
+    pub(super) digits: Memory,
+    pub(super) count: usize,
+    pub(super) targets: Memory,
+    pub(super) factors: Memory,
+    /// Most targets of a digit.
+    pub(super) widest: usize,
+}
+
+/// A row to be written.
+struct Row<'a> {
+    to: usize,
+    prime: usize,
+    init: u64,
+    /// One a source, and that of the quotient.
+    factors: &'a [u64],
+    quotient: Option<u64>,
+}
+
+/// One digit on its way into a [`Conversion`].
+struct Source<'a> {
+    /// First source row; the sources' primes: `primes.0` and on, after `primes.1` of them `primes.2` and on.
+    row: usize,
+    len: usize,
+    primes: (usize, usize, usize),
+    targets: Vec<Row<'a>>,
+    centred: bool,
+}
+
+/// The kernels of convert.cu by the number of sources they take.
+const CONVERTERS: [(usize, Kernel); 7] = [
+    (1, Kernel::Convert1),
+    (2, Kernel::Convert2),
+    (4, Kernel::Convert4),
+    (6, Kernel::Convert6),
+    (8, Kernel::Convert8),
+    (12, Kernel::Convert12),
+    (SOURCES, Kernel::Convert16),
+];
+
+impl Conversion {
+    fn new(gpu: &Arc<Gpu>, basis: &RnsBasis, sources: &[Source<'_>]) -> Result<Self> {
+        let longest = sources.iter().map(|s| s.len).max().unwrap_or(0);
+        let chunks = (0..longest).step_by(SOURCES).map(|start| {
+            let here: Vec<&Source<'_>> = sources.iter().filter(|s| s.len > start).collect();
+            let width = (longest - start).min(SOURCES);
+            let fitting = CONVERTERS.iter().find(|(k, _)| *k >= width);
+            let &(width, kernel) = fitting.unwrap_or(&CONVERTERS[CONVERTERS.len() - 1]);
+            let (mut digits, mut targets, mut factors) = (Vec::new(), Vec::new(), Vec::new());
+            for source in &here {
+                let end = source.len.min(start + SOURCES);
+                let (prime, split, rest) = source.primes;
+                let quotient = source.targets.iter().any(|t| t.quotient.is_some());
+                let flags = [
+                    (source.centred || quotient, CENTRED),
+                    (quotient && start == 0, QUOTIENT),
+                    (start > 0, ACCUMULATE),
+                ];
+                digits.push(abi::Digit {
+                    source: (source.row + start) as u32,
+                    sources: (end - start) as u32,
+                    all: (source.len - start) as u32,
+                    prime: (prime + start) as u32,
+                    split: split.saturating_sub(start) as u32,
+                    rest: (rest + start.saturating_sub(split)) as u32,
+                    target: targets.len() as u32,
+                    targets: source.targets.len() as u32,
+                    factor: factors.len() as u32,
+                    flags: flags.iter().filter(|f| f.0).map(|f| f.1).sum(),
+                });
+                for &Row { to, prime, init, factors: of_row, quotient: last } in &source.targets {
+                    let m = &basis.moduli()[prime];
+                    let init = if start == 0 { init } else { 0 };
+                    targets.push(Target { row: to as u32, prime: prime as u32, init });
+                    factors.extend(of_row[start..end].iter().map(|&f| halves(f, m)));
+                    factors.extend((end - start..width).map(|_| [0.0; 2]));
+                    factors.push(halves(last.unwrap_or(0), m));
+                }
+            }
+            Ok(Chunk {
+                kernel,
+                count: digits.len(),
+                digits: gpu.upload(&digits)?,
+                targets: gpu.upload(&targets)?,
+                factors: gpu.upload(&factors)?,
+                widest: here.iter().map(|s| s.targets.len()).max().unwrap_or(0),
+            })
+        });
+        Ok(Self { chunks: chunks.collect::<Result<_>>()? })
+    }
+}
+
+/// Division by the primes of the rows from `kept` on.
+#[derive(Debug)]
+pub(super) struct Division {
+    /// From the rows that go to as many rows of scratch.
+    pub(super) inverse: Jobs,
+    pub(super) removed: usize,
+    pub(super) conversion: Conversion,
+    /// The kept rows, with D^-1.
+    pub(super) forward: Jobs,
+    pub(super) inverses: Vec<f64>,
+}
+
+impl Division {
+    pub(super) fn new(gpu: &Arc<Gpu>, basis: &RnsBasis, limbs: Limbs, kept: usize) -> Result<Self> {
+        let divider = Divider::new(basis, limbs, kept)?;
+        let removed = divider.divisors.len();
+        let inverse = divider.divisors.iter().enumerate().map(|(i, d)| {
+            let factor = centred(d.prepare.value, &basis.moduli()[d.prime]);
+            Jobs::job(kept + i, i, d.prime, factor, d.half_prepared)
+        });
+        let inverse = Jobs::new(gpu, &inverse.collect::<Vec<_>>())?;
+        let targets = divider.kept.iter().enumerate().map(|(row, k)| {
+            // A single prime needs no quotient.
+            let quotient = k.factors.last().copied().filter(|_| removed > 1);
+            let factors = &k.factors[..removed];
+            Row { to: row, prime: row, init: k.minus_half, factors, quotient }
+        });
+        let source = Source {
+            row: 0,
+            len: removed,
+            primes: (kept, limbs.q - kept, basis.q().len()),
+            targets: targets.collect(),
+            centred: false,
+        };
+        let conversion = Conversion::new(gpu, basis, &[source])?;
+        let inverses: Vec<f64> =
+            divider.kept.iter().zip(basis.q()).map(|(k, m)| centred(k.inv.value, m)).collect();
+        let forward = inverses.iter().enumerate().map(|(row, &f)| Jobs::job(row, row, row, f, 0));
+        let forward = Jobs::new(gpu, &forward.collect::<Vec<_>>())?;
+        Ok(Self { inverse, removed, conversion, forward, inverses })
+    }
+}
+
+/// Digits of a polynomial over {q, 0}, extended to {q, all special}, one after the other.
+#[derive(Debug)]
+pub(super) struct Decomposition {
+    pub(super) inverse: Jobs,
+    pub(super) conversion: Conversion,
+    /// Every row that is not a digit's own.
+    pub(super) forward: Jobs,
+    pub(super) own: Vec<Range<usize>>,
+}
+
+impl Decomposition {
+    pub(super) fn new(gpu: &Arc<Gpu>, basis: &RnsBasis, q: usize) -> Result<Self> {
+        let limbs = Limbs { q, p: basis.p().len() };
+        let own: Vec<Range<usize>> = basis.digits_at(q).collect();
+        let converters = own
+            .iter()
+            .map(|range| Converter::new(basis, range.clone()))
+            .collect::<Result<Vec<_>>>()?;
+        let prepare = converters.iter().flat_map(|c| &c.prepare).zip(basis.q()).enumerate();
+        let inverse = prepare.map(|(row, (f, m))| Jobs::job(row, row, row, centred(f.value, m), 0));
+        let inverse = Jobs::new(gpu, &inverse.collect::<Vec<_>>())?;
+        let mut forward = Vec::new();
+        let mut sources = Vec::with_capacity(own.len());
+        for (d, (range, converter)) in own.iter().zip(&converters).enumerate() {
+            let foreign = (0..limbs.rows()).filter(|row| !range.contains(row));
+            let targets = foreign.map(|row| {
+                let (to, prime) = (d * limbs.rows() + row, basis.prime_index(limbs, row));
+                forward.push(Jobs::job(to, to, prime, 0.0, 0));
+                Row { to, prime, init: 0, factors: &converter.factors[prime], quotient: None }
+            });
+            sources.push(Source {
+                row: range.start,
+                len: range.len(),
+                primes: (range.start, range.len(), 0),
+                targets: targets.collect(),
+                centred: true,
+            });
+        }
+        let conversion = Conversion::new(gpu, basis, &sources)?;
+        Ok(Self { inverse, conversion, forward: Jobs::new(gpu, &forward)?, own })
+    }
+}
+
+/// From q_0 to {q, 0}.
+#[derive(Debug)]
+pub(super) struct Raise {
+    pub(super) inverse: Jobs,
+    pub(super) conversion: Conversion,
+    /// Rows 1 and on.
+    pub(super) forward: Jobs,
+}
+
+impl Raise {
+    pub(super) fn new(gpu: &Arc<Gpu>, basis: &RnsBasis, q: usize) -> Result<Self> {
+        let inverse = Jobs::all(gpu, basis, Limbs::q(1))?;
+        let target = |row| Row { to: row, prime: row, init: 0, factors: &[1], quotient: None };
+        let targets = (1..q).map(target);
+        let source =
+            Source { row: 0, len: 1, primes: (0, 1, 0), targets: targets.collect(), centred: true };
+        let conversion = Conversion::new(gpu, basis, &[source])?;
+        let forward: Vec<Job> = (1..q).map(|row| Jobs::job(row, row, row, 0.0, 0)).collect();
+        Ok(Self { inverse, conversion, forward: Jobs::new(gpu, &forward)? })
+    }
+}
