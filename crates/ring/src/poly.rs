@@ -311,6 +311,24 @@ impl RingPoly {
         })
     }
 
+    /// `[a0·b0, a0·b1 + a1·b0, a1·b1]` over the limbs of a0, in one pass: the product of two ciphertexts.
+    ///
+    /// # Errors
+    /// See [`RingPoly`].
+    pub fn tensor(a: [&RingPoly; 2], b: [&RingPoly; 2]) -> Result<[RingPoly; 3]> {
+        const OP: &str = "tensor";
+        let ([first, a1], [b0, b1]) = (a, b);
+        for operand in [a1, b0, b1] {
+            first.check_operand(OP, operand)?;
+        }
+        let out = dispatch!(first.ring, |x| {
+            let (a, b) =
+                ([first.view(x, OP)?, a1.view(x, OP)?], [b0.view(x, OP)?, b1.view(x, OP)?]);
+            x.tensor(a, first.limbs, b)?.map(|buf| store(x, buf))
+        });
+        Ok(out.map(|data| Self::from_parts(first.ring.clone(), first.limbs, data)))
+    }
+
     /// Adds an integer constant, i.e. the same integer to every evaluation.
     ///
     /// # Errors

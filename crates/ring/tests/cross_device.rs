@@ -32,6 +32,8 @@ enum Step {
     Neg,
     Mul,
     MulAdd,
+    Tensor,
+    Middle,
     Integer(i128),
     Constant(i128),
     Monomial(i64),
@@ -57,6 +59,8 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Step::Neg),
         Just(Step::Mul),
         Just(Step::MulAdd),
+        Just(Step::Tensor),
+        Just(Step::Middle),
         any::<i128>().prop_map(Step::Integer),
         any::<i128>().prop_map(Step::Constant),
         any::<i32>().prop_map(|e| Step::Monomial(e as i64)),
@@ -105,6 +109,8 @@ fn apply(step: &Step, [mut a, mut b]: [RingPoly; 2]) -> [RingPoly; 2] {
         Step::Neg => a.neg_assign().unwrap(),
         Step::Mul => a.mul_assign(&b).unwrap(),
         Step::MulAdd => b.mul_add_assign(&a, &a).unwrap(),
+        Step::Tensor => [a, _, b] = RingPoly::tensor([&a, &b], [&b, &a]).unwrap(),
+        Step::Middle => [_, b, _] = RingPoly::tensor([&a, &b], [&b, &a]).unwrap(),
         Step::Integer(c) => a.mul_integer_assign(*c).unwrap(),
         Step::Constant(c) => a.add_integer_assign(*c).unwrap(),
         Step::Monomial(e) => a.mul_monomial_assign(*e).unwrap(),
@@ -187,7 +193,9 @@ fn results(a: &RingPoly) -> Vec<(String, Vec<u64>)> {
     }
     let raised = a.with_limbs(Limbs::q(1)).unwrap().mod_raise(all.q).unwrap();
     out.push(("raised".to_owned(), words(&raised)));
-    for step in [Step::Add, Step::Sub, Step::Neg, Step::Mul, Step::MulAdd] {
+    for step in
+        [Step::Add, Step::Sub, Step::Neg, Step::Mul, Step::MulAdd, Step::Tensor, Step::Middle]
+    {
         let both = apply(&step, [a.clone(), a.clone()]);
         out.extend(both.iter().map(|a| (format!("{step:?}"), words(a))));
     }

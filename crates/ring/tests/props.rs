@@ -82,6 +82,10 @@ fn ring_axioms(device: &Device) {
             let mut fused = c.clone();
             fused.mul_add_assign(a, b).unwrap();
             assert_eq!(words(&fused), words(&sum(&c, &product(a, b))));
+            let [low, middle, high] = RingPoly::tensor([a, &c], [b, a]).unwrap();
+            assert_eq!(words(&low), words(&product(a, b)));
+            assert_eq!(words(&middle), words(&sum(&product(a, a), &product(&c, b))));
+            assert_eq!(words(&high), words(&product(&c, a)));
         }
     }
 }
@@ -539,6 +543,11 @@ fn limbs_are_views(device: &Device) {
         left.mul_add_assign(&big, &part).unwrap();
         right.mul_add_assign(&part, &part).unwrap();
         assert_eq!(words(&left), words(&right));
+        let [low, middle, high] = RingPoly::tensor([&part, &big], [&big, &part]).unwrap();
+        let [low2, middle2, high2] = RingPoly::tensor([&part, &part], [&part, &part]).unwrap();
+        for (wide, narrow) in [(low, low2), (middle, middle2), (high, high2)] {
+            assert_eq!(words(&wide), words(&narrow));
+        }
         left.add_assign(&big).unwrap();
         left.sub_assign(&part).unwrap();
         assert_eq!(words(&left), words(&right));
@@ -582,6 +591,7 @@ fn misuse(device: &Device) {
     let before = words(&a);
     let low = random(&ring, Limbs::q(3), 2);
     assert!(matches!(a.add_assign(&low), Err(Error::LimbMismatch { op: "add", .. })));
+    assert!(matches!(RingPoly::tensor([&a, &a], [&a, &low]), Err(Error::LimbMismatch { .. })));
     let other = if *device == Device::cpu() { Device::reference() } else { Device::cpu() };
     let foreign = random(&mixed_ring(n, &other), q4, 1);
     assert!(matches!(a.mul_assign(&foreign), Err(Error::DeviceMismatch { .. })));

@@ -105,6 +105,23 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
         a: &View<'_, Self::Buf>,
         b: &View<'_, Self::Buf>,
     ) -> Result<()>;
+    /// `[a0·b0, a0·b1 + a1·b0, a1·b1]`, word by word, over `limbs`. The body is the definition.
+    fn tensor(
+        &self,
+        a: [View<'_, Self::Buf>; 2],
+        limbs: Limbs,
+        b: [View<'_, Self::Buf>; 2],
+    ) -> Result<[Self::Buf; 3]> {
+        let ([a0, a1], [b0, b1]) = (a, b);
+        let product = |a, b| {
+            let mut out = self.select(a, limbs)?;
+            self.mul(&mut out, limbs, b)?;
+            Ok(out)
+        };
+        let mut middle = product(&a0, &b1)?;
+        self.mul_add(&mut middle, limbs, &a1, &b0)?;
+        Ok([product(&a0, &b0)?, middle, product(&a1, &b1)?])
+    }
     /// Row r times `scalars[r]`.
     fn mul_scalars(&self, a: &mut Self::Buf, limbs: Limbs, scalars: &[u64]) -> Result<()>;
     /// `acc += scalars[r] · a` for the q-rows r of `acc` over `{q, p}`; `a` has these q-rows at least. Special rows stay.

@@ -132,6 +132,25 @@ pub(super) fn mul_add(c: &Constants, acc: &mut [u64], a: &[u64], b: &[u64]) {
     });
 }
 
+/// `out = [a0·b0, a0·b1 + a1·b0, a1·b1]`.
+pub(super) fn tensor(c: &Constants, out: [&mut [u64]; 3], a: [&[u64]; 2], b: [&[u64]; 2]) {
+    let [out0, out1, out2] = out;
+    on_lanes!(c.isa, out0.len(), |s| {
+        let (w, zero) = (s.prime(c), s.splat(0));
+        let ([a0, a1], [b0, b1]) = (a.map(|a| s.split(a)), b.map(|b| s.split(b)));
+        let inputs = a0.iter().zip(a1).zip(b0.iter().zip(b1));
+        let outs = s.split_mut(out0).iter_mut().zip(s.split_mut(out1)).zip(s.split_mut(out2));
+        for (((out0, out1), out2), ((a0, a1), (b0, b1))) in outs.zip(inputs) {
+            let (a0, a1) = (s.operand(s.load(*a0)), s.operand(s.load(*a1)));
+            let (b0, b1) = (s.operand(s.load(*b0)), s.operand(s.load(*b1)));
+            let product = |a, b| s.accumulate(s.zero(), a, b);
+            *out0 = s.store(s.reduce(&w, product(a0, b0), zero));
+            *out1 = s.store(s.reduce(&w, s.accumulate(product(a0, b1), a1, b0), zero));
+            *out2 = s.store(s.reduce(&w, product(a1, b1), zero));
+        }
+    });
+}
+
 /// `a = a · f`.
 pub(super) fn scale(c: &Constants, a: &mut [u64], f: Factor) {
     on_lanes!(c.isa, a.len(), |s| {

@@ -64,6 +64,11 @@ proptest! {
         agree(&a, |a, i| add_scalar(&c(i), a, constant))?;
         agree(&a, |a, i| mul(&c(i), a, &b))?;
         agree(&a, |a, i| mul_add(&c(i), a, &b, &d))?;
+        agree(&[&a[..], &a, &a].concat(), |out, i| {
+            let (out0, rest) = out.split_at_mut(LEN);
+            let (out1, out2) = rest.split_at_mut(LEN);
+            tensor(&c(i), [out0, out1, out2], [&a, &b], [&d, &a]);
+        })?;
         agree(&a, |a, i| scale(&c(i), a, factor))?;
         agree(&a, |a, i| scale_add(&c(i), a, factor, constant))?;
         agree(&a, |a, i| sub_scale(&c(i), a, &b, factor))?;

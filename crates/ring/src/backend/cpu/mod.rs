@@ -218,6 +218,23 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn tensor(
+        &self,
+        a: [View<'_, Words>; 2],
+        limbs: Limbs,
+        b: [View<'_, Words>; 2],
+    ) -> Result<[Words; 3]> {
+        let n = self.n;
+        let mut out = [(); 3].map(|()| self.pool.take(limbs.rows() * n));
+        let [d0, d1, d2] = out.each_mut().map(|words| words.par_chunks_exact_mut(n));
+        d0.zip(d1).zip(d2).enumerate().for_each(|(row, ((d0, d1), d2))| {
+            let a = a.each_ref().map(|half| Self::row(half, limbs, row, n));
+            let b = b.each_ref().map(|half| Self::row(half, limbs, row, n));
+            kernels::tensor(&self.prime(limbs, row).constants, [d0, d1, d2], a, b);
+        });
+        Ok(out)
+    }
+
     fn mul_scalars(&self, a: &mut Words, limbs: Limbs, scalars: &[u64]) -> Result<()> {
         self.each_row(a, limbs, self.n, |prime, row, words| {
             let factor = Factor::new(scalars[row], &prime.modulus);
