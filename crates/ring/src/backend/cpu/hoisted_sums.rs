@@ -75,7 +75,7 @@ impl Cpu {
         });
         let mut out: Vec<_> = sums.weights.iter().map(|_| self.pair(limbs)).collect();
         tasks(n, limbs.rows(), &mut out).into_par_iter().for_each_init(
-            || self.pool.take((3 * sums.babies.len() + 2) * COLUMNS),
+            || self.pool.take(((2 + sums.weights.len()) * sums.babies.len() + 2) * COLUMNS),
             |scratch, task| {
                 let row = Row {
                     digits: sums.digits.iter().map(|d| &d[task.row * n..][..n]).collect(),
@@ -125,22 +125,22 @@ impl Cpu {
             }
             let pairs: Vec<[&[u64]; 2]> =
                 pairs.chunks_exact(2 * width).map(|pair| pair.split_at(width).into()).collect();
-            for (weights, [out0, out1]) in sums.weights.iter().zip(&mut task.outs) {
-                let out = [&mut out0[at..at + width], &mut out1[at..at + width]];
-                let expanded = expanded.chunks_exact_mut(width);
-                let weights: Vec<Weights<'_>> = weights
-                    .iter()
-                    .zip(expanded)
-                    .map(|(weight, expanded)| match weight {
-                        Some(weight) => {
-                            let words = Self::row(&weight.words, sums.limbs, task.row, weight.m);
-                            piece(words, self.n / weight.m, columns.clone(), expanded)
-                        }
-                        None => Weights::None,
-                    })
-                    .collect();
-                kernels::weighted_sums(constants, out, &pairs, &weights);
-            }
+            let rooms = expanded.chunks_exact_mut(row.steps.len() * width);
+            let weights: Vec<Vec<Weights<'_>>> = (sums.weights.iter().zip(rooms))
+                .map(|(giant, room)| {
+                    let weights = giant.iter().zip(room.chunks_exact_mut(width));
+                    let pieces = weights.map(|(weight, room)| {
+                        let Some(weight) = weight else { return Weights::None };
+                        let words = Self::row(&weight.words, sums.limbs, task.row, weight.m);
+                        piece(words, self.n / weight.m, columns.clone(), room)
+                    });
+                    pieces.collect()
+                })
+                .collect();
+            let outs = task.outs.iter_mut();
+            let mut outs: Vec<[&mut [u64]; 2]> =
+                outs.map(|pair| pair.each_mut().map(|half| &mut half[at..at + width])).collect();
+            kernels::weighted_sums(constants, &mut outs, &pairs, &weights);
         }
     }
 }

@@ -333,51 +333,90 @@ pub(super) enum Weights<'a> {
     Runs { words: &'a [u64], log_run: u32 },
 }
 
-/// `out[h] = Σ_b weights[b] · pairs[b][h]`.
+/// `outs[g][h] = Σ_b weights[g][b] · pairs[b][h]`.
 pub(super) fn weighted_sums(
     c: &Constants,
-    out: [&mut [u64]; 2],
+    outs: &mut [[&mut [u64]; 2]],
     pairs: &[[&[u64]; 2]],
-    weights: &[Weights<'_>],
+    weights: &[Vec<Weights<'_>>],
 ) {
-    let [out0, out1] = out;
-    on_lanes!(c.isa, out0.len(), |s| {
+    let length = outs.first().map_or(0, |[half, _]| half.len());
+    on_lanes!(c.isa, length, |s| {
         let w = s.prime(c);
-        let outs = s.split_mut(out0).iter_mut().zip(s.split_mut(out1));
-        for (at, (out0, out1)) in outs.enumerate() {
-            [*out0, *out1] = weighted_sum_at(s, &w, at, pairs, weights);
+        // Two sums share what they load of a pair: loads, not products, are what a single one waits for.
+        let (twos, rest) = outs.as_chunks_mut::<2>();
+        let (weights_of_twos, weights_of_rest) = weights.as_chunks::<2>();
+        for (outs, weights) in twos.iter_mut().zip(weights_of_twos) {
+            weighted_group(s, &w, outs, pairs, weights);
+        }
+        let ones = rest.as_chunks_mut::<1>().0.iter_mut();
+        for (outs, weights) in ones.zip(weights_of_rest.as_chunks::<1>().0) {
+            weighted_group(s, &w, outs, pairs, weights);
         }
     });
 }
 
-/// One vector of [`weighted_sums`], at `at`.
+/// [`weighted_sums`] of `G` sums.
 #[inline(always)]
-fn weighted_sum_at<L: Lanes>(
+fn weighted_group<L: Lanes, const G: usize>(
+    s: L,
+    w: &L::Prime,
+    outs: &mut [[&mut [u64]; 2]; G],
+    pairs: &[[&[u64]; 2]],
+    weights: &[Vec<Weights<'_>>; G],
+) {
+    let outs = outs.each_mut().map(
+        #[inline(always)]
+        |[half0, half1]| [s.split_mut(half0), s.split_mut(half1)],
+    );
+    for at in 0..outs[0][0].len() {
+        let sums = weighted_sums_at(s, w, at, pairs, weights);
+        for g in 0..G {
+            for h in 0..2 {
+                outs[g][h][at] = sums[g][h];
+            }
+        }
+    }
+}
+
+/// One vector of [`weighted_group`], at `at`.
+#[inline(always)]
+fn weighted_sums_at<L: Lanes, const G: usize>(
     s: L,
     w: &L::Prime,
     at: usize,
     pairs: &[[&[u64]; 2]],
-    weights: &[Weights<'_>],
-) -> [L::Words; 2] {
+    weights: &[Vec<Weights<'_>>; G],
+) -> [[L::Words; 2]; G] {
     let column = at * (size_of::<L::Words>() / size_of::<u64>());
     let load = |row: &[u64]| s.operand(s.load(s.split(row)[at]));
-    let mut totals = [s.splat(0); 2];
-    for (pairs, weights) in pairs.chunks(L::TERMS).zip(weights.chunks(L::TERMS)) {
-        let [mut sum0, mut sum1] = [s.zero(); 2];
-        for ([half0, half1], weight) in pairs.iter().zip(weights) {
-            let f = match weight {
-                Weights::None => continue,
-                Weights::Dense(words) => load(words),
-                Weights::Runs { words, log_run } => s.operand(s.splat(words[column >> log_run])),
-            };
-            sum0 = s.accumulate(sum0, load(half0), f);
-            sum1 = s.accumulate(sum1, load(half1), f);
+    let mut totals = [[s.splat(0); 2]; G];
+    for (group, pairs) in pairs.chunks(L::TERMS).enumerate() {
+        let mut sums = [[s.zero(); 2]; G];
+        for (b, pair) in (group * L::TERMS..).zip(pairs) {
+            let pair = [load(pair[0]), load(pair[1])];
+            for g in 0..G {
+                let f = match weights[g][b] {
+                    Weights::None => continue,
+                    Weights::Dense(words) => load(words),
+                    Weights::Runs { words, log_run } => {
+                        s.operand(s.splat(words[column >> log_run]))
+                    }
+                };
+                for h in 0..2 {
+                    sums[g][h] = s.accumulate(sums[g][h], pair[h], f);
+                }
+            }
         }
-        totals = [s.reduce(w, sum0, totals[0]), s.reduce(w, sum1, totals[1])];
+        for g in 0..G {
+            for h in 0..2 {
+                totals[g][h] = s.reduce(w, sums[g][h], totals[g][h]);
+            }
+        }
     }
     totals.map(
         #[inline(always)]
-        |total| s.store(total),
+        |total| [s.store(total[0]), s.store(total[1])],
     )
 }
 

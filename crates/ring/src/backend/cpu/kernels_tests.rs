@@ -117,9 +117,13 @@ proptest! {
                 _ => Weights::None,
             })
             .collect();
-        agree(&vec![0; 2 * LEN], |out, i| {
-            let (out0, out1) = out.split_at_mut(LEN);
-            weighted_sums(&constants(which, i), [out0, out1], &keys, &weights);
+        let reversed: Vec<Weights<'_>> = weights.iter().rev().copied().collect();
+        let weights = [weights.clone(), reversed, weights];
+        agree(&vec![0; 6 * LEN], |out, i| {
+            let outs = out.chunks_exact_mut(2 * LEN).map(|pair| pair.split_at_mut(LEN).into());
+            let c = constants(which, i);
+            weighted_sums(&c, &mut outs.collect::<Vec<_>>(), &keys, &weights);
+            assert_eq!(out[..2 * LEN], out[4 * LEN..]);
         })?;
 
         let primes: Vec<Constants> = (0..count).map(|i| constants(i % PRIMES.len(), Isa::Scalar)).collect();
