@@ -34,6 +34,10 @@ counters! {
     Rescales "rescales" "Divisions by the last prime, one a ciphertext.",
     Bootstraps "bootstraps" "Bootstraps.",
     LimbNtts "limb_ntts" "Number-theoretic transforms of one limb, forward or inverse.",
+    BytesSent "bytes_sent" "Payload bytes this party sent to its peer.",
+    BytesReceived "bytes_received" "Payload bytes this party received from its peer.",
+    OfflineBytes "offline_bytes" "Correlation bytes this party used up.",
+    Rounds "rounds" "Rounds of messages that an operator waited for.",
 }
 
 /// How much of each [`Counter`] something takes. All arithmetic saturates: counts read from a foreign report must

@@ -22,6 +22,10 @@ pub(crate) fn counter_column(counter: Counter) -> Column {
         Counter::Rescales => right("resc", 5),
         Counter::Bootstraps => right("boot", 6),
         Counter::LimbNtts => right("limb ntt", 2),
+        Counter::BytesSent => right("sent", 7),
+        Counter::BytesReceived => right("received", 7),
+        Counter::OfflineBytes => right("offline", 6),
+        Counter::Rounds => right("rounds", 7),
     }
 }
 

@@ -1,0 +1,41 @@
+//! Two-party computation of transformer operators on secret shares.
+//!
+//! A [`Circuit`] says what is computed, in which rounds, and what it costs; a dealer ([`deal`]) generates correlations from it; two
+//! parties [`run`] it over a [`Channel`]. Shares live in Z_2^64 as fixed-point numbers whose scales are tracked by the
+//! [`Builder`]; non-linear functions are gates of function secret sharing that take one opening each.
+//!
+//! **Security.** Semi-honest parties, an honest dealer that colludes with neither. See `SECURITY.md`.
+//!
+//! **Costs are contracts.** [`Circuit::cost`] is exact; tests hold it against the wire.
+
+mod channel;
+mod circuit;
+mod dealer;
+mod error;
+mod fixed;
+mod fss;
+mod gates;
+mod link;
+mod matmul;
+pub mod model;
+pub mod ops;
+mod party;
+mod prg;
+mod role;
+mod session;
+
+pub use channel::{Channel, Incoming, Network, Outgoing};
+pub use circuit::{
+    Builder, Circuit, Cost, Knots, Masked, Offline, Operator, Share, Table, View, Weight,
+};
+pub use dealer::{Correlations, WeightMask, deal};
+pub use error::{Error, Result};
+pub use fixed::{decode, decode_all, encode, encode_all, low, signed};
+pub use link::{HEADER, Link, Traffic};
+pub use party::{ClientModel, Model, Prepared, ServerModel, Tensors};
+pub use prg::Seed;
+pub use role::Role;
+pub use session::{receive_model, run, send_model, simulate};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! Frames over a channel: one a party a round, checked against the plan.
+//!
+//! A frame is a header of [`HEADER`] bytes and a payload whose length the receiver knows from the plan:
+//! `u32 length | u32 step | u32 sequence | u32 depth | u64 clock | u64 checksum`, little-endian. Length, step and sequence are compared
+//! with the plan before anything is allocated or read on; the checksum (BLAKE3 over header and payload) finds damage, not malice: that is
+//! TLS's task. `depth` is 1 + the deepest frame its sender has seen, so that rounds are observed and not assumed; `clock` is the
+//! sender's virtual time.
+
+use crate::channel::{Channel, Network};
+use crate::error::{Error, Result};
+use crate::role::Role;
+use std::time::{Duration, Instant};
+
+/// Bytes of a frame's header.
+pub const HEADER: usize = 32;
+
+/// Step number of the greeting.
+pub(crate) const GREETING: u32 = u32::MAX;
+/// Step number of the masked weights.
+pub(crate) const SETUP: u32 = u32::MAX - 1;
+
+/// What went over the wire at one party.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Payload bytes sent.
+    pub sent: u64,
+    /// Payload bytes received.
+    pub received: u64,
+    /// Frames sent; each adds [`HEADER`] bytes to the wire.
+    pub frames_sent: u64,
+    /// Frames received.
+    pub frames_received: u64,
+    /// Longest chain of dependent frames seen.
+    pub rounds: u32,
+    /// Time spent waiting for the peer.
+    pub wait: Duration,
+    /// Virtual time of the emulated network, without computation; zero without one.
+    pub network: Duration,
+}
+
+/// One party's end of a session's connection.
+#[derive(Debug)]
+pub struct Link {
+    channel: Option<Channel>,
+    role: Role,
+    deadline: Duration,
+    virtual_network: Option<Network>,
+    traffic: Traffic,
+    /// Virtual time at which the outgoing wire is free, and now; nanoseconds.
+    free_at: u64,
+    now: u64,
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Link {
+    /// A link for `role`; every wait ends after `deadline`.
+    #[must_use]
+    pub fn new(channel: Channel, role: Role, deadline: Duration) -> Self {
+        Self {
+            channel: Some(channel),
+            role,
+            deadline,
+            virtual_network: None,
+            traffic: Traffic::default(),
+            free_at: 0,
+            now: 0,
+        }
+    }
+
+    /// Keeps a virtual clock for `network` without delaying anything: deterministic, and free of computation. Set it at both
+    /// parties.
+    #[must_use]
+    pub fn with_virtual_network(mut self, network: Network) -> Self {
+        self.virtual_network = Some(network);
+        self
+    }
+
+    /// This end's party.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// What went over the wire since the link was made, or since [`Link::reset`].
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        Traffic { network: Duration::from_nanos(self.now), ..self.traffic }
+    }
+
+    /// Starts counting from zero, e.g. between set-up and a query. Call it at both parties.
+    pub fn reset(&mut self) {
+        self.traffic = Traffic::default();
+        (self.free_at, self.now) = (0, 0);
+    }
+
+    /// Sends `payload` unless it is empty, receives `expected` bytes unless that is zero. The link is dead after an error.
+    pub(crate) fn exchange(
+        &mut self,
+        step: u32,
+        payload: &[u8],
+        expected: usize,
+    ) -> Result<Vec<u8>> {
+        let Some(mut channel) = self.channel.take() else {
+            return Err(Error::Ended { role: self.role });
+        };
+        let depth = self.traffic.rounds + 1;
+        if !payload.is_empty() {
+            channel.outgoing.send(self.frame(step, depth, payload)?)?;
+            self.traffic.rounds = depth;
+        }
+        let mut received = Vec::new();
+        if expected > 0 {
+            let start = Instant::now();
+            received = self.receive(&mut channel, step, expected)?;
+            self.traffic.wait += start.elapsed();
+        }
+        self.channel = Some(channel);
+        Ok(received)
+    }
+
+    fn frame(&mut self, step: u32, depth: u32, payload: &[u8]) -> Result<Vec<u8>> {
+        let length = u32::try_from(payload.len()).map_err(|_| Error::Frame {
+            step,
+            what: "length",
+            expected: u32::MAX as u64,
+            got: payload.len() as u64,
+        })?;
+        if let Some(network) = self.virtual_network {
+            let busy = nanos(network.transmission(HEADER + payload.len()));
+            self.free_at = self.free_at.max(self.now) + busy;
+        }
+        let mut frame = Vec::with_capacity(HEADER + payload.len());
+        for word in [length, step, self.traffic.frames_sent as u32, depth] {
+            frame.extend_from_slice(&word.to_le_bytes());
+        }
+        frame.extend_from_slice(&self.free_at.to_le_bytes());
+        let check = checksum(&frame, payload);
+        frame.extend_from_slice(&check);
+        frame.extend_from_slice(payload);
+        self.traffic.frames_sent += 1;
+        self.traffic.sent += payload.len() as u64;
+        Ok(frame)
+    }
+
+    fn receive(&mut self, channel: &mut Channel, step: u32, expected: usize) -> Result<Vec<u8>> {
+        let deadline = Instant::now() + self.deadline;
+        let mut header = [0u8; HEADER];
+        channel.incoming.receive(&mut header, deadline)?;
+        let word = |i: usize| header[4 * i..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b));
+        let checks = [
+            ("length", expected as u64, word(0)),
+            ("step", step as u64, word(1)),
+            ("sequence", self.traffic.frames_received, word(2)),
+        ];
+        for (what, expected, got) in checks {
+            if expected != got as u64 {
+                return Err(Error::Frame { step, what, expected, got: got as u64 });
+            }
+        }
+        let mut payload = vec![0u8; expected];
+        channel.incoming.receive(&mut payload, deadline)?;
+        if checksum(&header[..24], &payload) != header[24..] {
+            return Err(Error::Garbled { step });
+        }
+        let clock = header[16..].first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+        if let Some(network) = self.virtual_network {
+            self.now = self.now.max(clock.saturating_add(nanos(network.one_way)));
+        }
+        self.traffic.rounds = self.traffic.rounds.max(word(3));
+        self.traffic.frames_received += 1;
+        self.traffic.received += expected as u64;
+        Ok(payload)
+    }
+}
+
+fn checksum(header: &[u8], payload: &[u8]) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(header);
+    hasher.update(payload);
+    let mut out = [0; 8];
+    out.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    out
+}

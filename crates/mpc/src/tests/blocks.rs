@@ -1,0 +1,160 @@
+//! Blocks and models: golden totals, the clear model, and the oracle.
+
+use super::gates::{both, fixed_rng};
+use crate::model::{Architecture, BlockWeights, Output, Weights, clear, prepare};
+use crate::ops::{Activation, Attention};
+use crate::*;
+use rand_core::Rng;
+
+const RELU: Attention = Attention::ReluSoftmax;
+const SCALE: Attention = Attention::Scale;
+
+fn one_block(heads: [Attention; 4], activation: Activation) -> Architecture {
+    let mut a = Architecture::cifar(heads, activation);
+    a.blocks.truncate(1);
+    a.classes = 0;
+    a
+}
+
+/// The cost of a block without the reveal of its stream.
+fn cost(a: &Architecture) -> Cost {
+    let mut cost = a.circuit().unwrap().cost();
+    cost.server_sent -= (8 * a.shape.tokens * a.shape.width) as u64;
+    cost.rounds -= 1;
+    cost
+}
+
+#[test]
+fn golden_totals_of_blocks() {
+    // Server and client bytes, rounds: counted independently, by a simulation of the protocols in numpy.
+    let golden = [
+        ([RELU; 4], 1_827_540, 2_493_140, 20),
+        ([SCALE; 4], 1_681_472, 2_347_072, 18),
+        ([RELU, RELU, SCALE, SCALE], 1_754_506, 2_420_106, 20),
+        ([Attention::Power(2); 4], 1_827_540 + 8 * 16_900, 2_493_140 + 8 * 16_900, 21),
+        ([Attention::Power(4); 4], 1_827_540 + 8 * 16_900, 2_493_140 + 8 * 16_900, 21),
+        (
+            [Attention::SoftmaxCentred; 4],
+            1_827_540 + 16 * 16_640 + 11 * 16_900,
+            2_493_140 + 16 * 16_640 + 11 * 16_900,
+            22,
+        ),
+        (
+            [Attention::SoftmaxMax; 4],
+            1_827_540 + 16 * 16_640 + 19 * 16_900 + 8 * 260 * 64,
+            2_493_140 + 16 * 16_640 + 19 * 16_900 + 8 * 260 * 64,
+            30,
+        ),
+    ];
+    for (heads, server, client, rounds) in golden {
+        for activation in [Activation::Gelu, Activation::Square, Activation::Relu] {
+            let c = cost(&one_block(heads, activation));
+            assert_eq!(
+                (c.server_sent, c.client_sent, c.rounds),
+                (server, client, rounds),
+                "{heads:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn from_softmax_free_to_relu_the_bytes_grow_and_rounds_do_not_shrink() {
+    let mut last: Option<Cost> = None;
+    for relu in 0..=4 {
+        let heads = std::array::from_fn(|h| if h < relu { RELU } else { SCALE });
+        let c = cost(&one_block(heads, Activation::Gelu));
+        if let Some(last) = last {
+            assert!(c.server_sent > last.server_sent && c.client_sent > last.client_sent);
+            assert!(
+                c.offline.server > last.offline.server && c.offline.client > last.offline.client
+            );
+            assert!(c.rounds >= last.rounds);
+        }
+        last = Some(c);
+    }
+}
+
+#[test]
+fn seven_blocks_and_a_head() {
+    let c = Architecture::cifar([RELU, RELU, SCALE, SCALE], Activation::Gelu).circuit().unwrap();
+    let cost = c.cost();
+    // Seven blocks; the head's message of 256 words, its 10 logits. Sharing the input takes no message.
+    assert_eq!(cost.server_sent, 7 * 1_754_506 + 80);
+    assert_eq!(cost.client_sent, 7 * 2_420_106 + 2048);
+    assert_eq!(cost.rounds, 7 * 20 + 2);
+    // Matrices, and a vector for each second norm.
+    assert_eq!(c.setup_bytes(), 29_403_136 + 8 * 10 * 256 + 7 * 8 * 256);
+}
+
+pub(crate) fn random_weights(a: &Architecture, seed: u64) -> (Weights, Vec<f64>) {
+    let mut rng = fixed_rng(seed);
+    let mut normal = |n: usize, sigma: f64, mean: f64| -> Vec<f64> {
+        (0..n)
+            .map(|_| {
+                let mut unit = || (rng.next_u64() >> 11) as f64 / 2f64.powi(53) + 1e-300;
+                mean + sigma * (-2.0 * unit().ln()).sqrt() * (std::f64::consts::TAU * unit()).cos()
+            })
+            .collect()
+    };
+    let (d, f) = (a.shape.width, a.shape.hidden);
+    let s = (d as f64).sqrt().recip();
+    let blocks = a
+        .blocks
+        .iter()
+        .map(|_| BlockWeights {
+            norm0: [normal(d, 0.1, 1.0), normal(d, 0.05, 0.0)],
+            qkv: normal(3 * d * d, s, 0.0),
+            qkv_bias: normal(3 * d, 0.05, 0.0),
+            out: normal(d * d, s, 0.0),
+            out_bias: normal(d, 0.05, 0.0),
+            norm1: [normal(d, 0.1, 1.0), normal(d, 0.05, 0.0)],
+            w1: normal(d * f, s, 0.0),
+            w1_bias: normal(f, 0.05, 0.0),
+            w2: normal(d * f, (f as f64).sqrt().recip(), 0.0),
+            w2_bias: normal(d, 0.05, 0.0),
+            quadratic: [0.1, 0.5, 0.125],
+        })
+        .collect();
+    let weights = Weights {
+        blocks,
+        head: normal(d * a.classes, s, 0.0),
+        head_bias: normal(a.classes, 0.1, 0.0),
+    };
+    let tokens = normal(a.shape.tokens * d, 1.0, 0.2);
+    (weights, tokens)
+}
+
+fn small(heads: &[Attention], activation: Activation, tokens: usize, width: usize) -> Architecture {
+    let mut a = Architecture::cifar([RELU; 4], activation);
+    a.shape = ops::BlockShape { tokens, width, heads: heads.len(), hidden: 48 };
+    a.blocks.truncate(2);
+    a.blocks.iter_mut().for_each(|b| b.heads = heads.to_vec());
+    a
+}
+
+#[test]
+fn small_models_of_all_kinds_follow_the_clear_model() {
+    use Attention::{Power, SoftmaxCentred, SoftmaxMax};
+    let cases = [
+        (vec![SCALE, RELU], Activation::Gelu, 9, 32, 0.02),
+        (vec![SoftmaxMax, SCALE, SoftmaxCentred, RELU], Activation::Square, 17, 64, 0.04),
+        (vec![Power(2), Power(4)], Activation::Relu, 12, 24, 0.06),
+        (vec![Power(6), Power(8), SCALE, SCALE], Activation::Gelu, 8, 96, 0.1),
+    ];
+    for (heads, activation, tokens, width, bound) in cases {
+        let mut a = small(&heads, activation, tokens, width);
+        let (weights, x) = random_weights(&a, 31);
+        let tensors = prepare(&a, &weights).unwrap();
+        let (want, ranges) = clear(&a, &weights, &x).unwrap();
+        let inputs = a.encode(&x).unwrap();
+        let got = both(&a.circuit().unwrap(), &tensors, &inputs, 32).remove(0);
+        let error = got.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max);
+        println!("{:?} {error:.1e} {ranges:?}", a.blocks[0].heads);
+        assert!(error < bound, "{:?} {error:e} {ranges:?}", a.blocks[0].heads);
+        a.output = Output::Label;
+        let label = both(&a.circuit().unwrap(), &tensors, &inputs, 33).remove(0);
+        let best = (0..10).max_by(|&i, &j| got[i].total_cmp(&got[j])).unwrap();
+        assert_eq!(label, [best as f64]);
+    }
+}

@@ -1,0 +1,379 @@
+//! Faults on the wire, shaping, and both parties over sockets. Each fault ends both sides with a typed error inside the deadline.
+
+use super::gates::fixed_rng;
+use crate::*;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const SHORT: Duration = Duration::from_millis(300);
+const LONG: Duration = Duration::from_secs(20);
+
+fn circuit(extra: f64) -> Circuit {
+    let mut b = Builder::new();
+    let x = b.input(Role::Client, &[64], 16, 3.0);
+    let y = ops::relu(&mut b, x, 3).unwrap();
+    let y = b.add_public(y, extra);
+    let y = ops::relu(&mut b, y, 4).unwrap();
+    b.reveal(y, Role::Client);
+    b.build()
+}
+
+struct Pair {
+    circuit: Circuit,
+    server: ServerModel,
+    client: ClientModel,
+}
+
+impl Pair {
+    fn new(extra: f64) -> Self {
+        let circuit = circuit(extra);
+        let mask = WeightMask::random(&mut fixed_rng(50));
+        let server = ServerModel::new(&circuit, &Tensors::new(), mask).unwrap();
+        let client = server.masked(&circuit);
+        Self { circuit, server, client }
+    }
+
+    fn deal(&self, seed: u64) -> [Correlations; 2] {
+        deal(&self.circuit, self.server.mask(), &mut fixed_rng(seed)).unwrap()
+    }
+
+    fn model(&self, role: Role) -> Model<'_> {
+        match role {
+            Role::Server => Model::Server(&self.server),
+            Role::Client => Model::Client(&self.client),
+        }
+    }
+
+    fn party(
+        &self,
+        role: Role,
+        c: Correlations,
+        channel: Channel,
+        deadline: Duration,
+    ) -> Result<Traffic> {
+        let mut link = Link::new(channel, role, deadline);
+        let model = self.model(role);
+        let prepared = Prepared::new(&self.circuit, &model, c)?;
+        let inputs = [encode_all(&[1.25; 64], 16)];
+        let inputs = if role == Role::Client { &inputs[..] } else { &[] };
+        let out = session::run(&self.circuit, &model, prepared, inputs, &mut link)?;
+        assert!(role == Role::Server || out[0].iter().all(|x| decode(*x, 16, 64) == 1.75));
+        Ok(link.traffic())
+    }
+}
+
+/// What a fault does to the `n`-th message of a sender.
+type Fault = fn(Vec<u8>) -> Vec<Vec<u8>>;
+
+type Expected = fn(&Error) -> bool;
+
+/// Hurts one message: number 0 is the greeting, 1 and 2 are openings.
+struct Faulty {
+    inner: Option<Box<dyn Outgoing>>,
+    at: usize,
+    fault: Fault,
+    sent: usize,
+}
+
+impl Outgoing for Faulty {
+    fn send(&mut self, bytes: Vec<u8>) -> Result<()> {
+        self.sent += 1;
+        let messages = if self.sent == self.at + 1 { (self.fault)(bytes) } else { vec![bytes] };
+        let hang_up = messages.is_empty();
+        for message in messages {
+            if let Some(inner) = &mut self.inner {
+                inner.send(message)?;
+            }
+        }
+        if hang_up {
+            self.inner = None;
+        }
+        Ok(())
+    }
+}
+
+fn with_fault(at: usize, fault: Fault) -> (Result<Traffic>, Result<Traffic>) {
+    let pair = Pair::new(0.5);
+    let [a, b] = Channel::pair();
+    let faulty = Faulty { inner: Some(a.outgoing), at, fault, sent: 0 };
+    let a = Channel::new(Box::new(faulty), a.incoming);
+    let [s, c] = pair.deal(1);
+    let start = Instant::now();
+    let (server, client) = std::thread::scope(|scope| {
+        let server = scope.spawn(|| pair.party(Role::Server, s, a, SHORT));
+        let client = pair.party(Role::Client, c, b, SHORT);
+        (server.join().unwrap(), client)
+    });
+    assert!(start.elapsed() < 4 * SHORT, "{:?}", start.elapsed());
+    (server, client)
+}
+
+/// Any way in which a frame that is not what the plan says ends.
+fn is_refused(e: &Error) -> bool {
+    is_cut(e) || matches!(e, Error::Frame { .. } | Error::Garbled { .. })
+}
+
+fn is_cut(e: &Error) -> bool {
+    matches!(e, Error::Disconnected { .. } | Error::Timeout { .. })
+}
+
+#[test]
+fn every_fault_of_a_sender_ends_both_parties_in_time() {
+    let cases: [(Fault, Expected); 9] = [
+        (|_| vec![], |e| matches!(e, Error::Disconnected { .. })),
+        (|_| vec![Vec::new()], is_refused),
+        (
+            |mut f| {
+                f.truncate(50);
+                vec![f]
+            },
+            is_refused,
+        ),
+        (
+            |mut f| {
+                f.truncate(10);
+                vec![f]
+            },
+            is_refused,
+        ),
+        (
+            |mut f| {
+                f[0] ^= 1;
+                vec![f]
+            },
+            |e| matches!(e, Error::Frame { what: "length", .. }),
+        ),
+        (
+            |mut f| {
+                f[3] = 0xFF;
+                vec![f]
+            },
+            |e| matches!(e, Error::Frame { what: "length", .. }),
+        ),
+        (
+            |mut f| {
+                f[4] ^= 1;
+                vec![f]
+            },
+            |e| matches!(e, Error::Frame { what: "step", .. }),
+        ),
+        (
+            |mut f| {
+                f[8] ^= 3;
+                vec![f]
+            },
+            |e| matches!(e, Error::Frame { what: "sequence", .. }),
+        ),
+        (
+            |mut f| {
+                f[40] ^= 0x10;
+                vec![f]
+            },
+            |e| matches!(e, Error::Garbled { .. }),
+        ),
+    ];
+    for at in [1, 2] {
+        for (i, (fault, expected)) in cases.iter().enumerate() {
+            let (server, client) = with_fault(at, *fault);
+            let error = client.unwrap_err();
+            assert!(expected(&error), "case {i} at {at}: {error}");
+            let error = server.unwrap_err();
+            assert!(is_cut(&error), "case {i} at {at}: server {error}");
+        }
+    }
+}
+
+#[test]
+fn a_replayed_frame_is_refused() {
+    let (_, client) = with_fault(1, |f| vec![f.clone(), f]);
+    assert!(matches!(client.unwrap_err(), Error::Frame { .. }));
+}
+
+/// Counts the bytes that leave.
+struct Counting(Box<dyn Outgoing>, Arc<Mutex<usize>>);
+impl Outgoing for Counting {
+    fn send(&mut self, bytes: Vec<u8>) -> Result<()> {
+        *self.1.lock().unwrap() += bytes.len();
+        self.0.send(bytes)
+    }
+}
+
+#[test]
+fn another_plan_other_correlations_or_the_same_role_are_refused_before_anything_is_shared() {
+    let (ours, theirs) = (Pair::new(0.5), Pair::new(0.25));
+    let count = Arc::new(Mutex::new(0));
+    let [s, c] = ours.deal(2);
+    let [_, other] = theirs.deal(2);
+    let [_, later] = ours.deal(3);
+    let run = |pair: &Pair, server: Correlations, client: Correlations| {
+        *count.lock().unwrap() = 0;
+        let [a, b] = Channel::pair();
+        let wrap =
+            |c: Channel| Channel::new(Box::new(Counting(c.outgoing, count.clone())), c.incoming);
+        let (a, b) = (wrap(a), wrap(b));
+        let results = std::thread::scope(|scope| {
+            let server = scope.spawn(|| ours.party(Role::Server, server, a, SHORT));
+            let client = pair.party(Role::Client, client, b, SHORT);
+            [server.join().unwrap(), client]
+        });
+        // Two greetings and nothing else.
+        assert!(*count.lock().unwrap() <= 2 * (HEADER + 85));
+        results
+    };
+    for result in run(&theirs, s, other) {
+        assert!(matches!(
+            result,
+            Err(Error::Peer { what: "plan", .. } | Error::Disconnected { .. })
+        ));
+    }
+    let [s, _] = ours.deal(2);
+    for result in run(&ours, s, later) {
+        assert!(matches!(
+            result,
+            Err(Error::Peer { what: "correlations", .. } | Error::Disconnected { .. })
+        ));
+    }
+    // Correlations of the other role or plan do not even start.
+    let [s, _] = theirs.deal(2);
+    let model = ours.model(Role::Server);
+    assert!(matches!(Prepared::new(&ours.circuit, &model, s), Err(Error::Peer { .. })));
+    assert!(matches!(Prepared::new(&ours.circuit, &model, c), Err(Error::Peer { .. })));
+}
+
+#[test]
+fn a_dead_link_stays_dead() {
+    let [a, b] = Channel::pair();
+    drop(b);
+    let mut link = Link::new(a, Role::Server, SHORT);
+    assert!(link.exchange(1, &[1], 1).is_err());
+    assert!(matches!(link.exchange(2, &[1], 1), Err(Error::Ended { role: Role::Server })));
+}
+
+#[test]
+fn tcp_gives_the_same_counts_as_memory_and_survives_both_sending_at_once() {
+    let pair = Pair::new(0.5);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let [s, c] = pair.deal(4);
+    let (server, client) = simulate(
+        || pair.party(Role::Server, s, Channel::tcp_accept(&listener, LONG)?, LONG),
+        || pair.party(Role::Client, c, Channel::tcp_connect(address, LONG)?, LONG),
+    )
+    .unwrap();
+    let [s, c] = pair.deal(5);
+    let [a, b] = Channel::pair();
+    let (in_memory, _) =
+        simulate(|| pair.party(Role::Server, s, a, LONG), || pair.party(Role::Client, c, b, LONG))
+            .unwrap();
+    assert_eq!((server.sent, server.received), (in_memory.sent, in_memory.received));
+    assert_eq!((server.sent, server.frames_sent), (client.received, client.frames_received));
+
+    let big = |channel: Result<Channel>, role| {
+        let mut link = Link::new(channel?, role, LONG);
+        let payload = vec![role.index() as u8; 64 << 20];
+        link.exchange(1, &payload, payload.len())
+    };
+    let (from_client, from_server) = simulate(
+        || big(Channel::tcp_accept(&listener, LONG), Role::Server),
+        || big(Channel::tcp_connect(address, LONG), Role::Client),
+    )
+    .unwrap();
+    assert!(from_client.iter().all(|b| *b == 1) && from_server.iter().all(|b| *b == 0));
+}
+
+#[test]
+fn a_peer_that_leaves_a_socket_is_noticed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let start = Instant::now();
+    let (result, ()) = simulate(
+        || {
+            Ok(Link::new(Channel::tcp_accept(&listener, LONG)?, Role::Server, LONG).exchange(
+                1,
+                &[1],
+                1,
+            ))
+        },
+        || {
+            drop(Channel::tcp_connect(address, LONG)?);
+            Ok(())
+        },
+    )
+    .unwrap();
+    assert!(matches!(result, Err(Error::Disconnected { .. })) && start.elapsed() < LONG / 2);
+    let nobody = Channel::tcp_accept(&listener, SHORT);
+    assert!(matches!(nobody, Err(Error::Timeout { .. })));
+}
+
+#[test]
+fn the_shaper_delays_by_round_trip_and_bandwidth() {
+    let network = Network { bandwidth: 100e6, one_way: Duration::from_millis(10) };
+    let [a, b] = Channel::pair().map(|c| c.shaped(network));
+    let ping = |channel, role, times: u32, bytes: usize| {
+        let mut link = Link::new(channel, role, LONG);
+        let start = Instant::now();
+        for i in 0..times {
+            let payload = vec![0; bytes];
+            if role == Role::Server {
+                link.exchange(2 * i, &payload, 0)?;
+                link.exchange(2 * i + 1, &[], bytes)?;
+            } else {
+                link.exchange(2 * i, &[], bytes)?;
+                link.exchange(2 * i + 1, &payload, 0)?;
+            }
+        }
+        Ok(start.elapsed())
+    };
+    let (round_trips, _) =
+        simulate(|| ping(a, Role::Server, 5, 64), || ping(b, Role::Client, 5, 64)).unwrap();
+    // Never faster than the network; the upper bound allows for a busy machine.
+    assert!(
+        round_trips >= Duration::from_millis(100) && round_trips < Duration::from_millis(150),
+        "{round_trips:?}"
+    );
+    let [a, b] = Channel::pair().map(|c| c.shaped(network));
+    let (bulk, _) =
+        simulate(|| ping(a, Role::Server, 1, 10 << 20), || ping(b, Role::Client, 1, 10 << 20))
+            .unwrap();
+    let ideal = 2.0 * (0.01 + (10 << 20) as f64 / 100e6);
+    assert!(bulk.as_secs_f64() >= ideal && bulk.as_secs_f64() < 1.5 * ideal, "{bulk:?} {ideal}");
+}
+
+#[test]
+fn the_virtual_clock_is_the_sum_over_rounds() {
+    let pair = Pair::new(0.5);
+    let network = Network::WAN;
+    let times: Vec<Duration> = (0..2)
+        .map(|seed| {
+            let [s, c] = pair.deal(seed);
+            let [a, b] = Channel::pair();
+            let party = |role, c, channel| {
+                let mut link = Link::new(channel, role, LONG).with_virtual_network(network);
+                let model = pair.model(role);
+                let prepared = Prepared::new(&pair.circuit, &model, c)?;
+                let inputs = [encode_all(&[1.25; 64], 16)];
+                let inputs = if role == Role::Client { &inputs[..] } else { &[] };
+                session::run(&pair.circuit, &model, prepared, inputs, &mut link)?;
+                Ok(link.traffic().network)
+            };
+            let (_, client) =
+                simulate(|| party(Role::Server, s, a), || party(Role::Client, c, b)).unwrap();
+            client
+        })
+        .collect();
+    assert_eq!(times[0], times[1]);
+    // Three messages in a row of 512 bytes and a header each.
+    let ideal = 3.0 * (0.02 + (512 + HEADER) as f64 / 44e6);
+    assert!((times[0].as_secs_f64() - ideal).abs() < 1e-6, "{:?} {ideal}", times[0]);
+}
+
+#[test]
+fn networks_parse() {
+    assert_eq!("lan".parse::<Network>().unwrap(), Network::LAN);
+    let n: Network = "10,125".parse().unwrap();
+    assert_eq!((n.one_way, n.bandwidth), (Duration::from_millis(5), 125e6));
+    for bad in ["", "fast", "10", "10,0", "-1,5", "nan,5"] {
+        assert!(bad.parse::<Network>().is_err(), "{bad}");
+    }
+}
