@@ -19,6 +19,9 @@ pub(crate) const GREETING: u32 = u32::MAX;
 /// Step number of the masked weights.
 pub(crate) const SETUP: u32 = u32::MAX - 1;
 
+/// Step number of the farewell.
+const FAREWELL: u32 = u32::MAX - 2;
+
 /// What went over the wire at one party.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -34,6 +37,8 @@ pub struct Traffic {
     pub rounds: u32,
     /// Time spent waiting for the peer.
     pub wait: Duration,
+    /// Wall time of the last run, from the greeting to the last instruction.
+    pub online: Duration,
     /// Virtual time of the emulated network, without computation; zero without one.
     pub network: Duration,
 }
@@ -94,6 +99,32 @@ impl Link {
     pub fn reset(&mut self) {
         self.traffic = Traffic::default();
         (self.free_at, self.now) = (0, 0);
+    }
+
+    /// Ends a run that took `online`: both parties say what they sent and received, which must agree. The exchange is in nobody's
+    /// counters; it tells the party that spoke last that it was heard.
+    pub(crate) fn farewell(&mut self, online: Duration) -> Result<()> {
+        self.traffic.online = online;
+        let ours = self.traffic();
+        let payload = [ours.sent.to_le_bytes(), ours.received.to_le_bytes()].concat();
+        let theirs = self.exchange(FAREWELL, &payload, 16)?;
+        self.traffic = Traffic { network: Duration::ZERO, ..ours };
+        self.now = nanos(ours.network);
+        for (what, expected, got) in [
+            ("sum of bytes sent", &payload[8..], &theirs[..8]),
+            ("sum of bytes received", &payload[..8], &theirs[8..]),
+        ] {
+            let number = |b: &[u8]| b.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+            if expected != got {
+                return Err(Error::Frame {
+                    step: FAREWELL,
+                    what,
+                    expected: number(expected),
+                    got: number(got),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Sends `payload` unless it is empty, receives `expected` bytes unless that is zero. The link is dead after an error.

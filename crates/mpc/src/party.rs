@@ -343,6 +343,8 @@ impl Party<'_> {
         let circuit = self.circuit;
         for &id in &circuit.stages[stage] {
             let _span = operator(self.span(id));
+            let correlations = slice(circuit, &self.prepared.correlations, id).len();
+            count(Counter::OfflineBytes, correlations as u64);
             let cell = self.instruction(id, inputs)?;
             self.cells[id] = Some(cell);
             for operand in circuit.instructions[id].op.operands() {

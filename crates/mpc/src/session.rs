@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::link::{GREETING, Link, SETUP};
 use crate::party::{self, ClientModel, Model, Prepared, ServerModel, hex};
 use crate::role::Role;
+use std::time::Instant;
 
 /// Version of frames and correlations.
 const VERSION: u32 = 1;
@@ -100,7 +101,10 @@ pub fn run(
     }
     greet(link, &circuit.hash(), &prepared.nonce(), &model.mask())?;
     link.reset();
-    party::run(circuit, model, prepared, inputs, link)
+    let start = Instant::now();
+    let outputs = party::run(circuit, model, prepared, inputs, link)?;
+    link.farewell(start.elapsed())?;
+    Ok(outputs)
 }
 
 /// Runs both parties on two threads and returns what each made; the first error if one failed.

@@ -309,7 +309,6 @@ fn a_peer_that_leaves_a_socket_is_noticed() {
 #[test]
 fn the_shaper_delays_by_round_trip_and_bandwidth() {
     let network = Network { bandwidth: 100e6, one_way: Duration::from_millis(10) };
-    let [a, b] = Channel::pair().map(|c| c.shaped(network));
     let ping = |channel, role, times: u32, bytes: usize| {
         let mut link = Link::new(channel, role, LONG);
         let start = Instant::now();
@@ -325,19 +324,20 @@ fn the_shaper_delays_by_round_trip_and_bandwidth() {
         }
         Ok(start.elapsed())
     };
-    let (round_trips, _) =
-        simulate(|| ping(a, Role::Server, 5, 64), || ping(b, Role::Client, 5, 64)).unwrap();
-    // Never faster than the network; the upper bound allows for a busy machine.
-    assert!(
-        round_trips >= Duration::from_millis(100) && round_trips < Duration::from_millis(150),
-        "{round_trips:?}"
-    );
-    let [a, b] = Channel::pair().map(|c| c.shaped(network));
-    let (bulk, _) =
-        simulate(|| ping(a, Role::Server, 1, 10 << 20), || ping(b, Role::Client, 1, 10 << 20))
-            .unwrap();
-    let ideal = 2.0 * (0.01 + (10 << 20) as f64 / 100e6);
-    assert!(bulk.as_secs_f64() >= ideal && bulk.as_secs_f64() < 1.5 * ideal, "{bulk:?} {ideal}");
+    // The best of a few tries: other work on the machine delays, the network never hurries.
+    let best = |times, bytes| {
+        let tries = (0..6).map(|_| {
+            let [a, b] = Channel::pair().map(|c| c.shaped(network));
+            let party = |channel, role| move || ping(channel, role, times, bytes);
+            simulate(party(a, Role::Server), party(b, Role::Client)).unwrap().0.as_secs_f64()
+        });
+        tries.fold(f64::MAX, f64::min)
+    };
+    for (times, bytes) in [(3, 64), (1, 10 << 20)] {
+        let one_way = 0.01 + (bytes + HEADER) as f64 / 100e6;
+        let (seen, ideal) = (best(times, bytes), 2.0 * times as f64 * one_way);
+        assert!(seen >= ideal && seen < 1.25 * ideal, "{bytes}: {seen} {ideal}");
+    }
 }
 
 #[test]
