@@ -75,6 +75,18 @@ impl Fixture {
         keys
     }
 
+    /// As [`Self::keys`], on all cores.
+    pub(crate) fn many_keys(&mut self, specs: &[KeySpec]) -> EvaluationKeys {
+        let generator = KeyGenerator::new(&self.ctx);
+        let keys = std::sync::Mutex::new(EvaluationKeys::new(&self.ctx));
+        let sink = |key: cipherform_ckks::SeededKey| {
+            let key = key.expand(&self.ctx)?;
+            keys.lock().unwrap().insert(key)
+        };
+        generator.evaluation_keys(&self.secret, specs, &mut self.rng, sink).unwrap();
+        keys.into_inner().unwrap()
+    }
+
     pub(crate) fn rotation(&self, k: i64, level: usize) -> KeySpec {
         KeySpec::rotation(self.ctx.params(), k, level).unwrap()
     }
