@@ -8,7 +8,7 @@ use crate::plaintext::{PlainPoly, Plaintext};
 use crate::rlwe::EvaluationKeys;
 use crate::rlwe::KeyKind;
 use cipherform_profile::{Counter, count, primitive};
-use cipherform_ring::{Digits, RingPoly};
+use cipherform_ring::RingPoly;
 use num_complex::Complex64;
 
 /// Scales are equal if they differ by less than this, relatively: 2^-40, far above the rounding of a chain of f64
@@ -194,12 +194,25 @@ impl Evaluator {
     /// # Errors
     /// [`Error::ParameterMismatch`]; [`Error::NonFinite`]; [`Error::ValueTooLarge`].
     pub fn add_constant<T: Into<Complex64>>(&self, a: &Ciphertext, value: T) -> Result<Ciphertext> {
+        let mut out = a.clone();
+        self.add_constant_assign(&mut out, value)?;
+        Ok(out)
+    }
+
+    /// As [`Self::add_constant`], in place.
+    ///
+    /// # Errors
+    /// As [`Self::add_constant`].
+    pub fn add_constant_assign<T: Into<Complex64>>(
+        &self,
+        a: &mut Ciphertext,
+        value: T,
+    ) -> Result<()> {
         self.check("add_constant", a)?;
         let (re, im) = self.constant("add_constant", value.into(), a.scale, a.level)?;
-        let mut out = a.clone();
-        out.seed = None;
+        a.seed = None;
         let quarter = self.ctx.params().n() as i64 / 2;
-        if let Some(c0) = out.polys.first_mut() {
+        if let Some(c0) = a.polys.first_mut() {
             c0.add_integer_assign(re)?;
             if im != 0 {
                 // i is the monomial X^(n/2): turn it to the front, add, turn it back.
@@ -208,7 +221,7 @@ impl Evaluator {
                 c0.mul_monomial_assign(quarter)?;
             }
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Multiplies every slot by a real or complex constant encoded at `scale`: the result's scale is the product of
@@ -226,42 +239,21 @@ impl Evaluator {
         self.check(OP, a)?;
         self.ctx.check_scale(OP, a.level, scale)?;
         self.ctx.check_scale(OP, a.level, a.scale * scale)?;
-        let mut out = a.clone();
-        let factor = value.into() * scale;
-        self.mul_gaussian_assign(
-            OP,
-            &mut out,
-            Complex64::new(factor.re.round(), factor.im.round()),
-        )?;
+        let (re, im) = self.constant(OP, value.into(), scale, a.level)?;
         count(Counter::CtPt, 1);
+        let mut out = a.clone();
+        out.seed = None;
         out.scale = a.scale * scale;
-        Ok(out)
-    }
-
-    /// Multiplies by a Gaussian integer; scale and level stay. Not counted.
-    pub(crate) fn mul_gaussian_assign(
-        &self,
-        op: &'static str,
-        a: &mut Ciphertext,
-        factor: Complex64,
-    ) -> Result<()> {
-        let (re, im) = self.constant(op, factor, 1.0, a.level)?;
-        let quarter = self.ctx.params().n() as i64 / 2;
-        a.seed = None;
-        for poly in &mut a.polys {
+        for (poly, x) in out.polys.iter_mut().zip(&a.polys) {
             if im == 0 {
                 poly.mul_integer_assign(re)?;
-                continue;
-            }
-            let real = if re == 0 { None } else { Some(poly.clone()) };
-            poly.mul_integer_assign(im)?;
-            poly.mul_monomial_assign(quarter)?;
-            if let Some(mut real) = real {
-                real.mul_integer_assign(re)?;
-                poly.add_assign(&real)?;
+            } else {
+                poly.mul_monomial_assign(self.ctx.params().n() as i64 / 2)?;
+                poly.mul_integer_assign(im)?;
+                poly.add_multiple_assign(x, re)?;
             }
         }
-        Ok(())
+        Ok(out)
     }
 
     /// Real and imaginary part of round(value * scale), checked against the modulus.
@@ -272,19 +264,25 @@ impl Evaluator {
         scale: f64,
         level: usize,
     ) -> Result<(i128, i128)> {
-        let limit = self.ctx.params().log2_q_at(level).min(126.0);
-        let part = |x: f64| {
-            let scaled = (x * scale).round();
-            if !x.is_finite() {
-                Err(Error::NonFinite { index: 0 })
-            } else if scaled.abs().log2() >= limit {
-                let log2_value = scaled.abs().log2();
-                Err(Error::ValueTooLarge { op, log2_value, log2_modulus: limit })
-            } else {
-                Ok(scaled as i128)
-            }
-        };
+        if !value.is_finite() {
+            return Err(Error::NonFinite { index: 0 });
+        }
+        let part = |x: f64| self.integer(op, x * scale, level);
         Ok((part(value.re)?, part(value.im)?))
+    }
+
+    /// The nearest integer, checked against the modulus.
+    pub(crate) fn integer(&self, op: &'static str, x: f64, level: usize) -> Result<i128> {
+        let limit = self.ctx.params().log2_q_at(level).min(126.0);
+        let rounded = x.round();
+        if x.is_nan() {
+            Err(Error::NonFinite { index: 0 })
+        } else if rounded.abs().log2() >= limit {
+            let log2_value = rounded.abs().log2();
+            Err(Error::ValueTooLarge { op, log2_value, log2_modulus: limit })
+        } else {
+            Ok(rounded as i128)
+        }
     }
 
     /// The tensor product: a ciphertext of degree 2 and of the product of both scales. Counts one `ct_ct`.
@@ -340,11 +338,8 @@ impl Evaluator {
         let _span = primitive("key_switch");
         count(Counter::Relinearizations, 1);
         count(Counter::KeySwitches, 1);
-        let [k0, k1] = c2.decompose()?.inner_product(key)?;
-        let (mut out0, mut out1) = (k0.mod_down()?, k1.mod_down()?);
-        out0.add_assign(c0)?;
-        out1.add_assign(c1)?;
-        Ok(self.ciphertext(a.level, a.scale, vec![out0, out1]))
+        let [k0, k1] = c2.key_switch(key, [Some(c0), Some(c1)], None)?;
+        Ok(self.ciphertext(a.level, a.scale, vec![k0.mod_down()?, k1.mod_down()?]))
     }
 
     /// [`Self::relinearize`] and [`Self::rescale`] of products of one level, with one division and one rounding each, and
@@ -368,33 +363,25 @@ impl Evaluator {
         };
         let key = keys.get(KeyKind::Relinearization, from)?;
         let _span = primitive("key_switch");
-        let mut halves = Vec::with_capacity(products.len());
-        let mut digits = Vec::with_capacity(products.len());
+        let mut batch = Vec::with_capacity(products.len());
         for a in products {
             self.check(OP, a)?;
             check_levels(OP, from, a.level)?;
             let [c0, c1, c2] = a.polys.as_slice() else {
                 return Err(Error::DegreeMismatch { op: OP, degree: a.degree(), needed: 2 });
             };
-            halves.push((a.scale, [c0, c1]));
-            digits.push(c2.decompose()?);
+            batch.push((c2, [Some(c0), Some(c1)]));
         }
         count(Counter::Relinearizations, products.len() as u64);
         count(Counter::KeySwitches, products.len() as u64);
         count(Counter::Rescales, products.len() as u64);
-        let switched = Digits::inner_products(&digits.iter().collect::<Vec<_>>(), key)?;
-        drop(digits);
-        let primes = params.primes_at(from);
-        let divisor = params.modulus_at(from) as f64;
-        let finish = |((scale, c), k): ((f64, [&RingPoly; 2]), [RingPoly; 2])| {
-            let mut polys = Vec::with_capacity(2);
-            for (c, mut k) in c.into_iter().zip(k) {
-                k.add_special_multiple_assign(c)?;
-                polys.push(k.mod_down_rescale(primes)?);
-            }
-            Ok(self.ciphertext(level, scale / divisor, polys))
+        let (primes, divisor) = (params.primes_at(from), params.modulus_at(from) as f64);
+        let switched = RingPoly::key_switch_many(&batch, key, None)?;
+        let finish = |(a, [k0, k1]): (&Ciphertext, [RingPoly; 2])| {
+            let polys = vec![k0.mod_down_rescale(primes)?, k1.mod_down_rescale(primes)?];
+            Ok(self.ciphertext(level, a.scale / divisor, polys))
         };
-        halves.into_iter().zip(switched).map(finish).collect()
+        products.iter().zip(switched).map(finish).collect()
     }
 
     /// `a * b` slot by slot for a plaintext of the same level; scales multiply. Counts one `ct_pt`.
@@ -464,9 +451,19 @@ impl Evaluator {
     pub fn mul_integer(&self, a: &Ciphertext, factor: i64) -> Result<Ciphertext> {
         self.check("mul_integer", a)?;
         let mut out = a.clone();
-        out.seed = None;
-        out.polys.iter_mut().try_for_each(|p| p.mul_integer_assign(i128::from(factor)))?;
+        self.mul_integer_assign(&mut out, factor)?;
         Ok(out)
+    }
+
+    /// As [`Self::mul_integer`], in place.
+    ///
+    /// # Errors
+    /// As [`Self::mul_integer`].
+    pub fn mul_integer_assign(&self, a: &mut Ciphertext, factor: i64) -> Result<()> {
+        self.check("mul_integer", a)?;
+        a.seed = None;
+        a.polys.iter_mut().try_for_each(|p| p.mul_integer_assign(i128::from(factor)))?;
+        Ok(())
     }
 
     /// Multiplies every slot by i: the monomial X^(n/2), exact and free of noise, scale and level.

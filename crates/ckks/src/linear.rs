@@ -309,8 +309,9 @@ impl Evaluator {
         let Some((kind, [g, _])) = galois else { return Ok([a0, a1]) };
         count(Counter::Rotations, 1);
         count(Counter::KeySwitches, 1);
-        let [mut k0, k1] = a1.mod_down()?.decompose()?.inner_product(keys.get(kind, level)?)?;
-        k0.add_assign(&a0)?;
-        Ok([k0.automorphism(g)?, k1.automorphism(g)?])
+        let key = keys.get(kind, level)?;
+        let [mut k0, k1] = a1.mod_down()?.key_switch(key, [None, None], Some(g))?;
+        k0.add_assign(&a0.automorphism(g)?)?;
+        Ok([k0, k1])
     }
 }

@@ -51,15 +51,19 @@ pub(crate) trait Arithmetic {
     fn deliver(&mut self, v: Self::Value) -> Result<Self::Value>;
     /// `acc + v`, at the level and scale of `acc`.
     fn add(&mut self, acc: Self::Value, v: &Self::Value) -> Result<Self::Value>;
-    /// `acc + factor v` for a Gaussian integer, at a level and scale; `acc` may be missing.
+    /// `acc + factor v` for an integer, at a level and scale; `acc` may be missing.
     fn add_multiple(
         &mut self,
         acc: Option<Self::Value>,
         v: &Self::Value,
-        factor: Complex64,
+        factor: f64,
         level: usize,
         scale: f64,
     ) -> Result<Self::Value>;
+    /// Twice a value, at its scale.
+    fn double(&mut self, v: Self::Value) -> Result<Self::Value>;
+    /// i times a value.
+    fn mul_i(&mut self, v: &Self::Value) -> Result<Self::Value>;
     /// Counts one product of a value with a coefficient.
     fn count_coefficient(&mut self, v: &Self::Value);
     /// `acc + constant`.
@@ -98,17 +102,21 @@ pub(crate) fn evaluate<A: Arithmetic>(
     }
     let coefficients = schedule.coefficients.to_vec();
     if depth == 0 {
-        let zero = arithmetic.add_multiple(None, input, Complex64::ZERO, level, scale)?;
+        let zero = arithmetic.add_multiple(None, input, 0.0, level, scale)?;
         return arithmetic.add_constant(zero, coefficients.first().copied().unwrap_or_default());
     }
     let functions = BTreeMap::from([(1, input.clone())]);
-    let lowered = BTreeMap::new();
-    let mut evaluation = Evaluation { arithmetic, schedule, level, functions, lowered };
+    let (turned, lowered) = (BTreeMap::new(), BTreeMap::new());
+    let mut evaluation = Evaluation { arithmetic, schedule, level, functions, turned, lowered };
     let scale_raw = scale * evaluation.arithmetic.prime(level + 1 - depth);
     let raw = evaluation.raw(coefficients, depth - 1, scale_raw)?;
     let mut result = arithmetic.deliver(raw)?;
     arithmetic.set_scale(&mut result, scale);
     Ok(result)
+}
+
+fn no_terms() -> Error {
+    Error::InvalidArgument { op: "polynomial", detail: "a factor without terms".to_owned() }
 }
 
 struct Evaluation<'a, A: Arithmetic> {
@@ -118,6 +126,8 @@ struct Evaluation<'a, A: Arithmetic> {
     level: usize,
     /// Basis functions made so far, by degree.
     functions: BTreeMap<usize, A::Value>,
+    /// i times some of them: imaginary coefficients are then real ones of these.
+    turned: BTreeMap<usize, A::Value>,
     /// Copies of some at a lower scale and level.
     lowered: BTreeMap<usize, A::Value>,
 }
@@ -156,10 +166,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
                 sum = Some(self.term(sum, i, c, level, scale)?);
             }
         }
-        let Some(sum) = sum else {
-            let detail = "a factor without terms".to_owned();
-            return Err(Error::InvalidArgument { op: "polynomial", detail });
-        };
+        let sum = sum.ok_or_else(no_terms)?;
         self.arithmetic.add_constant(sum, coefficients.first().copied().unwrap_or_default())
     }
 
@@ -173,10 +180,23 @@ impl<A: Arithmetic> Evaluation<'_, A> {
         scale: f64,
     ) -> Result<A::Value> {
         let function = self.function(i)?;
-        let factor = c * (scale / self.arithmetic.scale(&function));
-        let factor = Complex64::new(factor.re.round(), factor.im.round());
+        let unit = scale / self.arithmetic.scale(&function);
         self.arithmetic.count_coefficient(&function);
-        self.arithmetic.add_multiple(acc, &function, factor, level, scale)
+        let mut sum = acc;
+        if c.re != 0.0 || c.im == 0.0 {
+            let factor = (c.re * unit).round();
+            sum = Some(self.arithmetic.add_multiple(sum, &function, factor, level, scale)?);
+        }
+        if c.im != 0.0 {
+            let turned = match self.turned.get(&i) {
+                Some(known) => known.clone(),
+                None => self.arithmetic.mul_i(&function)?,
+            };
+            let factor = (c.im * unit).round();
+            sum = Some(self.arithmetic.add_multiple(sum, &turned, factor, level, scale)?);
+            self.turned.insert(i, turned);
+        }
+        sum.ok_or_else(no_terms)
     }
 
     /// The basis function of degree m as the right factor of a product that is raw at depth t and a scale.
@@ -200,8 +220,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
         let prime = self.arithmetic.prime(level + 1);
         let integer = (usual * prime / have).round();
         let raw_scale = have * integer;
-        let raw =
-            self.arithmetic.add_multiple(None, &function, integer.into(), level + 1, raw_scale)?;
+        let raw = self.arithmetic.add_multiple(None, &function, integer, level + 1, raw_scale)?;
         let mut low = self.arithmetic.deliver(raw)?;
         self.arithmetic.set_scale(&mut low, raw_scale / prime);
         self.lowered.insert(m, low.clone());
@@ -223,12 +242,11 @@ impl<A: Arithmetic> Evaluation<'_, A> {
         if self.schedule.tapered && lift > 1.0 {
             let (level, scale) =
                 (self.arithmetic.level(&right), self.arithmetic.scale(&right) * lift);
-            right = self.arithmetic.add_multiple(None, &right, lift.into(), level, scale)?;
+            right = self.arithmetic.add_multiple(None, &right, lift, level, scale)?;
         }
         let mut product = self.arithmetic.mul(&left, &right)?;
         if self.schedule.basis == Basis::Chebyshev {
-            let once = product.clone();
-            product = self.arithmetic.add(product, &once)?;
+            product = self.arithmetic.double(product)?;
             product = if a == b {
                 self.arithmetic.add_constant(product, -Complex64::ONE)?
             } else {
@@ -236,7 +254,6 @@ impl<A: Arithmetic> Evaluation<'_, A> {
                 let (level, scale) =
                     (self.arithmetic.level(&product), self.arithmetic.scale(&product));
                 let factor = -(scale / self.arithmetic.scale(&lower)).round();
-                let factor = Complex64::from(factor);
                 self.arithmetic.add_multiple(Some(product), &lower, factor, level, scale)?
             };
         }
@@ -326,12 +343,18 @@ impl Arithmetic for Symbolic<'_> {
         &mut self,
         acc: Option<SymbolicValue>,
         v: &SymbolicValue,
-        _: Complex64,
+        _: f64,
         level: usize,
         scale: f64,
     ) -> Result<SymbolicValue> {
         let product = v.product || acc.is_some_and(|acc| acc.product);
         Ok(SymbolicValue { level, scale, product })
+    }
+    fn double(&mut self, v: SymbolicValue) -> Result<SymbolicValue> {
+        Ok(v)
+    }
+    fn mul_i(&mut self, v: &SymbolicValue) -> Result<SymbolicValue> {
+        Ok(v.clone())
     }
     fn count_coefficient(&mut self, _: &SymbolicValue) {
         self.cost.count(Counter::CtPt, 1);
@@ -401,32 +424,48 @@ impl Arithmetic for Encrypted<'_> {
         &mut self,
         acc: Option<Vec<Ciphertext>>,
         v: &Vec<Ciphertext>,
-        factor: Complex64,
+        factor: f64,
         level: usize,
         scale: f64,
     ) -> Result<Vec<Ciphertext>> {
-        let mut multiple = self.dropped(v, level)?;
-        for ct in &mut multiple {
-            self.evaluator.mul_gaussian_assign("polynomial", ct, factor)?;
-            ct.scale = scale;
+        const OP: &str = "polynomial";
+        let factor = self.evaluator.integer(OP, factor, level)?;
+        let Some(mut acc) = acc else {
+            let mut multiple = self.dropped(v, level)?;
+            for ct in &mut multiple {
+                ct.seed = None;
+                ct.scale = scale;
+                ct.polys.iter_mut().try_for_each(|poly| poly.mul_integer_assign(factor))?;
+            }
+            return Ok(multiple);
+        };
+        for (acc, v) in acc.iter_mut().zip(v) {
+            for (sum, poly) in acc.polys.iter_mut().zip(&v.polys) {
+                sum.add_multiple_assign(poly, factor)?;
+            }
         }
-        match acc {
-            None => Ok(multiple),
-            Some(acc) => self.add(acc, &multiple),
-        }
+        Ok(acc)
+    }
+    fn double(&mut self, mut v: Vec<Ciphertext>) -> Result<Vec<Ciphertext>> {
+        v.iter_mut().try_for_each(|ct| self.evaluator.mul_integer_assign(ct, 2))?;
+        Ok(v)
+    }
+    fn mul_i(&mut self, v: &Vec<Ciphertext>) -> Result<Vec<Ciphertext>> {
+        v.iter().map(|ct| self.evaluator.mul_i(ct)).collect()
     }
     fn count_coefficient(&mut self, v: &Vec<Ciphertext>) {
         count(Counter::CtPt, v.len() as u64);
     }
     fn add_constant(
         &mut self,
-        acc: Vec<Ciphertext>,
+        mut acc: Vec<Ciphertext>,
         constant: Complex64,
     ) -> Result<Vec<Ciphertext>> {
-        if constant == Complex64::ZERO {
-            return Ok(acc);
+        if constant != Complex64::ZERO {
+            let add = |ct| self.evaluator.add_constant_assign(ct, constant);
+            acc.iter_mut().try_for_each(add)?;
         }
-        acc.iter().map(|ct| self.evaluator.add_constant(ct, constant)).collect()
+        Ok(acc)
     }
 }
 

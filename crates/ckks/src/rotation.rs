@@ -5,7 +5,6 @@ use crate::error::{Error, Result};
 use crate::evaluator::Evaluator;
 use crate::rlwe::{EvaluationKeys, KeyKind};
 use cipherform_profile::{Counter, count, primitive};
-use cipherform_ring::{Digits, GaloisElement, RingPoly};
 
 impl Evaluator {
     /// Rotates the slots left by `k`: slot j of the result is slot j + k, cyclically. Negative amounts rotate right.
@@ -48,8 +47,8 @@ impl Evaluator {
         let _span = primitive("key_switch");
         count(Counter::Rotations, 1);
         count(Counter::KeySwitches, 1);
-        let polys = switch_and_permute(c0, &c1.decompose()?, key, g)?;
-        Ok(self.ciphertext(a.level, a.scale, polys))
+        let [k0, k1] = c1.key_switch(key, [Some(c0), None], Some(g))?;
+        Ok(self.ciphertext(a.level, a.scale, vec![k0.mod_down()?, k1.mod_down()?]))
     }
 
     /// Rotates by many amounts with one digit decomposition: each rotation costs an inner product and a mod-down.
@@ -93,22 +92,9 @@ impl Evaluator {
                 count(Counter::Rotations, 1);
                 count(Counter::KeySwitches, 1);
                 count(Counter::Hoisted, 1);
-                let polys = switch_and_permute(c0, &digits, key, g)?;
-                Ok(self.ciphertext(a.level, a.scale, polys))
+                let [k0, k1] = digits.key_switch(key, [Some(c0), None], Some(g))?;
+                Ok(self.ciphertext(a.level, a.scale, vec![k0.mod_down()?, k1.mod_down()?]))
             })
             .collect()
     }
-}
-
-/// phi(c_0 + k_0), phi(k_1) for the switched second half (k_0, k_1), a ciphertext under phi^-1(s) before phi.
-fn switch_and_permute(
-    c0: &RingPoly,
-    digits: &Digits,
-    key: &[[RingPoly; 2]],
-    g: GaloisElement,
-) -> Result<Vec<RingPoly>> {
-    let [k0, k1] = digits.inner_product(key)?;
-    let (mut k0, k1) = (k0.mod_down()?, k1.mod_down()?);
-    k0.add_assign(c0)?;
-    Ok(vec![k0.automorphism(g)?, k1.automorphism(g)?])
 }

@@ -329,6 +329,24 @@ impl RingPoly {
         Ok(out.map(|data| Self::from_parts(first.ring.clone(), first.limbs, data)))
     }
 
+    /// Adds a multiple of `x` by an integer of any size and sign, in one pass. Limbs {q, 0}, those of `x` at least that.
+    ///
+    /// # Errors
+    /// `LimbMismatch` with special limbs; see [`RingPoly`].
+    pub fn add_multiple_assign(&mut self, x: &RingPoly, factor: i128) -> Result<()> {
+        const OP: &str = "add_multiple";
+        self.check_operand(OP, x)?;
+        if self.limbs.p != 0 {
+            let needed = Limbs::q(self.limbs.q);
+            return Err(Error::LimbMismatch { op: OP, needed, got: self.limbs });
+        }
+        let scalars = self.scalars(factor);
+        let Self { ring, limbs, data, .. } = self;
+        dispatch!(ring, |b| {
+            b.mul_scalars_add(b.buf_mut(OP, data)?, *limbs, &x.view(b, OP)?, &scalars)
+        })
+    }
+
     /// Adds an integer constant, i.e. the same integer to every evaluation.
     ///
     /// # Errors

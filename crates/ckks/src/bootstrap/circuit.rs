@@ -122,20 +122,18 @@ impl Bootstrapper {
         };
         let top = params.max_level();
         let limbs = params.limbs_at(top);
-        let switch = |c: RingPoly, kind, level| -> Result<[RingPoly; 2]> {
+        let switch = |c0: &RingPoly, c1: &RingPoly, kind, level| -> Result<[RingPoly; 2]> {
             count(Counter::KeySwitches, 1);
-            let [k0, k1] = c.decompose()?.inner_product(keys.get(kind, level)?)?;
+            let [k0, k1] = c1.key_switch(keys.get(kind, level)?, [Some(c0), None], None)?;
             Ok([k0.mod_down()?, k1.mod_down()?])
         };
         let small = self.ctx.key_ring(KeyKind::DenseToSparse)?;
-        let [k0, k1] = switch(c1.rebase(small)?, KeyKind::DenseToSparse, 0)?;
-        let mut sparse = k0.rebase(ring)?;
-        sparse.add_assign(c0)?;
-        let mut raised = sparse.mod_raise(limbs)?;
-        let [k0, k1] = switch(k1.rebase(ring)?.mod_raise(limbs)?, KeyKind::SparseToDense, top)?;
-        raised.add_assign(&k0)?;
+        let (c0, c1) = (c0.rebase(small)?, c1.rebase(small)?);
+        let raise = |c: RingPoly| c.rebase(ring)?.mod_raise(limbs);
+        let [c0, c1] = switch(&c0, &c1, KeyKind::DenseToSparse, 0)?;
+        let polys = switch(&raise(c0)?, &raise(c1)?, KeyKind::SparseToDense, top)?;
         let base = params.modulus_at(0) as f64;
-        let mut x = self.evaluator.ciphertext(top, base, vec![raised, k1]);
+        let mut x = self.evaluator.ciphertext(top, base, polys.into());
         // What raising adds fills all coefficients: sum over the rotations that leave the slots alone.
         for i in self.log2_slots..params.log_n() - 1 {
             let turned = self.evaluator.rotate(&x, 1 << i, keys)?;

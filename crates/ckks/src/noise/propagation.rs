@@ -164,7 +164,7 @@ impl Arithmetic for Propagation<'_> {
         &mut self,
         acc: Option<Propagated>,
         v: &Propagated,
-        factor: Complex64,
+        factor: f64,
         level: usize,
         scale: f64,
     ) -> Result<Propagated> {
@@ -175,7 +175,18 @@ impl Arithmetic for Propagation<'_> {
             values: vec![Complex64::ZERO; self.points],
             gains: BTreeMap::new(),
         });
-        out.add_scaled(v, factor * (v.scale / scale));
+        out.add_scaled(v, (factor * v.scale / scale).into());
+        Ok(out)
+    }
+    fn double(&mut self, v: Propagated) -> Result<Propagated> {
+        let once = v.clone();
+        self.add(v, &once)
+    }
+    fn mul_i(&mut self, v: &Propagated) -> Result<Propagated> {
+        let mut out = v.clone();
+        for x in out.values.iter_mut().chain(out.gains.values_mut().flatten()) {
+            *x *= Complex64::I;
+        }
         Ok(out)
     }
     fn count_coefficient(&mut self, _: &Propagated) {}
