@@ -293,8 +293,16 @@ impl Evaluator {
     /// [`Error::ParameterMismatch`], [`Error::LevelMismatch`]; [`Error::DegreeMismatch`] unless both have degree 1;
     /// [`Error::ValueTooLarge`] if the product of the scales exceeds the modulus (always so at level 0).
     pub fn mul(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext> {
+        self.check_pair("mul", a, b)?;
+        self.mul_at_lower(a, b)
+    }
+
+    /// [`Self::mul`] at the lower of both levels: the other operand's higher limbs are not looked at.
+    pub(crate) fn mul_at_lower(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext> {
         const OP: &str = "mul";
-        self.check_pair(OP, a, b)?;
+        let (a, b) = if a.level <= b.level { (a, b) } else { (b, a) };
+        self.check(OP, a)?;
+        self.check(OP, b)?;
         Self::check_degree_1(OP, a)?;
         Self::check_degree_1(OP, b)?;
         let scale = a.scale * b.scale;
@@ -304,15 +312,8 @@ impl Evaluator {
         };
         let _span = primitive("tensor");
         count(Counter::CtCt, 1);
-        let limbs = self.ctx.limbs(a.level);
-        let mut d0 = a0.clone();
-        d0.mul_assign(b0)?;
-        let mut d1 = RingPoly::zero(self.ctx.ring(), limbs)?;
-        d1.mul_add_assign(a0, b1)?;
-        d1.mul_add_assign(a1, b0)?;
-        let mut d2 = a1.clone();
-        d2.mul_assign(b1)?;
-        Ok(self.ciphertext(a.level, scale, vec![d0, d1, d2]))
+        let polys = RingPoly::tensor([a0, a1], [b0, b1])?;
+        Ok(self.ciphertext(a.level, scale, polys.into()))
     }
 
     /// The tensor product of a ciphertext with itself; see [`Self::mul`].

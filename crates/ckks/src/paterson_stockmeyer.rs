@@ -394,18 +394,7 @@ impl Arithmetic for Encrypted<'_> {
         self.evaluator.context().params().modulus_at(level) as f64
     }
     fn mul(&mut self, a: &Vec<Ciphertext>, b: &Vec<Ciphertext>) -> Result<Vec<Ciphertext>> {
-        let level = self.level(a).min(self.level(b));
-        let dropped;
-        let (a, b) = if self.level(a) > level {
-            dropped = self.dropped(a, level)?;
-            (&dropped, b)
-        } else if self.level(b) > level {
-            dropped = self.dropped(b, level)?;
-            (a, &dropped)
-        } else {
-            (a, b)
-        };
-        a.iter().zip(b).map(|(a, b)| self.evaluator.mul(a, b)).collect()
+        a.iter().zip(b).map(|(a, b)| self.evaluator.mul_at_lower(a, b)).collect()
     }
     fn deliver(&mut self, v: Vec<Ciphertext>) -> Result<Vec<Ciphertext>> {
         if v.iter().any(|ct| ct.degree() == 2) {
