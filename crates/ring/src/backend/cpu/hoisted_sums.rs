@@ -49,8 +49,8 @@ struct Step<'a> {
 /// What all blocks of one row read.
 struct Row<'a> {
     digits: Vec<&'a [u64]>,
-    /// `P·c`, nothing for a special prime.
-    scaled: Option<[&'a [u64]; 2]>,
+    /// c and P, which is 0 modulo a special prime.
+    c: Option<([&'a [u64]; 2], u64)>,
     steps: Vec<Option<Step<'a>>>,
 }
 
@@ -62,25 +62,16 @@ impl Cpu {
             .iter()
             .map(|baby| baby.as_ref().map(|step| self.permutation(step.galois)))
             .collect();
-        // Every step gathers P·c0 in another order: scaled once, it is added as it is.
-        let q = Limbs::q(limbs.q);
-        let scaled = sums.c.each_ref().map(|c| {
-            let mut out = self.pool.take(q.q * n);
-            self.each_row(&mut out, q, n, |prime, row, words| {
-                words.copy_from_slice(Self::row(c, q, row, n));
-                let factor = Factor::new(sums.special[row], &prime.modulus);
-                kernels::scale(&prime.constants, words, factor);
-            });
-            out
-        });
         let mut out: Vec<_> = sums.weights.iter().map(|_| self.pair(limbs)).collect();
         tasks(n, limbs.rows(), &mut out).into_par_iter().for_each_init(
             || self.pool.take(((2 + sums.weights.len()) * sums.babies.len() + 2) * COLUMNS),
             |scratch, task| {
                 let row = Row {
                     digits: sums.digits.iter().map(|d| &d[task.row * n..][..n]).collect(),
-                    scaled: (task.row < q.q)
-                        .then(|| scaled.each_ref().map(|c| &c[task.row * n..][..n])),
+                    c: sums.special.get(task.row).map(|&special| {
+                        let q = Limbs::q(limbs.q);
+                        (sums.c.each_ref().map(|c| Self::row(c, q, task.row, n)), special)
+                    }),
                     steps: self.steps(sums, &permutations, task.row),
                 };
                 self.columns(sums, &row, task, scratch);
@@ -157,8 +148,11 @@ impl Row<'_> {
     ) {
         let Some(Step { permutation, keys }) = step else {
             for (half, out) in [pair0, pair1].into_iter().enumerate() {
-                match &self.scaled {
-                    Some(scaled) => out.copy_from_slice(&scaled[half][columns.clone()]),
+                match self.c {
+                    Some((c, special)) => {
+                        out.copy_from_slice(&c[half][columns.clone()]);
+                        kernels::scale(constants, out, Factor::new(special, &constants.modulus));
+                    }
                     None => out.fill(0),
                 }
             }
@@ -170,10 +164,8 @@ impl Row<'_> {
         let keys: Vec<[&[u64]; 2]> =
             keys.iter().map(|key| key.map(|half| &half[from.clone()])).collect();
         let (image0, image1) = image.split_at_mut(columns.len());
-        kernels::inner_product(constants, [image0, image1], &digits, &keys);
-        if let Some([scaled, _]) = &self.scaled {
-            kernels::add(constants, image0, &scaled[from]);
-        }
+        let plus = self.c.map(|([c0, _], special)| (&c0[from], special));
+        kernels::inner_product(constants, [image0, image1], &digits, &keys, &[plus, None]);
         for (out, image) in [(pair0, image0), (pair1, image1)] {
             kernels::permute(constants.isa, out, image, &piece);
         }

@@ -244,6 +244,26 @@ pub(super) fn convert(
     });
 }
 
+/// A row that is multiplied by a residue and added to a half.
+pub(super) type Plus<'a> = Option<(&'a [u64], u64)>;
+
+/// One vector of a row, at `at`.
+#[inline(always)]
+fn operand_at<L: Lanes>(s: L, row: &[u64], at: usize) -> L::Operand {
+    s.operand(s.load(s.split(row)[at]))
+}
+
+/// The sum that a half of [`inner_product`] starts from, at `at`.
+#[inline(always)]
+fn start_at<L: Lanes>(s: L, plus: &Plus<'_>, at: usize) -> L::Sum {
+    match plus {
+        Some((row, factor)) => {
+            s.accumulate(s.zero(), operand_at(s, row, at), s.operand(s.splat(*factor)))
+        }
+        None => s.zero(),
+    }
+}
+
 /// One vector of [`inner_product`], at `at`.
 #[inline(always)]
 fn inner_product_at<L: Lanes>(
@@ -252,37 +272,38 @@ fn inner_product_at<L: Lanes>(
     at: usize,
     digits: &[&[u64]],
     keys: &[[&[u64]; 2]],
+    plus: &[Plus<'_>; 2],
 ) -> [L::Words; 2] {
-    let load = |row: &[u64]| s.operand(s.load(s.split(row)[at]));
+    let load = |row: &[u64]| operand_at(s, row, at);
     let mut totals = [s.splat(0); 2];
-    for (digits, keys) in digits.chunks(L::TERMS).zip(keys.chunks(L::TERMS)) {
-        let [mut sum0, mut sum1] = [s.zero(); 2];
+    let [mut sum0, mut sum1] = [start_at(s, &plus[0], at), start_at(s, &plus[1], at)];
+    // One term less than fit: the first sums have started.
+    for (digits, keys) in digits.chunks(L::TERMS - 1).zip(keys.chunks(L::TERMS - 1)) {
         for (digit, [key0, key1]) in digits.iter().zip(keys) {
             let x = load(digit);
             sum0 = s.accumulate(sum0, x, load(key0));
             sum1 = s.accumulate(sum1, x, load(key1));
         }
         totals = [s.reduce(w, sum0, totals[0]), s.reduce(w, sum1, totals[1])];
+        [sum0, sum1] = [s.zero(); 2];
     }
-    totals.map(
-        #[inline(always)]
-        |total| s.store(total),
-    )
+    [s.store(totals[0]), s.store(totals[1])]
 }
 
-/// `out[h] = Σ_d digits[d] · keys[d][h]`.
+/// `out[h] = plus[h] + Σ_d digits[d] · keys[d][h]` for one digit at least.
 pub(super) fn inner_product(
     c: &Constants,
     out: [&mut [u64]; 2],
     digits: &[&[u64]],
     keys: &[[&[u64]; 2]],
+    plus: &[Plus<'_>; 2],
 ) {
     let [out0, out1] = out;
     on_lanes!(c.isa, out0.len(), |s| {
         let w = s.prime(c);
         let outs = s.split_mut(out0).iter_mut().zip(s.split_mut(out1));
         for (at, (out0, out1)) in outs.enumerate() {
-            [*out0, *out1] = inner_product_at(s, &w, at, digits, keys);
+            [*out0, *out1] = inner_product_at(s, &w, at, digits, keys, plus);
         }
     });
 }

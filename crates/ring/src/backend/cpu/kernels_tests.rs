@@ -105,9 +105,10 @@ proptest! {
         let keys: Vec<[&[u64]; 2]> = keys.iter().map(|[k0, k1]| [&k0[..], &k1[..]]).collect();
         let digits: Vec<Vec<u64>> = (0..count).map(|i| row(i + 3, p)).collect();
         let digits: Vec<&[u64]> = digits.iter().map(Vec::as_slice).collect();
+        let plus = Some((digits[0], init));
         agree(&vec![0; 2 * LEN], |out, i| {
             let (out0, out1) = out.split_at_mut(LEN);
-            inner_product(&constants(which, i), [out0, out1], &digits, &keys);
+            inner_product(&constants(which, i), [out0, out1], &digits, &keys, &[None, plus]);
         })?;
         // The keys as pairs, the digits as weights: dense, a word for 16 columns, or nothing.
         let weights: Vec<Weights<'_>> = (digits.iter().enumerate())

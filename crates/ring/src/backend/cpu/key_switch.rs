@@ -3,7 +3,7 @@
 
 use super::Cpu;
 use super::convert::{Target, convert, group};
-use super::kernels::{self, Constants};
+use super::kernels::{self, Constants, Plus};
 use super::pool::Words;
 use super::tables::Converter;
 use crate::automorphism::Permutation;
@@ -22,8 +22,8 @@ struct Block([[u64; BLOCK]; 2]);
 /// One row of a member.
 struct MemberRow<'a> {
     digits: Vec<&'a [u64]>,
-    /// With P modulo the prime of the row.
-    plus: [Option<(&'a [u64], u64)>; 2],
+    /// Times P modulo the prime of the row.
+    plus: [Plus<'a>; 2],
 }
 
 /// Some rows of the outputs of all members.
@@ -220,17 +220,9 @@ fn multiply(
             let to = blocks.as_ref().map_or(from, |(_, to)| to[from / width]);
             let mut out = out.each_mut().map(|half| &mut half[to..to + width]);
             let mut image = image.0.each_mut().map(|half| &mut half[..width]);
-            let halves = if blocks.is_some() { &mut image } else { &mut out };
-            {
-                let [half0, half1] = &mut *halves;
-                kernels::inner_product(constants, [half0, half1], &digit_block, &key_block);
-            }
-            for (half, plus) in halves.iter_mut().zip(&member.plus) {
-                if let Some((plus, special)) = plus {
-                    let special = std::slice::from_ref(special);
-                    kernels::mul_add_runs(constants, half, &plus[columns.clone()], special);
-                }
-            }
+            let plus = member.plus.map(|plus| plus.map(|(row, p)| (&row[columns.clone()], p)));
+            let [half0, half1] = if blocks.is_some() { &mut image } else { &mut out };
+            kernels::inner_product(constants, [half0, half1], &digit_block, &key_block, &plus);
             if let Some((permutation, _)) = blocks {
                 let piece = permutation.piece(to..to + width);
                 for (out, image) in out.iter_mut().zip(&image) {
