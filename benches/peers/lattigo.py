@@ -30,6 +30,7 @@ parser.add_argument("--limbs", type=int, default=24)
 parser.add_argument("--special", type=int, default=8)
 parser.add_argument("--log-scale", type=int, default=50)
 parser.add_argument("--boot", action="store_true", help="set up bootstrapping instead of the leveled rows")
+parser.add_argument("--inputs", help="values to compute on: little-endian float32, one a slot")
 parser.add_argument("--once", action="store_true", help="run every row five times and stop")
 args = parser.parse_args()
 
@@ -68,6 +69,9 @@ lib.NewEvaluator()
 rng = random.Random(1)
 vector = lambda: (C.c_float * slots)(*[rng.uniform(-1, 1) for _ in range(slots)])
 x, y = vector(), vector()
+if args.inputs:
+    with open(args.inputs, "rb") as file:
+        file.readinto(x)
 encode = lambda v: lib.Encode(v, slots, level, 1 << log_scale)
 px, py = encode(x), encode(y)
 a, b = lib.Encrypt(px), lib.Encrypt(py)

@@ -1,9 +1,12 @@
 //! `cipherform bench`: primitives of the ring and the scheme, or a whole model, timed here and now, beside a peer if asked.
 
+mod boot;
 mod ckks;
 mod harness;
+mod keys;
 mod machine;
 mod peer;
+mod soak;
 
 use crate::output::write_json;
 use crate::verbs::session::Session;
@@ -53,16 +56,36 @@ pub(crate) struct Args {
     /// Lattigo's shared library, from the wheel `orion-fhe`: see benches/peers/lattigo.py.
     #[arg(long)]
     peer_lib: Option<PathBuf>,
-    /// Write the rows as JSON.
+    /// With `ckks`: bootstrapping only, which takes minutes and up to 14 GiB.
+    #[arg(long)]
+    boot: bool,
+    /// Parameter set of --boot, and of the full bootstraps of `soak`.
+    #[arg(long, default_value = "boot16")]
+    boot_set: String,
+    /// With --boot: the precise mode.
+    #[arg(long)]
+    precise: bool,
+    /// Bootstraps of `soak` in the toy set.
+    #[arg(long, default_value_t = 1000)]
+    toy: u64,
+    /// Bootstraps of `soak` in a full set.
+    #[arg(long, default_value_t = 0)]
+    full: u64,
+    /// Write the rows, or the log of `soak`, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
 enum What {
+    /// Operations on polynomials.
     Ring,
+    /// Operations on ciphertexts.
     Ckks,
+    /// One inference.
     Nn,
+    /// Thousands of bootstraps of random inputs, each compared with the bound of the noise model.
+    Soak,
 }
 
 /// Threads of a run.
@@ -79,87 +102,99 @@ fn threads(args: &Args) -> Result<Vec<usize>> {
     }
 }
 
-/// The peer, if it was asked for and is there. If it is not, says so loudly.
-fn start_peer(args: &Args, threads: &[usize]) -> Result<Option<Peer>> {
+/// The peer's library, if it was asked for and is there. If it is not, says so loudly.
+fn peer_library(args: &Args) -> Option<PathBuf> {
     if !args.peers {
-        return Ok(None);
+        return None;
     }
-    match Peer::library(args.peer_lib.as_deref()) {
-        Ok(library) => {
-            eprintln!("starting {}, which makes its keys first", Peer::NAME);
-            let threads = threads.iter().copied().max().unwrap_or(1);
-            Ok(Some(Peer::start(&library, threads, false)?))
-        }
-        Err(missing) => {
-            eprintln!("!!! SKIPPED the peer: {missing:#}");
-            Ok(None)
-        }
-    }
+    let library = Peer::library(args.peer_lib.as_deref());
+    library.map_err(|missing| eprintln!("!!! SKIPPED the peer: {missing:#}")).ok()
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let chosen = device(&args.device)?;
     let threads = threads(args)?;
-    let params = match args.what {
-        What::Nn => None,
-        _ => Some(ckks::parameters(&args.set)?),
-    };
-    let level = args.level.unwrap_or_else(|| {
-        params.as_ref().map_or(0, |params| params.max_level().min(COMPARISON_LEVEL))
-    });
-    let mut peer = None;
-    let rows = match (args.what, &params) {
-        (What::Ring, Some(params)) => ring(args, params, chosen, level, &threads)?,
-        (What::Ckks, Some(params)) => {
-            peer = start_peer(args, &threads)?;
-            let plan = ckks::Plan {
-                params: params.clone(),
-                device: chosen,
-                level,
-                threads: &threads,
-                rounds: args.runs.max(1),
-            };
-            ckks::run(&plan, peer.as_mut())?
-        }
-        _ => nn(args, &threads)?,
-    };
-    let limbs = params.as_ref().map(|params| params.limbs_at(level));
-    let flags = Machine::cpu_flags().join(" ");
-    let machine = format!("{}, {flags}", cpu_model().unwrap_or_else(|| "unknown CPU".to_owned()));
+    let flags = Machine::cpu_flags();
+    let cpu = cpu_model().unwrap_or_else(|| "unknown CPU".to_owned());
+    let machine = format!("{cpu}, {}", flags.join(" "));
     println!("{machine}\n{chosen}");
-    if let (Some(params), Some(limbs)) = (&params, limbs) {
-        let special = params.special().len();
-        println!(
-            "{}: N = 2^{}, {limbs} limbs, {special} special primes, {} digits",
-            params.name(),
-            params.log_n(),
-            params.digits_at(level).len()
-        );
-    }
+    let rounds = args.runs.max(1);
+    let mut report = json!({
+        "schema": "cipherform.bench/1", "machine": machine, "cpu_flags": flags,
+        "device": chosen.to_string(),
+    });
+    let (rows, limbs) = match args.what {
+        What::Soak => {
+            let plan = soak::Plan {
+                toy: args.toy,
+                full: args.full,
+                full_set: &args.boot_set,
+                device: chosen,
+                json: args.json.as_deref(),
+            };
+            return soak::run(&plan, &machine, &flags);
+        }
+        What::Nn => (nn(args, &threads)?, None),
+        What::Ckks if args.boot => {
+            let library = peer_library(args);
+            let plan = boot::Plan {
+                set: &args.boot_set,
+                precise: args.precise,
+                device: chosen,
+                threads: &threads,
+                rounds,
+                peer: library.as_deref(),
+            };
+            let (rows, facts) = boot::run(&plan)?;
+            report["parameter_set"] = args.boot_set.as_str().into();
+            report["bootstrap"] = facts;
+            (rows, None)
+        }
+        What::Ring | What::Ckks => {
+            let params = ckks::parameters(&args.set)?;
+            let level = args.level.unwrap_or(params.max_level().min(COMPARISON_LEVEL));
+            let limbs = params.limbs_at(level);
+            println!(
+                "{}: N = 2^{}, {limbs} limbs, {} special primes, {} digits",
+                params.name(),
+                params.log_n(),
+                params.special().len(),
+                params.digits_at(level).len()
+            );
+            report["parameter_set"] = params.name().into();
+            report["level"] = level.into();
+            let rows = if args.what == What::Ring {
+                ring(rounds, &params, chosen, level, &threads)?
+            } else {
+                let mut peer = None;
+                if let Some(library) = peer_library(args) {
+                    eprintln!("starting {}, which makes its keys first", Peer::NAME);
+                    let threads = threads.iter().copied().max().unwrap_or(1);
+                    let started = Peer::start(&library, threads, None)?;
+                    report["peer"] = started.setup.clone();
+                    peer = Some(started);
+                }
+                let plan = ckks::Plan { params, device: chosen, level, threads: &threads, rounds };
+                ckks::run(&plan, peer.as_mut())?
+            };
+            (rows, Some(limbs))
+        }
+    };
     println!("{}", Measured::head());
-    let target = |row: &Measured| row.peer.as_ref().and_then(|_| ckks::target(row.op, chosen));
+    let target = |row: &Measured| {
+        row.peer.as_ref()?;
+        if row.op == "bootstrap" { boot::target(chosen) } else { ckks::target(row.op, chosen) }
+    };
     for row in &rows {
         println!("{}", row.line(target(row)));
     }
-    let rows: Vec<_> = rows.iter().map(|row| row.json(&args.device, limbs, target(row))).collect();
-    write_json(
-        args.json.as_deref(),
-        &json!({
-            "schema": "cipherform.bench/1",
-            "machine": machine,
-            "cpu_flags": Machine::cpu_flags(),
-            "device": chosen.to_string(),
-            "parameter_set": params.as_ref().map(Parameters::name),
-            "level": limbs.map(|_| level),
-            "peer": peer.as_ref().map(|peer| &peer.setup),
-            "rows": rows,
-        }),
-    )
+    report["rows"] = rows.iter().map(|row| row.json(&args.device, limbs, target(row))).collect();
+    write_json(args.json.as_deref(), &report)
 }
 
 /// Primitives of the ring over all limbs of one polynomial; what consumes its operand is timed with a copy made outside.
 fn ring(
-    args: &Args,
+    rounds: usize,
     params: &Parameters,
     device: Device,
     level: usize,
@@ -194,7 +229,7 @@ fn ring(
             Ok([b.mod_down()?, c.mod_down()?])
         }),
     ];
-    measure(ring, &mut rows, threads, args.runs.max(1), None)
+    measure(ring, &mut rows, threads, rounds, None)
 }
 
 /// One inference, keys made before.

@@ -52,12 +52,12 @@ impl Peer {
         )
     }
 
-    /// Starts the script and waits until its keys are made.
-    pub(crate) fn start(library: &Path, threads: usize, bootstrap: bool) -> Result<Self> {
+    /// Starts the script and waits until its keys are made: the leveled rows, or bootstrapping of the values in a file.
+    pub(crate) fn start(library: &Path, threads: usize, bootstrap: Option<&Path>) -> Result<Self> {
         let mut command = Command::new("python3");
         command.arg(script()?).arg("--lib").arg(library.canonicalize()?);
-        if bootstrap {
-            command.arg("--boot");
+        if let Some(inputs) = bootstrap {
+            command.arg("--boot").arg("--inputs").arg(inputs);
         }
         command.env("GOMAXPROCS", threads.to_string());
         let mut child = command
@@ -97,9 +97,14 @@ impl Peer {
     /// Runs a row once.
     pub(crate) fn run(&mut self, op: &str) -> Result<Sample> {
         let answer = self.ask(op)?;
+        Self::sample(&answer)
+    }
+
+    /// The times in an answer.
+    pub(crate) fn sample(answer: &Value) -> Result<Sample> {
         let first = |key: &str| answer.get(key).and_then(|times| times.get(0)?.as_f64());
         let (Some(wall), Some(cpu)) = (first("wall_ms"), first("cpu_ms")) else {
-            bail!("the peer's answer to {op} has no times: {answer}");
+            bail!("the peer's answer has no times: {answer}");
         };
         Ok(Sample { wall, cpu })
     }

@@ -1,0 +1,159 @@
+//! Bootstrapping, timed and compared slot by slot, and the same inputs through the peer's.
+
+use crate::output::bytes;
+use crate::verbs::bench::harness::{Measured, Row, Times, measure};
+use crate::verbs::bench::keys::generate;
+use crate::verbs::bench::peer::Peer;
+use anyhow::{Context as _, Result, bail};
+use cipherform_ckks::{
+    BootstrapOptions, Bootstrapper, Ciphertext, Context, Decryptor, Device, Encoder, Encryptor,
+    KeyGenerator, PrecisionStats, SeededKey, SwitchingKey, presets,
+};
+use cipherform_client::entropy;
+use cipherform_profile::peak_rss_bytes;
+use num_complex::Complex64;
+use rand_core::Rng as _;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Instant;
+
+/// What a run is asked for.
+pub(crate) struct Plan<'a> {
+    pub(crate) set: &'a str,
+    pub(crate) precise: bool,
+    pub(crate) device: Device,
+    pub(crate) threads: &'a [usize],
+    pub(crate) rounds: usize,
+    /// The peer's library, if it takes part.
+    pub(crate) peer: Option<&'a Path>,
+}
+
+/// The largest ratio to the peer that was promised: 4.5 s of 17.3 s with AVX-512 IFMA, 15 s with AVX2 and FMA only.
+pub(crate) fn target(device: Device) -> Option<f64> {
+    match device.to_string().as_str() {
+        "cpu:avx512ifma" => Some(4.5 / 17.3),
+        "cpu:avx2" => Some(15.0 / 17.3),
+        _ => None,
+    }
+}
+
+/// Bytes that the system could give to this process now, if it says so.
+pub(crate) fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Uniform in [-1, 1], exact in 32 bits, because that is what the peer's interface takes.
+fn inputs(slots: usize) -> Result<Vec<f32>> {
+    let mut rng = entropy()?;
+    Ok((0..slots).map(|_| (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0).collect())
+}
+
+/// The rows, and everything that is not a time.
+pub(crate) fn run(plan: &Plan<'_>) -> Result<(Vec<Measured>, Value)> {
+    let values = inputs(presets::get(plan.set)?.slots())?;
+    let (mut rows, mut facts) = ours(plan, &values)?;
+    // Both together would not fit most machines, so the two sides follow each other.
+    if let Some(library) = plan.peer {
+        let (times, setup) = theirs(library, &values, plan)?;
+        for row in rows.iter_mut().filter(|row| row.op == "bootstrap") {
+            row.peer = Some(times.clone());
+        }
+        facts["peer"] = setup;
+    }
+    Ok((rows, facts))
+}
+
+fn ours(plan: &Plan<'_>, values: &[f32]) -> Result<(Vec<Measured>, Value)> {
+    let context = Context::new(presets::get(plan.set)?, &plan.device)?;
+    let params = context.params();
+    let options = BootstrapOptions {
+        precise: plan.precise,
+        memory_limit: available_memory(),
+        ..BootstrapOptions::default()
+    };
+    let begin = Instant::now();
+    let bootstrapper = Bootstrapper::new(&context, options)?;
+    let setup_s = begin.elapsed().as_secs_f64();
+    let mut rng = entropy()?;
+    let secret = KeyGenerator::new(&context).secret_key(&mut rng)?;
+    let specs = bootstrapper.keys();
+    let begin = Instant::now();
+    let keys = generate(&context, &secret, &specs, &mut rng)?;
+    let keygen_s = begin.elapsed().as_secs_f64();
+    let seeded: usize = specs.iter().map(|&spec| SeededKey::serialized_len(params, spec)).sum();
+
+    let (encoder, level) = (Encoder::new(&context), bootstrapper.input_level());
+    let slots: Vec<Complex64> = values.iter().map(|&x| f64::from(x).into()).collect();
+    let plaintext = encoder.encode(&slots, level, params.scale_at(level))?;
+    let encryptor = Encryptor::with_secret_key(&context, &secret)?;
+    let ct = encryptor.encrypt(&plaintext, &mut rng)?;
+    // Every key once: the floor of one bootstrap that shares nothing with others.
+    let key_bytes = specs.iter().map(|&spec| SwitchingKey::expanded_bytes(params, spec)).sum();
+    let mut rows = vec![
+        Row::new("bootstrap", key_bytes, || Ok(bootstrapper.bootstrap(&ct, &keys)?)),
+        Row::new("bootstrap_pair", key_bytes, || Ok(bootstrapper.bootstrap_pair(&ct, &ct, &keys)?)),
+        Row::new("bootstrap_real", key_bytes, || Ok(bootstrapper.bootstrap_real(&ct, &keys)?)),
+    ];
+    let measured = measure(context.ring(), &mut rows, plan.threads, plan.rounds, None)?;
+    drop(rows);
+
+    let decryptor = Decryptor::new(&context, &secret)?;
+    let stats = |out: &Ciphertext| -> Result<Value> {
+        let stats = PrecisionStats::compare(&slots, &encoder.decode(&decryptor.decrypt(out)?)?);
+        Ok(json!({
+            "worst_bits": stats.min, "std_real_bits": stats.std_real,
+            "std_imaginary_bits": stats.std_imaginary, "mean_bits": stats.mean,
+        }))
+    };
+    let complex = stats(&bootstrapper.bootstrap(&ct, &keys)?)?;
+    let real = stats(&bootstrapper.bootstrap_real(&ct, &keys)?)?;
+    let predicted = bootstrapper.precision();
+    let levels = bootstrapper.output_level() - bootstrapper.input_level();
+    println!(
+        "{}{}: {levels} levels between bootstraps; keys {} seeded, made in {keygen_s:.1} s; predicted memory {}, peak {}",
+        plan.set,
+        if plan.precise { ", precise" } else { "" },
+        bytes(seeded as u64),
+        bytes(bootstrapper.memory_bytes()),
+        peak_rss_bytes().map_or_else(|| "unknown".to_owned(), bytes),
+    );
+    println!("precision, {} uniform reals: {real}\npredicted: {predicted:?}", slots.len());
+    let facts = json!({
+        "set": plan.set, "precise": plan.precise, "levels": levels, "log2_scale": params.literal().log2_scale,
+        "failure_log2": bootstrapper.failure_log2(),
+        "complex": complex, "real": real,
+        "predicted": {
+            "noise_std_bits": predicted.noise_std, "noise_worst_bits": predicted.noise_worst,
+            "sine_bits": predicted.sine, "worst_bits": predicted.worst,
+        },
+        "keys": specs.len(), "key_bytes_seeded": seeded, "keygen_s": keygen_s, "setup_s": setup_s,
+        "memory_bytes": bootstrapper.memory_bytes(), "peak_rss_bytes": peak_rss_bytes(),
+    });
+    Ok((measured, facts))
+}
+
+/// The peer's times for the same values, and what it says about itself and the result.
+fn theirs(library: &Path, values: &[f32], plan: &Plan<'_>) -> Result<(Times, Value)> {
+    let file = std::env::temp_dir().join(format!("cipherform-inputs-{}.f32", std::process::id()));
+    let words: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    std::fs::write(&file, words).with_context(|| format!("cannot write {}", file.display()))?;
+    eprintln!("starting {} for bootstrapping: 15 GiB and a few minutes", Peer::NAME);
+    let threads = plan.threads.first().copied().unwrap_or(1);
+    let peer = Peer::start(library, threads, Some(&file));
+    // It has read them, or has not started.
+    let _ = std::fs::remove_file(&file);
+    let mut peer = peer?;
+    let mut times = Times::default();
+    let mut answer = Value::Null;
+    for _ in 0..plan.rounds {
+        answer = peer.ask("bootstrap")?;
+        times.push(Peer::sample(&answer)?);
+    }
+    let (Some(levels), Some(bits)) = (answer.get("levels"), answer.get("worst_bits")) else {
+        bail!("the peer says nothing about its result: {answer}");
+    };
+    println!("{}: {levels} levels left, worst slot {bits} bits, {}", Peer::NAME, peer.setup);
+    Ok((times, json!({ "setup": peer.setup, "levels": levels, "worst_bits": bits })))
+}
