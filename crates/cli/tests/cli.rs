@@ -6,6 +6,7 @@
 //! | `wrong_usage_and_failures_have_their_exit_codes` | 2 for usage, 1 for one readable sentence |
 //! | `parameter_sets` | security printed and in the JSON |
 //! | `benches_report_every_row` | rows and JSON keys of `bench`; a peer that is not there is skipped loudly |
+//! | `a_soak_finds_nothing` | log of `bench soak`, every shape of input |
 //! | `random_models_of_any_shape` | generate, show, evaluate, plan; refusal of one that is too deep |
 //! | `estimate_needs_no_keys` | JSON keys of the estimate |
 //! | `key_files_are_never_overwritten` | keygen twice |
@@ -137,6 +138,25 @@ fn benches_report_every_row() {
     ok(&["bench", "ring", "--set", "toy11_lev", "--runs", "1", "--json", path]);
     assert_eq!(json(&file)["rows"][1]["op"], "ntt");
     assert!(fails(&["bench", "ckks", "--threads", "0"]).contains("0 threads"));
+}
+
+#[test]
+fn a_soak_finds_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("soak.json");
+    ok(&["bench", "soak", "--toy", "108", "--json", file.to_str().unwrap()]);
+    let value = json(&file);
+    assert_eq!(value["schema"], "cipherform.soak/1");
+    let counts = (&value["bootstraps"], &value["wrong"], &value["interrupted"]);
+    assert_eq!(counts, (&108.into(), &0.into(), &false.into()));
+    let runs = value["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 4);
+    for run in runs {
+        // Three kinds of each of nine shapes.
+        assert_eq!(run["bootstraps"], 27);
+        assert_eq!(run["worst_bits_by_shape"].as_object().unwrap().len(), 9);
+        assert!(run["worst_error"].as_f64() < run["bound"].as_f64(), "{run}");
+    }
 }
 
 #[test]
