@@ -58,6 +58,8 @@ mod encoding;
 mod error;
 mod evaluator;
 mod fft;
+#[cfg(test)]
+mod known_answers;
 mod linear;
 pub mod noise;
 mod params;

@@ -32,6 +32,14 @@ impl SecretKey {
         Ok(Self { params: ctx.params().clone(), seed, s })
     }
 
+    /// A secret from elsewhere.
+    #[cfg(test)]
+    pub(crate) fn from_coefficients(ctx: &Context, coefficients: Vec<i64>) -> Result<Self> {
+        let limbs = ctx.key_limbs(ctx.params().max_level());
+        let s = sample::SmallPoly::from_coefficients(coefficients).to_ntt(ctx.ring(), limbs)?;
+        Ok(Self { params: ctx.params().clone(), seed: [0; 32], s })
+    }
+
     /// The parameter set.
     #[must_use]
     pub fn params(&self) -> &Parameters {
