@@ -88,6 +88,11 @@ impl LinearTransform {
         self.scale
     }
 
+    /// Number of diagonals.
+    pub(crate) fn terms(&self) -> usize {
+        self.rows.values().map(BTreeMap::len).sum()
+    }
+
     /// Bytes of all weights on the device.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -142,7 +147,7 @@ impl LinearTransform {
         let babies: u64 = self.babies().iter().map(|&b| is_rotation(b as i64)).sum();
         let giants = (last - first) as u64 * is_rotation(self.baby as i64)
             + is_rotation(first * self.baby as i64);
-        let products = self.rows.values().map(BTreeMap::len).sum::<usize>() as u64;
+        let products = self.terms() as u64;
         cost::linear_transform(&self.params, self.level, products, babies, giants, rescaled)
     }
 }
@@ -237,7 +242,7 @@ impl Evaluator {
         let [c0, c1] = a.polys.as_slice() else {
             return Err(Error::DegreeMismatch { op: OP, degree: a.degree(), needed: 1 });
         };
-        count(Counter::CtPt, map.rows.values().map(|row| row.len() as u64).sum());
+        count(Counter::CtPt, map.terms() as u64);
         let kind = |k: i64| KeyKind::rotation(k, params.slots());
         let steps: Vec<usize> = map.babies().into_iter().collect();
         let (first, last) = map.giants();

@@ -135,10 +135,10 @@ impl Bootstrapper {
         let base = params.modulus_at(0) as f64;
         let mut x = self.evaluator.ciphertext(top, base, polys.into());
         // What raising adds fills all coefficients: sum over the rotations that leave the slots alone.
-        for i in self.log2_slots..params.log_n() - 1 {
-            let turned = self.evaluator.rotate(&x, 1 << i, keys)?;
-            self.evaluator.add_assign(&mut x, &turned)?;
-            x.scale *= 2.0;
+        for sum in &self.repetition_sums {
+            let terms = sum.terms() as f64;
+            x = self.evaluator.linear_transform(&x, sum, keys)?;
+            x.scale *= terms;
         }
         Ok(x)
     }

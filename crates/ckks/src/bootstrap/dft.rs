@@ -94,6 +94,23 @@ pub(crate) fn coefficients_to_slots(fft: &SpecialFft, log_slots: u32, stages: us
     })
 }
 
+/// The sum over all rotations by multiples of 2^low below 2^high, which keeps vectors of period 2^low (times their number)
+/// and removes all else: in steps of at most eight rotations that share a digit decomposition.
+pub(crate) fn repetition_sums(low: u32, high: u32) -> Vec<Stage> {
+    let bits = high.saturating_sub(low);
+    let steps = bits.div_ceil(3);
+    let mut from = low;
+    (0..steps)
+        .map(|i| {
+            let step = bits / steps + u32::from(i < bits % steps);
+            let amounts = (0..1i64 << step).map(|k| (k << from, vec![Complex64::ONE]));
+            let stage = Stage { diagonals: amounts.collect(), baby: 1 << (from + step) };
+            from += step;
+            stage
+        })
+        .collect()
+}
+
 type Diagonals = BTreeMap<i64, Vec<Complex64>>;
 
 fn build(shapes: &[Shape], log_slots: u32, layers: impl Fn(Shape) -> Vec<Diagonals>) -> Vec<Stage> {
@@ -221,6 +238,19 @@ mod tests {
                     close(&apply(&back, got), &x),
                     "2^{log_slots} slots in {stages} stages back"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn sums_over_repetitions_keep_what_repeats() {
+        for (low, high) in [(0, 0), (3, 3), (2, 5), (0, 7)] {
+            let x: Vec<Complex64> =
+                (0..1 << high).map(|j| Complex64::from((j as f64).sin())).collect();
+            let got = apply(&repetition_sums(low, high), x.clone());
+            for (j, got) in got.iter().enumerate() {
+                let want: Complex64 = x.iter().skip(j % (1 << low)).step_by(1 << low).sum();
+                assert!((got - want).norm() < 1e-12);
             }
         }
     }

@@ -86,8 +86,8 @@ pub struct Bootstrapper {
     ctx: Context,
     evaluator: Evaluator,
     options: BootstrapOptions,
-    log2_slots: u32,
     correction: Option<Polynomial>,
+    repetition_sums: Vec<LinearTransform>,
     slots_to_coefficients: Vec<LinearTransform>,
     coefficients_to_slots: Vec<LinearTransform>,
     eval_mod: EvalMod,
@@ -140,13 +140,17 @@ impl Bootstrapper {
         let weight = 0.5 / eval_mod::interval(set);
         let top = params.max_level();
         let coefficients_to_slots = plan.encode(&encoder, &cts, top, gain, weight)?;
+        let repetition_sums = dft::repetition_sums(log2_slots, log2_all)
+            .iter()
+            .map(|stage| LinearTransform::new(&encoder, top, 1.0, &stage.diagonals, stage.baby))
+            .collect::<Result<_>>()?;
         let precision = precision::predict(&plan, &eval_mod)?;
         Ok(Self {
             ctx: ctx.clone(),
             evaluator: Evaluator::new(ctx),
             options,
-            log2_slots,
             correction: plan.correction()?,
+            repetition_sums,
             slots_to_coefficients,
             coefficients_to_slots,
             eval_mod,
@@ -179,8 +183,12 @@ impl Bootstrapper {
     /// The keys that all kinds of bootstraps need.
     #[must_use]
     pub fn keys(&self) -> Vec<KeySpec> {
-        let maps = self.slots_to_coefficients.iter().chain(&self.coefficients_to_slots);
-        collect_keys(self.ctx.params(), self.log2_slots, maps.flat_map(LinearTransform::keys))
+        collect_keys(self.ctx.params(), self.maps().flat_map(LinearTransform::keys))
+    }
+
+    fn maps(&self) -> impl Iterator<Item = &LinearTransform> {
+        let embedding = self.slots_to_coefficients.iter().chain(&self.coefficients_to_slots);
+        embedding.chain(&self.repetition_sums)
     }
 
     /// log2 of the probability that one bootstrap gives a wrong result, see the module's sources: exact up to the union
@@ -201,8 +209,7 @@ impl Bootstrapper {
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         let params = self.ctx.params();
-        let maps = self.slots_to_coefficients.iter().chain(&self.coefficients_to_slots);
-        let diagonals: u64 = maps.map(LinearTransform::bytes).sum();
+        let diagonals: u64 = self.maps().map(LinearTransform::bytes).sum();
         key_bytes(params, &self.keys()) + diagonals + working_bytes(params)
     }
 
@@ -226,7 +233,7 @@ impl Bootstrapper {
         cost += Cost::of(Counter::KeySwitches, 1) + Cost::of(Counter::LimbNtts, 3 * small);
         cost += Cost::of(Counter::LimbNtts, 2 * params.limbs_at(top) as u64);
         cost += cost::key_switch(params, top);
-        cost += cost::rotate(params, top) * u64::from(params.log_n() - 1 - self.log2_slots);
+        cost += self.repetition_sums.iter().map(LinearTransform::cost).sum();
         cost += self.coefficients_to_slots.iter().map(LinearTransform::cost_rescaled).sum();
         let level = top - self.coefficients_to_slots.len();
         cost += cost::rotate(params, level);
@@ -267,7 +274,7 @@ impl Bootstrapper {
         Ok([a.ok_or_else(nothing)?, b.ok_or_else(nothing)?])
     }
 
-    /// Bootstraps one ciphertext of real slots: half the modular reductions. Imaginary parts are lost.
+    /// Bootstraps one ciphertext of real slots: half the modular reductions. Small imaginary parts, such as noise, are lost.
     ///
     /// # Errors
     /// As [`Self::bootstrap`].
@@ -417,21 +424,22 @@ impl Plan<'_> {
             let amounts = (1..=baby / step).map(|i| i * step).filter(|k| k % slots != 0);
             keys.extend(amounts.filter_map(|k| KeySpec::rotation(self.params, k, level)));
         }
-        let keys = collect_keys(self.params, self.log2_slots, keys);
+        let top = self.params.max_level();
+        for stage in dft::repetition_sums(self.log2_slots, self.params.log_n() - 1) {
+            let rows = self.params.limbs_at(top) + self.params.special().len();
+            diagonals += (stage.diagonals.len() * 2 * rows * 8) as u64;
+            let amounts = stage.diagonals.keys();
+            keys.extend(amounts.filter_map(|&k| KeySpec::rotation(self.params, k, top)));
+        }
+        let keys = collect_keys(self.params, keys);
         key_bytes(self.params, &keys) + diagonals + working_bytes(self.params)
     }
 }
 
 /// The rotations of the maps and everything else, each kind at the highest level of its use.
-fn collect_keys(
-    params: &Parameters,
-    log2_slots: u32,
-    rotations: impl IntoIterator<Item = KeySpec>,
-) -> Vec<KeySpec> {
+fn collect_keys(params: &Parameters, rotations: impl IntoIterator<Item = KeySpec>) -> Vec<KeySpec> {
     let stages = params.bootstrapping().map_or(0, |set| set.coefficients_to_slots.len());
     let split = params.max_level() - stages;
-    let repeats = (log2_slots..params.log_n() - 1)
-        .filter_map(|i| KeySpec::rotation(params, 1 << i, params.max_level()));
     let fixed = [
         KeySpec::relinearization(split),
         KeySpec::conjugation(split),
@@ -439,7 +447,7 @@ fn collect_keys(
         KeySpec::sparse_to_dense(params),
     ];
     let mut highest: BTreeMap<KeyKind, usize> = BTreeMap::new();
-    for spec in rotations.into_iter().chain(repeats).chain(fixed) {
+    for spec in rotations.into_iter().chain(fixed) {
         let level = highest.entry(spec.kind).or_insert(0);
         *level = (*level).max(spec.level);
     }

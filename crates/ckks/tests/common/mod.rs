@@ -29,7 +29,10 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn new(set: &str, device: Device) -> Self {
-        let ctx = Context::new(presets::get(set).unwrap(), &device).unwrap();
+        Self::in_context(Context::new(presets::get(set).unwrap(), &device).unwrap())
+    }
+
+    pub(crate) fn in_context(ctx: Context) -> Self {
         let mut rng = insecure_test_rng(7);
         let secret = KeyGenerator::new(&ctx).secret_key(&mut rng).unwrap();
         Self { encoder: Encoder::new(&ctx), evaluator: Evaluator::new(&ctx), ctx, secret, rng }
