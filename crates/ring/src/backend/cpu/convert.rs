@@ -1,7 +1,7 @@
 //! From one basis to another: digits, division, lifting.
 //!
-//! Rows are converted in small groups by blocks of columns, so that the sources are read once a group, and whatever is
-//! done with the rows of a group (a transform at least) follows while they are in the cache.
+//! A row is converted by blocks of columns and at once transformed and used, all of it in the second cache; the source rows
+//! are read again for every target, which the last cache bears better than writing and reading many targets.
 
 use super::Cpu;
 use super::kernels::{self, BLOCK, Constants, Factor};
@@ -12,42 +12,28 @@ use crate::basis::Limbs;
 use crate::error::Result;
 use rayon::prelude::*;
 
-/// Rows of a group at most: four halve the reading twice, eight no longer fit beside their sources.
-const GROUP: usize = 4;
-
-/// One row to be written: `init + Σ_i source_i · factors[i]` modulo its prime, in NTT order.
+/// The row of a prime: `init + Σ_i source_i · factors[i]`.
 pub(super) struct Target<'a> {
     prime: &'a Prime,
     factors: &'a [u64],
     init: u64,
-    words: &'a mut [u64],
 }
 
-/// Writes a group of targets from the `sources`, coefficients below 2^50 in rows of equal length. A single source has
-/// the factor 1.
-pub(super) fn convert(sources: &[&[u64]], targets: &mut [Target<'_>]) {
-    let n = sources.first().map_or(0, |row| row.len());
-    let mut inputs: Vec<&[u64]> = Vec::with_capacity(sources.len());
-    for start in (0..n).step_by(BLOCK) {
-        let columns = start..n.min(start + BLOCK);
-        inputs.clear();
-        inputs.extend(sources.iter().map(|row| &row[columns.clone()]));
-        for Target { prime, factors, init, words } in &mut *targets {
-            let words = &mut words[columns.clone()];
+impl Target<'_> {
+    /// Writes the row in NTT order from the `sources`, coefficients below 2^50. A single source has the factor 1.
+    pub(super) fn convert(&self, sources: &[&[u64]], out: &mut [u64]) {
+        let Target { prime, factors, init } = *self;
+        let mut inputs: Vec<&[u64]> = Vec::with_capacity(sources.len());
+        for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+            inputs.clear();
+            inputs.extend(sources.iter().map(|row| &row[block * BLOCK..][..out.len()]));
             match *inputs {
-                [source] => kernels::reduce_add(&prime.constants, words, source, *init),
-                _ => kernels::convert(&prime.constants, words, &inputs, factors, *init),
+                [source] => kernels::reduce_add(&prime.constants, out, source, init),
+                _ => kernels::convert(&prime.constants, out, &inputs, factors, init),
             }
         }
+        prime.transform.forward(out);
     }
-    for Target { prime, words, .. } in targets {
-        prime.transform.forward(words);
-    }
-}
-
-/// Rows of a group, fewer where some of the threads would have no work.
-pub(super) fn group(rows: usize) -> usize {
-    (rows / (2 * rayon::current_num_threads())).clamp(1, GROUP)
 }
 
 impl Cpu {
@@ -69,25 +55,13 @@ impl Cpu {
             kernels::quotients(self.isa, out, &inputs, &constants);
         });
         sources.extend(quotients.chunks_exact(n));
-        let size = group(kept);
-        let groups = lower.par_chunks_mut(size * n).enumerate();
-        groups.for_each_init(
-            || self.pool.take(size * n),
-            |remainders, (group, rows)| {
-                let kept = &divider.kept[group * size..];
-                let primes = &self.tables.primes[group * size..];
-                let targets = remainders.chunks_exact_mut(n).zip(primes).zip(kept);
-                let targets = targets.take(rows.len() / n).map(|((words, prime), kept)| Target {
-                    prime,
-                    factors: &kept.factors,
-                    init: kept.minus_half,
-                    words,
-                });
-                convert(&sources, &mut targets.collect::<Vec<_>>());
-                let rows = rows.chunks_exact_mut(n).zip(remainders.chunks_exact(n));
-                for ((words, remainder), (prime, kept)) in rows.zip(primes.iter().zip(kept)) {
-                    kernels::sub_scale(&prime.constants, words, remainder, kept.inv);
-                }
+        let rows = lower.par_chunks_exact_mut(n).zip(&self.tables.primes).zip(&divider.kept);
+        rows.for_each_init(
+            || self.pool.take(n),
+            |remainder, ((words, prime), kept)| {
+                let (factors, init) = (&kept.factors[..], kept.minus_half);
+                Target { prime, factors, init }.convert(&sources, remainder);
+                kernels::sub_scale(&prime.constants, words, remainder, kept.inv);
             },
         );
         a.truncate(kept * n);
@@ -106,7 +80,7 @@ impl Cpu {
                 return words.copy_from_slice(a);
             }
             let init = prime.modulus.neg(prime.modulus.reduce_u64(h));
-            convert(&[&lifted], &mut [Target { prime, factors: &[1], init, words }]);
+            Target { prime, factors: &[1], init }.convert(&[&lifted], words);
         });
         out
     }
@@ -143,11 +117,10 @@ impl Cpu {
         converter: &'a Converter,
         limbs: Limbs,
         row: usize,
-        words: &'a mut [u64],
     ) -> Target<'a> {
         let index = self.basis.prime_index(limbs, row);
         let (factors, init) = (&converter.factors[index], converter.offsets[index]);
-        Target { prime: &self.tables.primes[index], factors, init, words }
+        Target { prime: &self.tables.primes[index], factors, init }
     }
 
     pub(super) fn decomposed(&self, a: &View<'_, Words>, q: usize) -> Vec<Words> {
@@ -158,22 +131,18 @@ impl Cpu {
         let prepared: Vec<&[u64]> = prepared.chunks_exact(n).collect();
         let mut digits: Vec<Words> =
             converters.iter().map(|_| self.pool.take(limbs.rows() * n)).collect();
-        let size = group(limbs.rows() * digits.len());
-        let groups = digits.iter_mut().zip(&converters).flat_map(|(digit, &converter)| {
-            let groups = digit.chunks_mut(size * n).enumerate();
-            groups.map(move |(group, rows)| (converter, group * size, rows))
+        let rows = digits.iter_mut().zip(&converters).flat_map(|(digit, &converter)| {
+            let rows = digit.chunks_exact_mut(n).enumerate();
+            rows.map(move |(row, words)| (converter, row, words))
         });
-        let groups: Vec<_> = groups.collect();
-        groups.into_par_iter().for_each(|(converter, first, rows)| {
-            let mut targets = Vec::with_capacity(size);
-            for (row, words) in (first..).zip(rows.chunks_exact_mut(n)) {
-                if converter.source.contains(&row) {
-                    words.copy_from_slice(Self::row(a, limbs, row, n));
-                } else {
-                    targets.push(self.target(converter, limbs, row, words));
-                }
+        let rows: Vec<_> = rows.collect();
+        rows.into_par_iter().for_each(|(converter, row, words)| {
+            if converter.source.contains(&row) {
+                words.copy_from_slice(Self::row(a, limbs, row, n));
+            } else {
+                let sources = &prepared[converter.source.clone()];
+                self.target(converter, limbs, row).convert(sources, words);
             }
-            convert(&prepared[converter.source.clone()], &mut targets);
         });
         digits
     }

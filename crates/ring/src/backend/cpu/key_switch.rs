@@ -2,7 +2,6 @@
 //! never written to memory. The keys are read once for all members of a batch, in the order in which they lie there.
 
 use super::Cpu;
-use super::convert::{Target, convert, group};
 use super::kernels::{self, Constants, Plus};
 use super::pool::Words;
 use super::tables::Converter;
@@ -10,7 +9,6 @@ use crate::automorphism::Permutation;
 use crate::backend::{KeySwitch, Member, Source, View};
 use crate::basis::Limbs;
 use rayon::prelude::*;
-use std::ops::Range;
 
 /// Words of a block: a page, beyond which nothing is fetched ahead, of every row.
 const BLOCK: usize = 512;
@@ -24,13 +22,6 @@ struct MemberRow<'a> {
     digits: Vec<&'a [u64]>,
     /// Times P modulo the prime of the row.
     plus: [Plus<'a>; 2],
-}
-
-/// Some rows of the outputs of all members.
-struct Group<'a> {
-    first: usize,
-    /// One pair of pieces a member, the rows of the group one after the other.
-    outs: Vec<[&'a mut [u64]; 2]>,
 }
 
 /// Where each block of columns goes; `None` without an automorphism.
@@ -59,70 +50,44 @@ impl Cpu {
             .collect();
         let permutation = switch.galois.map(|g| self.permutation(g));
         let blocks: Blocks<'_> = permutation.as_deref().map(|p| (p, destinations(p, n)));
-        let size = group(limbs.rows());
-        let digits = prepared.iter().flatten().count() * converters.len();
-        groups(size * n, limbs.rows().div_ceil(size), out).into_par_iter().for_each_init(
-            || self.pool.take(digits * size * n),
-            |scratch, mut group| {
-                let rows = group.outs.first().map_or(0, |[half, _]| half.len() / n);
-                let rows = group.first * size..group.first * size + rows;
-                let mut room = scratch.chunks_exact_mut(size * n);
+        let converted = prepared.iter().flatten().count() * converters.len();
+        rows(n, limbs.rows(), out).into_par_iter().enumerate().for_each_init(
+            || self.pool.take(converted * n),
+            |scratch, (row, mut outs)| {
+                let mut rooms = scratch.chunks_exact_mut(n);
                 for prepared in prepared.iter().flatten() {
-                    for (converter, room) in converters.iter().zip(&mut room) {
-                        self.extend(prepared, converter, limbs, rows.clone(), room);
+                    let prepared: Vec<&[u64]> = prepared.chunks_exact(n).collect();
+                    for (converter, room) in converters.iter().zip(&mut rooms) {
+                        if !converter.source.contains(&row) {
+                            let sources = &prepared[converter.source.clone()];
+                            self.target(converter, limbs, row).convert(sources, room);
+                        }
                     }
                 }
-                for (local, row) in rows.enumerate() {
-                    let mut room = scratch.chunks_exact(size * n).map(|r| &r[local * n..][..n]);
-                    let inputs: Vec<MemberRow<'_>> = members
-                        .iter()
-                        .map(|member| self.member_row(member, switch, &converters, row, &mut room))
-                        .collect();
-                    let keys = self.key_row(&switch.keys, limbs, row);
-                    let outs = group
-                        .outs
-                        .iter_mut()
-                        .map(|pair| pair.each_mut().map(|half| &mut half[local * n..][..n]));
-                    let constants = &self.prime(limbs, row).constants;
-                    multiply(constants, &keys, &inputs, &blocks, &mut outs.collect::<Vec<_>>());
-                }
+                let mut rooms = scratch.chunks_exact(n);
+                let inputs: Vec<MemberRow<'_>> = members
+                    .iter()
+                    .map(|member| self.member_row(member, switch, &converters, row, &mut rooms))
+                    .collect();
+                let keys = self.key_row(&switch.keys, limbs, row);
+                multiply(&self.prime(limbs, row).constants, &keys, &inputs, &blocks, &mut outs);
             },
         );
     }
 
-    /// Converts some rows of one digit and transforms them; its own rows are left out.
-    fn extend(
-        &self,
-        prepared: &Words,
-        converter: &Converter,
-        limbs: Limbs,
-        rows: Range<usize>,
-        room: &mut [u64],
-    ) {
-        let n = self.n;
-        let foreign = rows.zip(room.chunks_exact_mut(n));
-        let foreign = foreign.filter(|(row, _)| !converter.source.contains(row));
-        let mut targets: Vec<Target<'_>> =
-            foreign.map(|(row, words)| self.target(converter, limbs, row, words)).collect();
-        let sources: Vec<&[u64]> = prepared[converter.source.start * n..converter.source.end * n]
-            .chunks_exact(n)
-            .collect();
-        convert(&sources, &mut targets);
-    }
-
-    /// What one member brings to one row; `room` yields the row in the room of every converted digit.
+    /// What one member brings to one row; `rooms` has the row of every converted digit.
     fn member_row<'a>(
         &self,
         member: &'a Member<'_, Words>,
         switch: &KeySwitch<'_, Words>,
         converters: &[&Converter],
         row: usize,
-        room: &mut impl Iterator<Item = &'a [u64]>,
+        rooms: &mut impl Iterator<Item = &'a [u64]>,
     ) -> MemberRow<'a> {
         let (n, limbs) = (self.n, switch.limbs);
         let digits = match &member.source {
             Source::Digits(digits) => digits.iter().map(|d| &d[row * n..][..n]).collect(),
-            Source::Poly(a) => (converters.iter().zip(room))
+            Source::Poly(a) => (converters.iter().zip(rooms))
                 .map(|(converter, converted)| {
                     if converter.source.contains(&row) {
                         Self::row(a, limbs, row, n)
@@ -159,8 +124,7 @@ impl Cpu {
         out: &mut [[Words; 2]],
     ) {
         let n = self.n;
-        groups(n, limbs.rows(), out).into_par_iter().for_each(|mut group| {
-            let row = group.first;
+        rows(n, limbs.rows(), out).into_par_iter().enumerate().for_each(|(row, mut outs)| {
             let inputs: Vec<MemberRow<'_>> = batch
                 .iter()
                 .map(|digits| MemberRow {
@@ -170,20 +134,19 @@ impl Cpu {
                 .collect();
             let keys = self.key_row(keys, limbs, row);
             let constants = &self.prime(limbs, row).constants;
-            multiply(constants, &keys, &inputs, &None, &mut group.outs);
+            multiply(constants, &keys, &inputs, &None, &mut outs);
         });
     }
 }
 
-/// Cuts both halves of every output into groups of `length` words.
-fn groups<'a>(length: usize, count: usize, out: &'a mut [[Words; 2]]) -> Vec<Group<'a>> {
-    let mut groups: Vec<Group<'a>> =
-        (0..count).map(|first| Group { first, outs: Vec::with_capacity(out.len()) }).collect();
+/// The pairs of outputs of every row.
+fn rows(n: usize, count: usize, out: &mut [[Words; 2]]) -> Vec<Vec<[&mut [u64]; 2]>> {
+    let mut rows: Vec<Vec<_>> = (0..count).map(|_| Vec::with_capacity(out.len())).collect();
     for [half0, half1] in out {
-        let pieces = half0.chunks_mut(length).zip(half1.chunks_mut(length));
-        groups.iter_mut().zip(pieces).for_each(|(group, (h0, h1))| group.outs.push([h0, h1]));
+        let pairs = half0.chunks_exact_mut(n).zip(half1.chunks_exact_mut(n));
+        rows.iter_mut().zip(pairs).for_each(|(row, (h0, h1))| row.push([h0, h1]));
     }
-    groups
+    rows
 }
 
 /// For every block of a row, where the image has it.
