@@ -1,45 +1,141 @@
-// Sums of products with key polynomials. Equal to `inner_product` of backend/cpu.
+// Key switches up to the division by P: phi(P * plus[h] + sum over d of digits[d] * keys[d][h]), h = 0 and 1. Equal to
+// `KeySwitch::compose` of backend/key_switch.rs.
 //
-// Thread mapping: as elementwise.cu; blockIdx.z is the polynomial of the batch, so that neighbouring blocks of one row
-// meet the key in the second-level cache. Layout: digits and results are rows over the call's limbs.
+// `key_product` takes digits as they are. Thread mapping as elementwise.cu.
+//
+// `ntt_rows_switch` finishes the digits' transforms (the last 8 stages of ntt.cu) and multiplies on the spot: no digit is
+// written to memory. Thread mapping: blockIdx.y is the row, blockIdx.x = member + members * block of 4096 words, so that
+// the members of a batch meet the key in the second-level cache; threads and words as `ntt_rows`. Layout: row `row - first`
+// of digit d of member z is row z * step + d * tile + row - first of `digits`; a digit's own rows are those of the
+// polynomial. Keys are fetched while the transforms run. Dynamic shared memory: ROW_PAD * 16 + 2 * ROW_WORDS words.
 #pragma once
 #include "elementwise.cu"
+#include "ntt.cu"
 
 #define KEY_DIGITS 16
+#define MEMBERS 8
 
-struct Keys {
-    const u64* halves[KEY_DIGITS][2];
-    u32 q[KEY_DIGITS][2];  // q-rows of each half
+struct Member {
+    const u64* a;        // rows over {q, 0} at least, NTT order
+    const u64* plus[2];  // likewise, or null
+    u64* out[2];         // rows over the call's limbs
 };
-struct DigitRows {
-    const u64* words[KEY_DIGITS];
+struct Switch {
+    const u64* keys[KEY_DIGITS][2];
+    const u64* digits[KEY_DIGITS];  // of key_product
+    Member members[MEMBERS];        // key_product: the first
+    u32 key_q[KEY_DIGITS][2];       // q-rows of the halves
+    u32 own[KEY_DIGITS][2];         // first own row of a digit, and the row after the last
+    u32 count;                      // digits
+    u32 accumulate;                 // key_product: add to what is there
+    u32 galois;                     // the inverse automorphism, 0 for none
+    u32 log_n;
+    u32 first, tile;                // ntt_rows_switch: first row of the launch, rows a digit in `digits`
+    u32 member_count, unused;
+    double special[256];            // P mod each prime of Q, centred
 };
 
-// out[h] (+)= sum over d of digits[d] * keys[d][h].
-extern "C" __global__ void __launch_bounds__(256) inner_product(u64* out0, u64* out1, const __grid_constant__ DigitRows digits,
-                                                                u32 count, const __grid_constant__ Keys keys,
-                                                                u32 accumulate, Shape s) {
+__device__ __forceinline__ const u64* key_row(const Switch& k, const Shape& s, u32 d, u32 half, u32 row) {
+    return k.keys[d][half] + (size_t)row_in(row, s.q, k.key_q[d][half]) * s.n;
+}
+
+// Where word i goes under the automorphism.
+__device__ __forceinline__ u32 target_of(const Switch& k, u32 i) { return k.galois ? galois_source(i, k.galois, k.log_n) : i; }
+
+extern "C" __global__ void __launch_bounds__(256) key_product(const __grid_constant__ Switch k, Shape s) {
     ELEMENT
-    const size_t at_digit = (size_t)blockIdx.y * s.n;
-    double a0 = 0, a1 = 0, b0 = 0, b1 = 0;
-    ulonglong2* o0 = (ulonglong2*)(out0 + at_digit) + i;
-    ulonglong2* o1 = (ulonglong2*)(out1 + at_digit) + i;
-    if (accumulate) {
-        a0 = load(o0->x), a1 = load(o0->y), b0 = load(o1->x), b1 = load(o1->y);
-    }
-    for (u32 d = 0; d < count; d++) {
-        const ulonglong2 x = ((const ulonglong2*)(digits.words[d] + at_digit))[i];
-        const ulonglong2 k = ((const ulonglong2*)(keys.halves[d][0] + (size_t)row_in(blockIdx.y, s.q, keys.q[d][0]) * s.n))[i];
-        const ulonglong2 l = ((const ulonglong2*)(keys.halves[d][1] + (size_t)row_in(blockIdx.y, s.q, keys.q[d][1]) * s.n))[i];
-        const double x0 = load(x.x), x1 = load(x.y);
-        a0 = __dadd_rn(a0, mul(x0, load(k.x), m));
-        a1 = __dadd_rn(a1, mul(x1, load(k.y), m));
-        b0 = __dadd_rn(b0, mul(x0, load(l.x), m));
-        b1 = __dadd_rn(b1, mul(x1, load(l.y), m));
-        if (d % 4 == 3) {  // 1 p + 4 * 0.69 p
-            a0 = reduce(a0, m), a1 = reduce(a1, m), b0 = reduce(b0, m), b1 = reduce(b1, m);
+    const u32 row = blockIdx.y;
+    const size_t start = (size_t)row * s.n;
+    const Member& member = k.members[0];
+    double sums[2][2] = {};
+    if (k.accumulate) {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const ulonglong2 x = ((const ulonglong2*)(member.out[h] + start))[i];
+            sums[h][0] = load(x.x), sums[h][1] = load(x.y);
         }
     }
-    *o0 = make_ulonglong2(store(a0, m), store(a1, m));
-    *o1 = make_ulonglong2(store(b0, m), store(b1, m));
+    for (u32 d = 0; d < k.count; d++) {
+        const ulonglong2 x = ((const ulonglong2*)(k.digits[d] + start))[i];
+        const double x0 = load(x.x), x1 = load(x.y);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const ulonglong2 w = ((const ulonglong2*)key_row(k, s, d, h, row))[i];
+            sums[h][0] = __dadd_rn(sums[h][0], mul(x0, load(w.x), m));
+            sums[h][1] = __dadd_rn(sums[h][1], mul(x1, load(w.y), m));
+            if (d % 4 == 3) {  // 1 p + 4 * 0.69 p
+                sums[h][0] = reduce(sums[h][0], m);
+                sums[h][1] = reduce(sums[h][1], m);
+            }
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        if (row < s.q && member.plus[h]) {
+            const ulonglong2 x = ((const ulonglong2*)(member.plus[h] + start))[i];
+            sums[h][0] = __dadd_rn(sums[h][0], mul(load(x.x), k.special[row], m));
+            sums[h][1] = __dadd_rn(sums[h][1], mul(load(x.y), k.special[row], m));
+        }
+        const u64 y0 = store(sums[h][0], m), y1 = store(sums[h][1], m);
+        if (k.galois) {
+            member.out[h][start + target_of(k, 2 * i)] = y0;
+            member.out[h][start + target_of(k, 2 * i + 1)] = y1;
+        } else {
+            ((ulonglong2*)(member.out[h] + start))[i] = make_ulonglong2(y0, y1);
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256, 2) ntt_rows_switch(const double* digits, u64 step,
+                                                                     const __grid_constant__ Switch k,
+                                                                     const double* __restrict__ twiddles, u32 stride,
+                                                                     Shape s) {
+    extern __shared__ double x[];
+    const u32 z = blockIdx.x % k.member_count, block = blockIdx.x / k.member_count, row = k.first + blockIdx.y;
+    const u32 prime = prime_of(s, row);
+    const Prime m = s.primes[prime];
+    const double* __restrict__ t = twiddles + (size_t)prime * stride;
+    const Member& member = k.members[z];
+    const u32 r = threadIdx.x % 16, local = threadIdx.x / 16 * 256 + r;  // word `local` + 16 i of the block
+    const size_t start = (size_t)row * s.n + block * ROW_WORDS;
+    // This thread's row of either key half.
+    u64* key0 = (u64*)(x + 16 * ROW_PAD) + threadIdx.x / 16 * 256;
+    u64* key1 = key0 + ROW_WORDS;
+    double sums[2][16] = {};
+    for (u32 d = 0; d < k.count; d++) {
+        const bool own = k.own[d][0] <= row && row < k.own[d][1];
+        double* mine = x + threadIdx.x / 16 * ROW_PAD + r;  // words r + 16 i at r + 17 i
+        __syncwarp();
+        fetch_row(key0, key_row(k, s, d, 0, row) + block * ROW_WORDS + threadIdx.x / 16 * 256);
+        fetch_row(key1, key_row(k, s, d, 1, row) + block * ROW_WORDS + threadIdx.x / 16 * 256);
+        if (own) {
+#pragma unroll
+            for (int i = 0; i < 16; i++) mine[17 * i] = load(member.a[start + local + 16 * i]);
+        } else {
+            const size_t at_digit = (z * step + d * k.tile + blockIdx.y) * s.n + block * ROW_WORDS;
+            forward_rows(digits + at_digit, block, x, t, s.n, m);
+        }
+        fetched();
+#pragma unroll
+        for (int i = 0; i < 16; i++) {
+            const double y = reduce(mine[17 * i], m);
+            sums[0][i] = __dadd_rn(sums[0][i], mul(y, load(key0[r + 16 * i]), m));
+            sums[1][i] = __dadd_rn(sums[1][i], mul(y, load(key1[r + 16 * i]), m));
+        }
+        if (d % 4 == 3) {  // 4 * 0.6 p + 0.5 p
+#pragma unroll
+            for (int i = 0; i < 16; i++) sums[0][i] = reduce(sums[0][i], m), sums[1][i] = reduce(sums[1][i], m);
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const bool plus = row < s.q && member.plus[h];
+#pragma unroll
+        for (int i = 0; i < 16; i++) {
+            double y = sums[h][i];
+            if (plus) y = __dadd_rn(y, mul(load(member.plus[h][start + local + 16 * i]), k.special[row], m));
+            const u32 to = target_of(k, block * ROW_WORDS + local + 16 * i);
+            member.out[h][(size_t)row * s.n + to] = store(y, m);
+        }
+    }
 }

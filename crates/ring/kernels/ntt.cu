@@ -158,11 +158,27 @@ __device__ __forceinline__ Powers powers(double w8, const Prime& m) {
     return p;
 }
 
+// Starts to copy this thread's share of 256 contiguous words to shared memory: 16 neighbouring threads share a row and
+// what its threads fetched is theirs after `fetched`.
+__device__ __forceinline__ void fetch_row(u64* to, const u64* from) {
+    const u32 r = threadIdx.x % 16;
+#pragma unroll
+    for (int k = 0; k < 8; k++) {
+        const u32 address = (u32)__cvta_generic_to_shared(to + 2 * (r + 16 * k));
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from + 2 * (r + 16 * k)) : "memory");
+    }
+}
+__device__ __forceinline__ void fetched() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    __syncwarp();
+}
+
 // Forward, last 8 stages of the 16 rows of this block, in shared memory at the end: row * ROW_PAD + i + i / 16 holds
-// lazy doubles below 4 p. `in` points at the block's first word. L = log2(n).
-__device__ __forceinline__ void forward_rows(const double* in, double* s, const double* __restrict__ t, u32 n, const Prime& m) {
+// lazy doubles below 4 p. `in` points at the first word of this block, number `block` of the row.
+__device__ __forceinline__ void forward_rows(const double* in, u32 block, double* s, const double* __restrict__ t, u32 n,
+                                             const Prime& m) {
     const int r = threadIdx.x % 16, row = threadIdx.x / 16;
-    const u32 chunk = blockIdx.x * 16 + row, chunks = n / 256;
+    const u32 chunk = block * 16 + row, chunks = n / 256;
     double x[16];
 #pragma unroll
     for (int k = 0; k < 16; k++) x[k] = in[row * 256 + r + 16 * k];
@@ -244,22 +260,25 @@ extern "C" __global__ void __launch_bounds__(256) ntt_rows(NTT_ARGS) {
     __shared__ double s[16 * ROW_PAD];
     JOB
     const size_t block = (size_t)job.dst * n + blockIdx.x * ROW_WORDS;
-    forward_rows((const double*)(in + blockIdx.z * in_step) + block, s, t, n, m);
+    forward_rows((const double*)(in + blockIdx.z * in_step) + block, blockIdx.x, s, t, n, m);
     u64* o = out + blockIdx.z * out_step + block;
     const int r = threadIdx.x % 16, row = threadIdx.x / 16;
 #pragma unroll
     for (int k = 0; k < 16; k++) o[row * 256 + r + 16 * k] = store(s[row * ROW_PAD + r + 17 * k], m);
 }
 
-// The last 8 stages, and (x - result) * factor: the end of a division (`sub_scale` of backend/cpu). Row `dst` of x.
+// The last 8 stages, and (x - result) * factor: the end of a division (`sub_scale` of backend/cpu). Row `dst` of x, which
+// is fetched meanwhile. Dynamic shared memory: ROW_PAD * 16 + ROW_WORDS words.
 extern "C" __global__ void __launch_bounds__(256) ntt_rows_divide(NTT_ARGS, const u64* x, u64 x_step) {
-    __shared__ double s[16 * ROW_PAD];
+    extern __shared__ double s[];
+    u64* a = (u64*)(s + 16 * ROW_PAD);
     JOB
-    const size_t block = (size_t)job.dst * n + blockIdx.x * ROW_WORDS;
-    forward_rows((const double*)(in + blockIdx.z * in_step) + block, s, t, n, m);
-    const u64* a = x + blockIdx.z * x_step + block;
-    u64* o = out + blockIdx.z * out_step + block;
     const int r = threadIdx.x % 16, row = threadIdx.x / 16;
+    const size_t block = (size_t)job.dst * n + blockIdx.x * ROW_WORDS;
+    fetch_row(a + row * 256, x + blockIdx.z * x_step + block + row * 256);
+    forward_rows((const double*)(in + blockIdx.z * in_step) + block, blockIdx.x, s, t, n, m);
+    u64* o = out + blockIdx.z * out_step + block;
+    fetched();
 #pragma unroll
     for (int k = 0; k < 16; k++) {
         const int i = row * 256 + r + 16 * k;

@@ -191,6 +191,26 @@ fn results(a: &RingPoly) -> Vec<(String, Vec<u64>)> {
         let divided = small.clone().rescale_by(primes).unwrap();
         out.push((format!("{primes} primes"), words(&divided)));
     }
+    let mut other = small.clone();
+    other.add_integer_assign(12345).unwrap();
+    let (g, third) = (GaloisElement::rotation(5, a.ring().n()), a.clone());
+    let batch = [
+        (&small, [Some(&other), None]),
+        (&other, [Some(&small), Some(&third)]),
+        (&third.with_limbs(Limbs::q(all.q)).unwrap(), [None, None]),
+    ];
+    for g in [None, Some(g)] {
+        let pairs = RingPoly::key_switch_many(&batch, &key, g).unwrap();
+        for (i, pair) in pairs.into_iter().enumerate() {
+            out.extend(pair.iter().map(|half| (format!("switch {i}"), words(half))));
+            let halves = RingPoly::mod_down_pair(pair, i).unwrap();
+            out.extend(halves.iter().map(|half| (format!("switched {i}"), words(half))));
+        }
+        let pair = digits.key_switch(&key, [Some(&other), None], g).unwrap();
+        out.extend(pair.iter().map(|half| ("digits switched".to_owned(), words(half))));
+    }
+    let many = RingPoly::rescale_many(vec![small.clone(), other.clone(), small.clone()], 1);
+    out.extend(many.unwrap().iter().map(|a| ("rescaled".to_owned(), words(a))));
     let raised = a.with_limbs(Limbs::q(1)).unwrap().mod_raise(all.q).unwrap();
     out.push(("raised".to_owned(), words(&raised)));
     for step in

@@ -150,6 +150,15 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
     /// u = floor(Σ_i floor(y_i · c_i / 2^b_i) / 2^50), row j is
     /// `(x + h - (Σ_i y_i · (D/d_i) - u · D)) · D^-1 mod q_j`. A single d gives u = 0 and `floor((x + h) / d)`.
     fn divide(&self, a: Self::Buf, limbs: Limbs, kept: usize) -> Result<Self::Buf>;
+    /// [`Backend::divide`] of every member of a batch.
+    fn divide_many(
+        &self,
+        polys: Vec<Self::Buf>,
+        limbs: Limbs,
+        kept: usize,
+    ) -> Result<Vec<Self::Buf>> {
+        polys.into_iter().map(|a| self.divide(a, limbs, kept)).collect()
+    }
     /// `a` over `{1, 0}` extended to `{q, 0}`: row j is x mod q_j, x centred in [-(q_0-1)/2, (q_0-1)/2]. NTT order in
     /// and out; row 0 is copied.
     fn mod_raise(&self, a: &Self::Buf, q: usize) -> Result<Self::Buf>;

@@ -16,7 +16,7 @@ use cipherform_ckks::{Context, Device, Parameters};
 use cipherform_nn::exec::Progress;
 use cipherform_profile::cpu_model;
 use cipherform_ring::sample::uniform;
-use cipherform_ring::{GaloisElement, Limbs};
+use cipherform_ring::{Baby, GaloisElement, Limbs, RingPoly, SubringPoly};
 use harness::{Measured, Row, measure};
 use machine::Machine;
 use peer::Peer;
@@ -213,6 +213,11 @@ fn ring(
     let key = key.collect::<Result<Vec<_>>>()?;
     let coefficients = a.clone().into_coeff()?;
     let g = GaloisElement::rotation(1, ring.n());
+    // Dense weights, 8 baby and 8 giant steps: a stage of bootstrapping's transforms.
+    let weight = SubringPoly::from_i64(ring, all, &vec![3; ring.n()])?;
+    let weights = vec![vec![Some(&weight); 8]; 8];
+    let baby = |k| Baby::Switched { galois: GaloisElement::rotation(k, ring.n()), key: &key };
+    let babies: Vec<Baby<'_>> = std::iter::once(Baby::Identity).chain((1..8).map(baby)).collect();
     let bytes = |limbs: Limbs| (limbs.rows() * ring.n() * 8) as u64;
     let (small, large, count) = (bytes(q), bytes(all), digits.len() as u64);
     let mut rows = vec![
@@ -225,8 +230,15 @@ fn ring(
         Row::with_setup("rescale", 2 * small, || Ok(a.clone()), |a| Ok(a.rescale()?)),
         Row::new("automorphism", 2 * small, || Ok(a.automorphism(g)?)),
         Row::new("key_switch", 3 * small + 2 * count * large, || {
-            let [b, c] = a.decompose()?.inner_product(&key)?;
-            Ok([b.mod_down()?, c.mod_down()?])
+            Ok(RingPoly::mod_down_pair(a.key_switch(&key, [None, None], None)?, 0)?)
+        }),
+        Row::new("key_switch_8", 8 * 3 * small + 2 * count * large, || {
+            let pairs = RingPoly::key_switch_many(&[(&a, [None, None]); 8], &key, None)?;
+            let divide = |pair| RingPoly::mod_down_pair(pair, 0);
+            Ok(pairs.into_iter().map(divide).collect::<Result<Vec<_>, _>>()?)
+        }),
+        Row::new("hoisted_sums_8x8", 8 * 2 * count * large + 64 * large + 16 * large, || {
+            Ok(digits.hoisted_sums([&a, &a], &babies, &weights)?)
         }),
     ];
     measure(ring, &mut rows, threads, rounds, None)

@@ -12,8 +12,9 @@ impl Plain for [f64; 2] {}
 pub(super) const MAX_PRIMES: usize = 256;
 /// Sources of one conversion.
 pub(super) const SOURCES: usize = 16;
-/// Digits of one inner product.
+/// Digits and members of a batch of one key switch.
 pub(super) const KEY_DIGITS: usize = 16;
+pub(super) const MEMBERS: usize = 8;
 
 /// Baby and giant steps, and digits, of one launch of a doubly hoisted sum.
 pub(super) const BABIES: usize = 16;
@@ -118,14 +119,35 @@ pub(super) struct Scalars {
 }
 impl Plain for Scalars {}
 
-/// `struct Keys` of key_switch.cu.
+/// `struct Member` of key_switch.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Member {
+    pub(super) a: u64,
+    pub(super) plus: [u64; 2],
+    pub(super) out: [u64; 2],
+}
+
+/// `struct Switch` of key_switch.cu.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Keys {
-    pub(super) halves: [[u64; 2]; KEY_DIGITS],
-    pub(super) q: [[u32; 2]; KEY_DIGITS],
+pub(super) struct Switch {
+    pub(super) keys: [[u64; 2]; KEY_DIGITS],
+    pub(super) digits: [u64; KEY_DIGITS],
+    pub(super) members: [Member; MEMBERS],
+    pub(super) key_q: [[u32; 2]; KEY_DIGITS],
+    pub(super) own: [[u32; 2]; KEY_DIGITS],
+    pub(super) count: u32,
+    pub(super) accumulate: u32,
+    pub(super) galois: u32,
+    pub(super) log_n: u32,
+    pub(super) first: u32,
+    pub(super) tile: u32,
+    pub(super) member_count: u32,
+    pub(super) unused: u32,
+    pub(super) special: [f64; MAX_PRIMES],
 }
-impl Plain for Keys {}
+impl Plain for Switch {}
 
 /// `struct Hoisted` of hoisted.cu.
 #[repr(C)]
@@ -149,11 +171,3 @@ pub(super) struct Hoisted {
     pub(super) special: [f64; MAX_PRIMES],
 }
 impl Plain for Hoisted {}
-
-/// `struct DigitRows` of key_switch.cu.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub(super) struct DigitRows {
-    pub(super) words: [u64; KEY_DIGITS],
-}
-impl Plain for DigitRows {}

@@ -33,6 +33,12 @@ impl Buf {
         Ok((0..parts).map(part).collect())
     }
 
+    /// Two buffers of `len` words, one after the other.
+    pub(super) fn pair(gpu: &Arc<Gpu>, len: usize) -> Result<[Self; 2]> {
+        let memory = Arc::new(gpu.take(2 * len)?);
+        Ok([0, len].map(|start| Self { memory: memory.clone(), start, len }))
+    }
+
     pub(super) fn upload(gpu: &Arc<Gpu>, words: &[u64]) -> Result<Self> {
         Ok(Self { memory: Arc::new(gpu.upload(words)?), start: 0, len: words.len() })
     }

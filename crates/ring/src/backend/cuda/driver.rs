@@ -47,13 +47,13 @@ kernels! {
     Convert1 = "convert_1",
     Convert2 = "convert_2",
     Convert4 = "convert_4",
-    Convert6 = "convert_6",
     Convert8 = "convert_8",
     Convert12 = "convert_12",
     Convert16 = "convert_16",
     Hoisted4 = "hoisted_4",
     Hoisted8 = "hoisted_8",
-    InnerProduct = "inner_product",
+    KeyProduct = "key_product",
+    NttRowsSwitch = "ntt_rows_switch",
     NttSmall = "ntt_small",
     InttSmall = "intt_small",
     NttRows = "ntt_rows",
@@ -70,6 +70,14 @@ kernels! {
     InttColumns44 = "intt_columns_44",
     InttColumns54 = "intt_columns_54",
 }
+
+/// Dynamic shared memory of `ntt_rows_divide` and `ntt_rows_switch`: 16 padded rows of doubles, and one or two blocks of
+/// fetched words.
+pub(super) const DIVIDE_SHARED: u32 = (16 * 272 + 4096) * 8;
+pub(super) const SWITCH_SHARED: u32 = (16 * 272 + 2 * 4096) * 8;
+/// Kernels with more than the 48 KiB that need no asking.
+const LARGE_SHARED: [(Kernel, u32); 2] =
+    [(Kernel::NttRowsDivide, DIVIDE_SHARED), (Kernel::NttRowsSwitch, SWITCH_SHARED)];
 
 /// Grid, block and dynamic shared memory in bytes of a launch.
 #[derive(Clone, Copy, Debug)]
@@ -189,7 +197,20 @@ impl Gpu {
             unsafe { cu::module::get_function(module, symbol) }
                 .map_err(|e| fail(&format!("kernel {name} is missing"), e))
         };
-        let functions = NAMES.iter().map(function).collect::<Result<_>>()?;
+        let functions: Vec<_> = NAMES.iter().map(function).collect::<Result<_>>()?;
+        for (kernel, bytes) in LARGE_SHARED {
+            let attribute =
+                sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function was just found in the module.
+            unsafe {
+                cu::function::set_function_attribute(
+                    functions[kernel as usize],
+                    attribute,
+                    bytes as i32,
+                )
+            }
+            .map_err(|e| fail("not enough shared memory for the kernels", e))?;
+        }
         let shelf = Mutex::default();
         Ok(Self { ordinal, name, context, stream, functions, shelf })
     }

@@ -1,9 +1,9 @@
 //! Launches: grids and parameters from shapes, one function a family of kernels.
 
 use super::Cuda;
-use super::abi::{In, Out, Scalars, Shape};
+use super::abi::{In, Out, Scalars, Shape, Switch};
 use super::buffer::Buf;
-use super::driver::{Arg, Kernel, Launch};
+use super::driver::{Arg, DIVIDE_SHARED, Kernel, Launch, SWITCH_SHARED};
 use super::tables::{Conversion, Jobs, SMALL, centred};
 use crate::backend::View;
 use crate::basis::Limbs;
@@ -11,8 +11,49 @@ use crate::error::Result;
 
 /// Threads of a block where nothing else decides.
 const THREADS: u32 = 256;
-/// Targets that one thread of a conversion writes: so many reuse its sources.
-const TARGETS: usize = 16;
+/// Blocks of a conversion that fill a card: two on each of 132 multiprocessors, twice.
+const FULL: u32 = 528;
+
+/// Bytes of a word.
+const WORD: u64 = size_of::<u64>() as u64;
+
+/// Where the polynomials of a batch are read and written: `count` of them, steps in words modulo 2^64.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch {
+    pub(super) from: u64,
+    pub(super) from_step: u64,
+    pub(super) to: u64,
+    pub(super) to_step: u64,
+    pub(super) count: u32,
+}
+
+impl Batch {
+    /// A batch of one.
+    pub(super) fn one(from: u64, to: u64) -> Self {
+        Self { from, from_step: 0, to, to_step: 0, count: 1 }
+    }
+
+    /// From where this batch is written to the same place.
+    pub(super) fn in_place(self) -> Self {
+        Self { from: self.to, from_step: self.to_step, ..self }
+    }
+}
+
+/// The step in words between addresses that follow each other in equal steps.
+pub(super) fn step(addresses: &[u64]) -> Option<u64> {
+    let steps = addresses.windows(2).map(|pair| match pair {
+        [a, b] => b.wrapping_sub(*a),
+        _ => 0,
+    });
+    let mut distinct = steps.collect::<Vec<_>>();
+    distinct.dedup();
+    match distinct.as_slice() {
+        [] => Some(0),
+        // Words are 8 bytes: an exact division also of a negative step.
+        [one] => Some(((*one).cast_signed() / WORD.cast_signed()).cast_unsigned()),
+        _ => None,
+    }
+}
 
 impl Cuda {
     fn shape(&self, limbs: Limbs) -> Result<Shape> {
@@ -72,18 +113,20 @@ impl Cuda {
         &self,
         kernel: Kernel,
         shape: Launch,
-        [input, output]: [u64; 2],
+        batch: Batch,
         jobs: &Jobs,
         n: usize,
         extra: &[&dyn Arg],
     ) -> Result<()> {
-        let table = jobs.table.at(0, 1)?;
+        let table = jobs.table.at(0, 0)?;
         let (primes, twiddles) = (self.tables.primes.at(0, 1)?, self.tables.twiddles.at(0, 1)?);
-        let (stride, n, step) = (self.tables.stride as u32, n as u32, 0u64);
+        let (stride, n) = (self.tables.stride as u32, n as u32);
+        let Batch { from, from_step, to, to_step, count } = batch;
         let mut args: Vec<&dyn Arg> =
-            vec![&input, &step, &output, &step, &table, &primes, &twiddles, &stride, &n];
+            vec![&from, &from_step, &to, &to_step, &table, &primes, &twiddles, &stride, &n];
         args.extend_from_slice(extra);
-        self.gpu.launch(kernel, shape, &args)
+        let (x, y, _) = shape.grid;
+        self.gpu.launch(kernel, Launch { grid: (x, y, count), ..shape }, &args)
     }
 
     fn small(jobs: &Jobs, n: usize) -> Launch {
@@ -110,79 +153,106 @@ impl Cuda {
         (forward, inverse, Launch { grid, block, shared: 0 })
     }
 
-    /// Coefficients at `input` to NTT order at `output`. Both may be the same.
-    pub(super) fn forward(&self, input: u64, output: u64, jobs: &Jobs) -> Result<()> {
+    /// Coefficients to NTT order.
+    pub(super) fn forward(&self, batch: Batch, jobs: &Jobs) -> Result<()> {
         if self.n <= SMALL {
-            return self.forward_small(input, output, jobs, self.n);
+            return self.forward_small(batch, jobs, self.n);
         }
-        let (kernel, _, shape) = self.columns(jobs);
-        self.transform(kernel, shape, [input, output], jobs, self.n, &[])?;
-        self.transform(Kernel::NttRows, self.rows(jobs), [output; 2], jobs, self.n, &[])
+        self.forward_columns(batch, jobs)?;
+        self.transform(Kernel::NttRows, self.rows(jobs), batch.in_place(), jobs, self.n, &[])
     }
 
     /// As [`Cuda::forward`] for rows of n <= 4096 words.
-    pub(super) fn forward_small(
-        &self,
-        input: u64,
-        output: u64,
-        jobs: &Jobs,
-        n: usize,
-    ) -> Result<()> {
-        self.transform(Kernel::NttSmall, Self::small(jobs, n), [input, output], jobs, n, &[])
+    pub(super) fn forward_small(&self, batch: Batch, jobs: &Jobs, n: usize) -> Result<()> {
+        self.transform(Kernel::NttSmall, Self::small(jobs, n), batch, jobs, n, &[])
     }
 
-    /// Coefficients at `rest` to NTT order, then `(x - rest) · factor` there, row by row of the jobs.
+    /// The first half of [`Cuda::forward`] for n > 4096: lazy doubles.
+    pub(super) fn forward_columns(&self, batch: Batch, jobs: &Jobs) -> Result<()> {
+        let (kernel, _, shape) = self.columns(jobs);
+        self.transform(kernel, shape, batch, jobs, self.n, &[])
+    }
+
+    /// Coefficients to NTT order in place, then `(x - result) · factor` there, x row by row of the jobs.
     pub(super) fn forward_divide(
         &self,
-        rest: u64,
-        x: u64,
+        rest: Batch,
+        x: (u64, u64),
         jobs: &Jobs,
         inverses: &[f64],
     ) -> Result<()> {
         if self.n > SMALL {
-            let (kernel, _, shape) = self.columns(jobs);
-            self.transform(kernel, shape, [rest; 2], jobs, self.n, &[])?;
-            let (kernel, step) = (Kernel::NttRowsDivide, 0u64);
-            return self.transform(kernel, self.rows(jobs), [rest; 2], jobs, self.n, &[&x, &step]);
+            self.forward_columns(rest, jobs)?;
+            let shape = Launch { shared: DIVIDE_SHARED, ..self.rows(jobs) };
+            let kernel = Kernel::NttRowsDivide;
+            return self.transform(kernel, shape, rest, jobs, self.n, &[&x.0, &x.1]);
         }
-        self.forward(rest, rest, jobs)?;
+        self.forward(rest, jobs)?;
         let limbs = Limbs::q(inverses.len());
         let mut of = [0.0; super::abi::MAX_PRIMES];
         of.iter_mut().zip(inverses).for_each(|(to, &from)| *to = from);
-        let input = |words| In { words, step: 0, q: limbs.q as u32, shift: 0 };
-        let (out, x, rest, scalars) =
-            (Out { words: rest, step: 0 }, input(x), input(rest), Scalars { of });
-        self.each(Kernel::SubScale, limbs, self.n / 2, &[&out, &x, &rest, &scalars])
+        let scalars = Scalars { of };
+        let input = |words, step| In { words, step, q: limbs.q as u32, shift: 0 };
+        for member in 0..u64::from(rest.count) {
+            let at = |start: u64, step: u64| {
+                start.wrapping_add(member.wrapping_mul(step).wrapping_mul(WORD))
+            };
+            let out = Out { words: at(rest.to, rest.to_step), step: 0 };
+            let (x, rest) = (input(at(x.0, x.1), 0), input(at(rest.to, rest.to_step), 0));
+            self.each(Kernel::SubScale, limbs, self.n / 2, &[&out, &x, &rest, &scalars])?;
+        }
+        Ok(())
     }
 
-    /// NTT order at `input` to coefficients times each job's factor plus its summand at `output`.
-    pub(super) fn inverse(&self, input: u64, output: u64, jobs: &Jobs) -> Result<()> {
+    /// NTT order to coefficients times each job's factor plus its summand.
+    pub(super) fn inverse(&self, batch: Batch, jobs: &Jobs) -> Result<()> {
         if self.n <= SMALL {
             let shape = Self::small(jobs, self.n);
-            return self.transform(Kernel::InttSmall, shape, [input, output], jobs, self.n, &[]);
+            return self.transform(Kernel::InttSmall, shape, batch, jobs, self.n, &[]);
         }
-        self.transform(Kernel::InttRows, self.rows(jobs), [input, output], jobs, self.n, &[])?;
+        self.transform(Kernel::InttRows, self.rows(jobs), batch, jobs, self.n, &[])?;
         let (_, kernel, shape) = self.columns(jobs);
-        self.transform(kernel, shape, [output; 2], jobs, self.n, &[])
+        self.transform(kernel, shape, batch.in_place(), jobs, self.n, &[])
     }
 
-    /// Converts rows of coefficients at `input` to rows at `output`.
-    pub(super) fn convert(&self, input: u64, output: u64, conversion: &Conversion) -> Result<()> {
+    /// Rows of coefficients converted to other primes.
+    pub(super) fn convert(&self, batch: Batch, conversion: &Conversion) -> Result<()> {
+        let Batch { from, from_step, to, to_step, count: members } = batch;
         for chunk in &conversion.chunks {
-            let (digits, targets) = (chunk.digits.at(0, 1)?, chunk.targets.at(0, 0)?);
+            let (digits, targets) = (chunk.digits.at(0, 0)?, chunk.targets.at(0, 0)?);
             let (factors, primes) = (chunk.factors.at(0, 0)?, self.tables.primes.at(0, 1)?);
-            let (count, n, step) = (chunk.count as u32, self.n as u32, 0u64);
-            // As few groups as there must be, of equal size.
-            let groups = chunk.widest.div_ceil(TARGETS).max(1);
-            let group = chunk.widest.div_ceil(groups) as u32;
-            let grid = (n.div_ceil(THREADS), groups as u32, count);
+            let (count, n) = (chunk.count as u32, self.n as u32);
+            // As few groups as there must be to fill the card, of equal size.
+            let columns = n.div_ceil(THREADS);
+            let wanted = FULL.div_ceil(columns * count * members) as usize;
+            let groups = chunk.units.div_ceil(chunk.group).max(wanted.min(chunk.units)).max(1);
+            let group = chunk.units.div_ceil(groups) as u32;
+            let grid = (columns, groups as u32, count * members);
             let shape = Launch { grid, block: THREADS, shared: 0 };
             let args: &[&dyn Arg] = &[
-                &input, &step, &output, &step, &digits, &count, &targets, &factors, &primes, &n,
+                &from, &from_step, &to, &to_step, &digits, &count, &targets, &factors, &primes, &n,
                 &group,
             ];
             self.gpu.launch(chunk.kernel, shape, args)?;
         }
         Ok(())
+    }
+
+    /// The last half of the digits' transforms and their products with a key, `rows` rows of the operands from
+    /// `operands.first`; the digits' lazy doubles are at `digits`, `step` rows a member.
+    pub(super) fn rows_switch(
+        &self,
+        limbs: Limbs,
+        rows: usize,
+        digits: u64,
+        step: usize,
+        operands: &Switch,
+    ) -> Result<()> {
+        let (shape, twiddles) = (self.shape(limbs)?, self.tables.twiddles.at(0, 1)?);
+        let (stride, step) = (self.tables.stride as u32, step as u64);
+        let grid = ((self.n / SMALL) as u32 * operands.member_count, rows as u32, 1);
+        let launch = Launch { grid, block: THREADS, shared: SWITCH_SHARED };
+        let args: &[&dyn Arg] = &[&digits, &step, operands, &twiddles, &stride, &shape];
+        self.gpu.launch(Kernel::NttRowsSwitch, launch, args)
     }
 }

@@ -7,18 +7,20 @@ mod abi;
 mod buffer;
 mod driver;
 mod hoisted;
+mod key_switch;
 mod launch;
 mod tables;
 
-use super::{Backend, HoistedSums, Storage, View, storage_variant};
+use super::{Backend, HoistedSums, KeySwitch, Member, Source, Storage, View, storage_variant};
 use crate::automorphism::GaloisElement;
 use crate::basis::{Limbs, RnsBasis};
 use crate::device::{Device, Kind};
 use crate::error::Result;
-use abi::{DigitRows, HOISTED_DIGITS, KEY_DIGITS, Keys};
+use abi::HOISTED_DIGITS;
 use buffer::Buf;
 pub(crate) use driver::Gpu;
 use driver::Kernel;
+use launch::Batch;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +38,8 @@ pub(crate) struct Cuda {
     tables: Tables,
     transforms: Plans<Limbs, Jobs>,
     divisions: Plans<(Limbs, usize), Division>,
-    decompositions: Plans<usize, Decomposition>,
+    /// By q-limbs and rows of a tile.
+    decompositions: Plans<(usize, usize), Decomposition>,
     raises: Plans<usize, Raise>,
 }
 
@@ -118,13 +121,62 @@ impl Cuda {
         &self,
         a: &mut Buf,
         limbs: Limbs,
-        transform: impl FnOnce(u64, u64, &Jobs) -> Result<()>,
+        transform: impl FnOnce(Batch, &Jobs) -> Result<()>,
     ) -> Result<()> {
         let words = limbs.rows() * self.n;
         let out = a.output()?;
-        transform(a.at(0, words)?, out.at(0, words)?, &*self.jobs(limbs)?)?;
+        transform(Batch::one(a.at(0, words)?, out.at(0, words)?), &*self.jobs(limbs)?)?;
         *a = out;
         Ok(())
+    }
+
+    /// `X -> X^g` of the rows of `limbs`.
+    fn image(&self, a: &View<'_, Buf>, limbs: Limbs, g: GaloisElement) -> Result<Buf> {
+        let out = self.words(limbs.rows())?;
+        let (to, x) = (self.output(&out, limbs)?, self.operand(a, 1)?);
+        let (g, log_n) = (g.get() as u32, self.n.trailing_zeros());
+        self.each(Kernel::Automorphism, limbs, self.n, &[&to, &x, &g, &log_n])?;
+        Ok(out)
+    }
+
+    /// `Backend::decompose`.
+    fn digits(&self, a: &View<'_, Buf>, q: usize) -> Result<Vec<Buf>> {
+        let n = self.n;
+        let rows = q + self.basis.p().len();
+        let plan = plan(&self.decompositions, (q, rows), || {
+            Decomposition::new(&self.gpu, &self.basis, q, rows)
+        })?;
+        let prepared = self.words(q)?;
+        let coefficients = prepared.at(0, q * n)?;
+        self.inverse(Batch::one(a.buf.at(0, q * n)?, coefficients), &plan.inverse)?;
+        let digits = Buf::parts(&self.gpu, plan.own.len(), rows * n)?;
+        for (digit, own) in digits.iter().zip(&plan.own) {
+            digit.copy(own.start * n, a.buf, own.start * n, own.len() * n)?;
+        }
+        if let Some(first) = digits.first() {
+            let start = first.at(0, digits.len() * rows * n)?;
+            for tile in &plan.tiles {
+                self.convert(Batch::one(coefficients, start), &tile.conversion)?;
+                self.forward(Batch::one(start, start), &tile.forward)?;
+            }
+        }
+        Ok(digits)
+    }
+
+    /// Calls `f` once for polynomials at equal distances, else for each. Results are `to_step` words apart.
+    fn each_batch(
+        &self,
+        from: &[u64],
+        to: u64,
+        to_step: usize,
+        f: impl Fn(Batch) -> Result<()>,
+    ) -> Result<()> {
+        let (to_step, count) = (to_step as u64, from.len() as u32);
+        if let (Some(from_step), Some(&from)) = (launch::step(from), from.first()) {
+            return f(Batch { from, from_step, to, to_step, count });
+        }
+        let step = to_step * size_of::<u64>() as u64;
+        from.iter().enumerate().try_for_each(|(i, &from)| f(Batch::one(from, to + i as u64 * step)))
     }
 }
 
@@ -206,11 +258,11 @@ impl Backend for Cuda {
     }
 
     fn ntt(&self, a: &mut Buf, limbs: Limbs) -> Result<()> {
-        self.whole(a, limbs, |from, to, jobs| self.forward(from, to, jobs))
+        self.whole(a, limbs, |batch, jobs| self.forward(batch, jobs))
     }
 
     fn intt(&self, a: &mut Buf, limbs: Limbs) -> Result<()> {
-        self.whole(a, limbs, |from, to, jobs| self.inverse(from, to, jobs))
+        self.whole(a, limbs, |batch, jobs| self.inverse(batch, jobs))
     }
 
     fn add(&self, a: &mut Buf, limbs: Limbs, b: &View<'_, Buf>) -> Result<()> {
@@ -289,26 +341,43 @@ impl Backend for Cuda {
     }
 
     fn automorphism(&self, a: &View<'_, Buf>, limbs: Limbs, g: GaloisElement) -> Result<Buf> {
-        let out = self.words(limbs.rows())?;
-        let (to, x) = (self.output(&out, limbs)?, self.operand(a, 1)?);
-        let (g, log_n) = (g.get() as u32, self.n.trailing_zeros());
-        self.each(Kernel::Automorphism, limbs, self.n, &[&to, &x, &g, &log_n])?;
-        Ok(out)
+        self.image(a, limbs, g)
     }
 
     fn divide(&self, a: Buf, limbs: Limbs, kept: usize) -> Result<Buf> {
-        let n = self.n;
+        let mut quotients = self.divide_many(vec![a], limbs, kept)?;
+        // One for each.
+        quotients.pop().map_or_else(|| self.words(kept), Ok)
+    }
+
+    fn divide_many(&self, polys: Vec<Buf>, limbs: Limbs, kept: usize) -> Result<Vec<Buf>> {
+        let (n, count) = (self.n, polys.len());
         let division = plan(&self.divisions, (limbs, kept), || {
             Division::new(&self.gpu, &self.basis, limbs, kept)
         })?;
-        let x = a.at(0, limbs.rows() * n)?;
-        let top = self.words(division.removed)?;
-        let coefficients = top.at(0, division.removed * n)?;
-        self.inverse(x, coefficients, &division.inverse)?;
-        let out = self.words(kept)?;
-        let rest = out.at(0, kept * n)?;
-        self.convert(coefficients, rest, &division.conversion)?;
-        self.forward_divide(rest, x, &division.forward, &division.inverses)?;
+        let removed = division.removed;
+        let addresses: Vec<u64> =
+            polys.iter().map(|a| a.at(0, limbs.rows() * n)).collect::<Result<_>>()?;
+        let top = self.words(count * removed)?;
+        let coefficients = top.at(0, count * removed * n)?;
+        self.each_batch(&addresses, coefficients, removed * n, |batch| {
+            self.inverse(batch, &division.inverse)
+        })?;
+        let out = Buf::parts(&self.gpu, count, kept * n)?;
+        let Some(first) = out.first() else { return Ok(out) };
+        let rest = first.at(0, count * kept * n)?;
+        let batch = Batch {
+            from: coefficients,
+            from_step: (removed * n) as u64,
+            to: rest,
+            to_step: (kept * n) as u64,
+            count: count as u32,
+        };
+        self.convert(batch, &division.conversion)?;
+        self.each_batch(&addresses, rest, kept * n, |batch| {
+            let x = (batch.from, batch.from_step);
+            self.forward_divide(batch.in_place(), x, &division.forward, &division.inverses)
+        })?;
         Ok(out)
     }
 
@@ -317,30 +386,15 @@ impl Backend for Cuda {
         let raise = plan(&self.raises, q, || Raise::new(&self.gpu, &self.basis, q))?;
         let (lifted, out) = (self.words(1)?, self.words(q)?);
         let (coefficients, rows) = (lifted.at(0, n)?, out.at(0, q * n)?);
-        self.inverse(a.at(0, n)?, coefficients, &raise.inverse)?;
+        self.inverse(Batch::one(a.at(0, n)?, coefficients), &raise.inverse)?;
         out.copy(0, a, 0, n)?;
-        self.convert(coefficients, rows, &raise.conversion)?;
-        self.forward(rows, rows, &raise.forward)?;
+        self.convert(Batch::one(coefficients, rows), &raise.conversion)?;
+        self.forward(Batch::one(rows, rows), &raise.forward)?;
         Ok(out)
     }
 
     fn decompose(&self, a: &View<'_, Buf>, q: usize) -> Result<Vec<Buf>> {
-        let n = self.n;
-        let plan = plan(&self.decompositions, q, || Decomposition::new(&self.gpu, &self.basis, q))?;
-        let rows = q + self.basis.p().len();
-        let prepared = self.words(q)?;
-        let coefficients = prepared.at(0, q * n)?;
-        self.inverse(a.buf.at(0, q * n)?, coefficients, &plan.inverse)?;
-        let digits = Buf::parts(&self.gpu, plan.own.len(), rows * n)?;
-        for (digit, own) in digits.iter().zip(&plan.own) {
-            digit.copy(own.start * n, a.buf, own.start * n, own.len() * n)?;
-        }
-        if let Some(first) = digits.first() {
-            let start = first.at(0, digits.len() * rows * n)?;
-            self.convert(coefficients, start, &plan.conversion)?;
-            self.forward(start, start, &plan.forward)?;
-        }
-        Ok(digits)
+        self.digits(a, q)
     }
 
     fn inner_product(
@@ -349,25 +403,32 @@ impl Backend for Cuda {
         limbs: Limbs,
         keys: &[[View<'_, Buf>; 2]],
     ) -> Result<[Buf; 2]> {
-        let words = limbs.rows() * self.n;
-        let halves = [self.words(limbs.rows())?, self.words(limbs.rows())?];
-        let [out0, out1] = [halves[0].at(0, words)?, halves[1].at(0, words)?];
-        let chunks = digits.chunks(KEY_DIGITS).zip(keys.chunks(KEY_DIGITS));
-        for (index, (digits, keys)) in chunks.enumerate() {
-            let mut rows = DigitRows { words: [0; KEY_DIGITS] };
-            let mut table = Keys { halves: [[0; 2]; KEY_DIGITS], q: [[0; 2]; KEY_DIGITS] };
-            for (d, (digit, key)) in digits.iter().zip(keys).enumerate() {
-                rows.words[d] = digit.at(0, words)?;
-                for (h, half) in key.iter().enumerate() {
-                    table.halves[d][h] = half.buf.at(0, half.limbs.rows() * self.n)?;
-                    table.q[d][h] = half.limbs.q as u32;
-                }
-            }
-            let (count, accumulate) = (digits.len() as u32, u32::from(index > 0));
-            let args: &[&dyn driver::Arg] = &[&out0, &out1, &rows, &count, &table, &accumulate];
-            self.each(Kernel::InnerProduct, limbs, self.n / 2, args)?;
-        }
-        Ok(halves)
+        let keys = keys
+            .iter()
+            .map(|key| key.each_ref().map(|half| View { buf: half.buf, limbs: half.limbs }))
+            .collect();
+        let switch = KeySwitch { limbs, special: Vec::new(), keys, galois: None };
+        self.product(
+            &Member { source: Source::Digits(digits.to_vec()), plus: [None, None] },
+            &switch,
+        )
+    }
+
+    fn key_switch(
+        &self,
+        member: &Member<'_, Buf>,
+        switch: &KeySwitch<'_, Buf>,
+    ) -> Result<[Buf; 2]> {
+        let mut pairs = self.switches(std::slice::from_ref(member), switch)?;
+        pairs.pop().map_or_else(|| Buf::pair(&self.gpu, switch.limbs.rows() * self.n), Ok)
+    }
+
+    fn key_switch_many(
+        &self,
+        members: &[Member<'_, Buf>],
+        switch: &KeySwitch<'_, Buf>,
+    ) -> Result<Vec<[Buf; 2]>> {
+        self.switches(members, switch)
     }
 
     fn hoisted_sums(&self, sums: &HoistedSums<'_, Buf>) -> Result<Vec<[Buf; 2]>> {
@@ -384,7 +445,7 @@ impl Backend for Cuda {
         // The m-point transform uses the first m twiddles; a compact table has n / 16 of them.
         if m <= SMALL && (n <= SMALL || m <= n / 16) {
             let out = a.output()?;
-            self.forward_small(a.at(0, words)?, out.at(0, words)?, &jobs, m)?;
+            self.forward_small(Batch::one(a.at(0, words)?, out.at(0, words)?), &jobs, m)?;
             *a = out;
             return Ok(());
         }
@@ -393,7 +454,7 @@ impl Backend for Cuda {
         let (spread, shift) = (whole.at(0, limbs.rows() * n)?, (n / m).trailing_zeros());
         let (from, to, width) = (a.at(0, words)?, out.at(0, words)?, n as u32);
         self.every(Kernel::Spread, limbs.rows(), n, &[&spread, &from, &width, &shift])?;
-        self.forward(spread, spread, &jobs)?;
+        self.forward(Batch::one(spread, spread), &jobs)?;
         self.every(Kernel::GatherRuns, limbs.rows(), m, &[&to, &spread, &width, &shift])?;
         *a = out;
         Ok(())

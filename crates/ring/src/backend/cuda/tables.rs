@@ -3,7 +3,7 @@
 use super::abi::{self, ACCUMULATE, CENTRED, Job, MAX_PRIMES, QUOTIENT, SOURCES, Target};
 use super::driver::{Gpu, Kernel, Memory};
 use crate::automorphism::brv;
-use crate::backend::cpu::tables::{Converter, Divider};
+use crate::backend::cpu::tables::{Converter as Numbers, Divider};
 use crate::basis::{Limbs, RnsBasis};
 use crate::error::{Error, Result};
 use crate::modulus::Modulus;
@@ -145,8 +145,9 @@ pub(super) struct Chunk {
     pub(super) count: usize,
     pub(super) targets: Memory,
     pub(super) factors: Memory,
-    /// Most targets of a digit.
-    pub(super) widest: usize,
+    /// Most targets, or tiles of targets, of a digit; and how many of these a thread does at most.
+    pub(super) units: usize,
+    pub(super) group: usize,
 }
 
 /// A row to be written.
@@ -169,16 +170,45 @@ struct Source<'a> {
     centred: bool,
 }
 
-/// The kernels of convert.cu by the number of sources they take.
-const CONVERTERS: [(usize, Kernel); 7] = [
-    (1, Kernel::Convert1),
-    (2, Kernel::Convert2),
-    (4, Kernel::Convert4),
-    (6, Kernel::Convert6),
-    (8, Kernel::Convert8),
-    (12, Kernel::Convert12),
-    (SOURCES, Kernel::Convert16),
+/// A kernel of convert.cu.
+#[derive(Clone, Copy, Debug)]
+struct Converter {
+    /// Sources it takes.
+    sources: usize,
+    kernel: Kernel,
+    /// Targets it works on at once, by the layout of the factors; and how many of these a thread does at most.
+    tile: usize,
+    group: usize,
+}
+
+const CONVERTERS: [Converter; 6] = [
+    Converter { sources: 1, kernel: Kernel::Convert1, tile: 1, group: 16 },
+    Converter { sources: 2, kernel: Kernel::Convert2, tile: 1, group: 16 },
+    Converter { sources: 4, kernel: Kernel::Convert4, tile: 8, group: usize::MAX },
+    Converter { sources: 8, kernel: Kernel::Convert8, tile: 8, group: usize::MAX },
+    Converter { sources: 12, kernel: Kernel::Convert12, tile: 8, group: usize::MAX },
+    Converter { sources: SOURCES, kernel: Kernel::Convert16, tile: 8, group: usize::MAX },
 ];
+
+impl Converter {
+    /// The factors of one digit in the kernel's order: `halves(target, source)` of [`Conversion::new`], source
+    /// `self.sources` for the quotient.
+    fn arrange(&self, targets: usize, factor: impl Fn(usize, usize) -> [f64; 2]) -> Vec<[f64; 2]> {
+        if self.tile == 1 {
+            let row = |j| (0..=self.sources).map(move |k| (j, k));
+            return (0..targets).flat_map(row).map(|(j, k)| factor(j, k)).collect();
+        }
+        let lanes = 4 * self.tile;
+        let tile = |tile: usize| {
+            let products = (0..self.sources / 4).flat_map(move |s| {
+                (0..lanes).map(move |lane| (8 * tile + lane / 4, 4 * s + lane % 4))
+            });
+            products.chain((0..self.tile).map(move |j| (8 * tile + j, self.sources)))
+        };
+        let pairs = (0..targets.div_ceil(self.tile)).flat_map(tile);
+        pairs.map(|(j, k)| if j < targets { factor(j, k) } else { [0.0; 2] }).collect()
+    }
+}
 
 impl Conversion {
     fn new(gpu: &Arc<Gpu>, basis: &RnsBasis, sources: &[Source<'_>]) -> Result<Self> {
@@ -186,8 +216,8 @@ impl Conversion {
         let chunks = (0..longest).step_by(SOURCES).map(|start| {
             let here: Vec<&Source<'_>> = sources.iter().filter(|s| s.len > start).collect();
             let width = (longest - start).min(SOURCES);
-            let fitting = CONVERTERS.iter().find(|(k, _)| *k >= width);
-            let &(width, kernel) = fitting.unwrap_or(&CONVERTERS[CONVERTERS.len() - 1]);
+            let fitting = CONVERTERS.iter().find(|c| c.sources >= width);
+            let converter = fitting.unwrap_or(&CONVERTERS[CONVERTERS.len() - 1]);
             let (mut digits, mut targets, mut factors) = (Vec::new(), Vec::new(), Vec::new());
             for source in &here {
                 let end = source.len.min(start + SOURCES);
@@ -210,22 +240,33 @@ impl Conversion {
                     factor: factors.len() as u32,
                     flags: flags.iter().filter(|f| f.0).map(|f| f.1).sum(),
                 });
-                for &Row { to, prime, init, factors: of_row, quotient: last } in &source.targets {
-                    let m = &basis.moduli()[prime];
-                    let init = if start == 0 { init } else { 0 };
-                    targets.push(Target { row: to as u32, prime: prime as u32, init });
-                    factors.extend(of_row[start..end].iter().map(|&f| halves(f, m)));
-                    factors.extend((end - start..width).map(|_| [0.0; 2]));
-                    factors.push(halves(last.unwrap_or(0), m));
-                }
+                targets.extend(source.targets.iter().map(|&Row { to, prime, init, .. }| Target {
+                    row: to as u32,
+                    prime: prime as u32,
+                    init: if start == 0 { init } else { 0 },
+                }));
+                factors.extend(converter.arrange(source.targets.len(), |j, k| {
+                    let row = &source.targets[j];
+                    let factor = match row.factors[start..end].get(k) {
+                        Some(&factor) => factor,
+                        None if k == converter.sources => row.quotient.unwrap_or(0),
+                        None => 0,
+                    };
+                    halves(factor, &basis.moduli()[row.prime])
+                }));
             }
             Ok(Chunk {
-                kernel,
+                kernel: converter.kernel,
                 count: digits.len(),
                 digits: gpu.upload(&digits)?,
                 targets: gpu.upload(&targets)?,
                 factors: gpu.upload(&factors)?,
-                widest: here.iter().map(|s| s.targets.len()).max().unwrap_or(0),
+                units: here
+                    .iter()
+                    .map(|s| s.targets.len().div_ceil(converter.tile))
+                    .max()
+                    .unwrap_or(0),
+                group: converter.group,
             })
         });
         Ok(Self { chunks: chunks.collect::<Result<_>>()? })
@@ -275,46 +316,61 @@ impl Division {
     }
 }
 
-/// Digits of a polynomial over {q, 0}, extended to {q, all special}, one after the other.
+/// Digits of a polynomial over {q, 0}, extended to {q, all special}, some rows of all digits at a time.
 #[derive(Debug)]
 pub(super) struct Decomposition {
     pub(super) inverse: Jobs,
-    pub(super) conversion: Conversion,
-    /// Every row that is not a digit's own.
-    pub(super) forward: Jobs,
+    pub(super) tiles: Vec<Tile>,
+    /// The rows that each digit does not get by conversion.
     pub(super) own: Vec<Range<usize>>,
 }
 
+/// Some rows of all digits: row r of digit d is written to row `d · rows.len() + r - rows.start`.
+#[derive(Debug)]
+pub(super) struct Tile {
+    pub(super) rows: Range<usize>,
+    pub(super) conversion: Conversion,
+    /// Every row that is not a digit's own.
+    pub(super) forward: Jobs,
+}
+
 impl Decomposition {
-    pub(super) fn new(gpu: &Arc<Gpu>, basis: &RnsBasis, q: usize) -> Result<Self> {
+    /// In tiles of `rows` rows at most.
+    pub(super) fn new(gpu: &Arc<Gpu>, basis: &RnsBasis, q: usize, rows: usize) -> Result<Self> {
         let limbs = Limbs { q, p: basis.p().len() };
         let own: Vec<Range<usize>> = basis.digits_at(q).collect();
         let converters = own
             .iter()
-            .map(|range| Converter::new(basis, range.clone()))
+            .map(|range| Numbers::new(basis, range.clone()))
             .collect::<Result<Vec<_>>>()?;
         let prepare = converters.iter().flat_map(|c| &c.prepare).zip(basis.q()).enumerate();
         let inverse = prepare.map(|(row, (f, m))| Jobs::job(row, row, row, centred(f.value, m), 0));
         let inverse = Jobs::new(gpu, &inverse.collect::<Vec<_>>())?;
-        let mut forward = Vec::new();
-        let mut sources = Vec::with_capacity(own.len());
-        for (d, (range, converter)) in own.iter().zip(&converters).enumerate() {
-            let foreign = (0..limbs.rows()).filter(|row| !range.contains(row));
-            let targets = foreign.map(|row| {
-                let (to, prime) = (d * limbs.rows() + row, basis.prime_index(limbs, row));
-                forward.push(Jobs::job(to, to, prime, 0.0, 0));
-                Row { to, prime, init: 0, factors: &converter.factors[prime], quotient: None }
-            });
-            sources.push(Source {
-                row: range.start,
-                len: range.len(),
-                primes: (range.start, range.len(), 0),
-                targets: targets.collect(),
-                centred: true,
-            });
-        }
-        let conversion = Conversion::new(gpu, basis, &sources)?;
-        Ok(Self { inverse, conversion, forward: Jobs::new(gpu, &forward)?, own })
+        let tile = |start: usize| {
+            let tile = start..limbs.rows().min(start + rows);
+            let mut forward = Vec::new();
+            let mut sources = Vec::with_capacity(own.len());
+            for (d, (range, converter)) in own.iter().zip(&converters).enumerate() {
+                let foreign = tile.clone().filter(|row| !range.contains(row));
+                let targets = foreign.map(|row| {
+                    let to = d * tile.len() + row - tile.start;
+                    let prime = basis.prime_index(limbs, row);
+                    forward.push(Jobs::job(to, to, prime, 0.0, 0));
+                    Row { to, prime, init: 0, factors: &converter.factors[prime], quotient: None }
+                });
+                sources.push(Source {
+                    row: range.start,
+                    len: range.len(),
+                    primes: (range.start, range.len(), 0),
+                    targets: targets.collect(),
+                    centred: true,
+                });
+            }
+            let conversion = Conversion::new(gpu, basis, &sources)?;
+            Ok(Tile { rows: tile, conversion, forward: Jobs::new(gpu, &forward)? })
+        };
+        let tiles = (0..limbs.rows()).step_by(rows).map(tile).collect::<Result<_>>()?;
+        Ok(Self { inverse, tiles, own })
     }
 }
 
