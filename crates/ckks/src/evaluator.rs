@@ -340,7 +340,7 @@ impl Evaluator {
         count(Counter::Relinearizations, 1);
         count(Counter::KeySwitches, 1);
         let [k0, k1] = c2.key_switch(key, [Some(c0), Some(c1)], None)?;
-        Ok(self.ciphertext(a.level, a.scale, vec![k0.mod_down()?, k1.mod_down()?]))
+        Ok(self.ciphertext(a.level, a.scale, RingPoly::mod_down_many(vec![k0, k1], 0)?))
     }
 
     /// [`Self::relinearize`] and [`Self::rescale`] of products of one level, with one division and one rounding each, and
@@ -378,11 +378,12 @@ impl Evaluator {
         count(Counter::Rescales, products.len() as u64);
         let (primes, divisor) = (params.primes_at(from), params.modulus_at(from) as f64);
         let switched = RingPoly::key_switch_many(&batch, key, None)?;
-        let finish = |(a, [k0, k1]): (&Ciphertext, [RingPoly; 2])| {
-            let polys = vec![k0.mod_down_rescale(primes)?, k1.mod_down_rescale(primes)?];
-            Ok(self.ciphertext(level, a.scale / divisor, polys))
+        let halves = switched.into_iter().flatten().collect();
+        let mut halves = RingPoly::mod_down_many(halves, primes)?.into_iter();
+        let finish = |a: &Ciphertext| {
+            self.ciphertext(level, a.scale / divisor, halves.by_ref().take(2).collect())
         };
-        products.iter().zip(switched).map(finish).collect()
+        Ok(products.iter().map(finish).collect())
     }
 
     /// `a * b` slot by slot for a plaintext of the same level; scales multiply. Counts one `ct_pt`.
@@ -494,8 +495,7 @@ impl Evaluator {
         let params = self.ctx.params();
         let (scale, primes) =
             (a.scale / params.modulus_at(a.level) as f64, params.primes_at(a.level));
-        let polys = a.polys.into_iter().map(|p| p.rescale_by(primes)).collect::<Result<_, _>>()?;
-        Ok(self.ciphertext(a.level - 1, scale, polys))
+        Ok(self.ciphertext(a.level - 1, scale, RingPoly::rescale_many(a.polys, primes)?))
     }
 
     /// Forgets limbs down to a level; the scale stays. Free. The product of two ciphertexts whose scales are not the

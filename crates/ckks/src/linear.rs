@@ -170,8 +170,11 @@ impl Evaluator {
         let scale = self.check_map(a, map, keys)?;
         let _span = primitive("linear_transform");
         let sums = self.hoisted_map(a, map, keys)?;
-        let divide = |p: RingPoly| if p.limbs().p > 0 { p.mod_down() } else { Ok(p) };
-        let polys = sums.into_iter().map(divide).collect::<Result<_, _>>()?;
+        let polys = if sums.iter().any(|p| p.limbs().p > 0) {
+            RingPoly::mod_down_many(sums.into(), 0)?
+        } else {
+            sums.into()
+        };
         Ok(self.ciphertext(a.level, scale, polys))
     }
 
@@ -197,11 +200,12 @@ impl Evaluator {
         count(Counter::Rescales, 1);
         let (scale, primes) =
             (scale / params.modulus_at(a.level) as f64, params.primes_at(a.level));
-        let divide = |p: RingPoly| {
-            if p.limbs().p > 0 { p.mod_down_rescale(primes) } else { p.rescale_by(primes) }
-        };
         let sums = self.hoisted_map(a, map, keys)?;
-        let polys = sums.into_iter().map(divide).collect::<Result<_, _>>()?;
+        let polys = if sums.iter().any(|p| p.limbs().p > 0) {
+            RingPoly::mod_down_many(sums.into(), primes)?
+        } else {
+            RingPoly::rescale_many(sums.into(), primes)?
+        };
         Ok(self.ciphertext(level, scale, polys))
     }
 

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::evaluator::Evaluator;
 use crate::rlwe::{EvaluationKeys, KeyKind};
 use cipherform_profile::{Counter, count, primitive};
+use cipherform_ring::RingPoly;
 
 impl Evaluator {
     /// Rotates the slots left by `k`: slot j of the result is slot j + k, cyclically. Negative amounts rotate right.
@@ -48,7 +49,7 @@ impl Evaluator {
         count(Counter::Rotations, 1);
         count(Counter::KeySwitches, 1);
         let [k0, k1] = c1.key_switch(key, [Some(c0), None], Some(g))?;
-        Ok(self.ciphertext(a.level, a.scale, vec![k0.mod_down()?, k1.mod_down()?]))
+        Ok(self.ciphertext(a.level, a.scale, RingPoly::mod_down_many(vec![k0, k1], 0)?))
     }
 
     /// Rotates by many amounts with one digit decomposition: each rotation costs an inner product and a mod-down.
@@ -93,7 +94,7 @@ impl Evaluator {
                 count(Counter::KeySwitches, 1);
                 count(Counter::Hoisted, 1);
                 let [k0, k1] = digits.key_switch(key, [Some(c0), None], Some(g))?;
-                Ok(self.ciphertext(a.level, a.scale, vec![k0.mod_down()?, k1.mod_down()?]))
+                Ok(self.ciphertext(a.level, a.scale, RingPoly::mod_down_many(vec![k0, k1], 0)?))
             })
             .collect()
     }

@@ -80,6 +80,23 @@ extern "C" __global__ void mul_add(Out out, In c, In a, In b, Shape s) {
                                     add_words(z.y, mul_words(x.y, y.y, m), m.word));
 }
 
+// (x, y, z) = (a0 b0, a0 b1 + a1 b0, a1 b1).
+extern "C" __global__ void tensor(Out x, Out y, Out z, In a0, In a1, In b0, In b1, Shape s) {
+    ELEMENT
+    const ulonglong2 p = read2(a0, s, i), q = read2(a1, s, i), r = read2(b0, s, i), t = read2(b1, s, i);
+    u64 words[2][3];
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        const double u = load(k ? p.y : p.x), v = load(k ? q.y : q.x), w = load(k ? r.y : r.x), e = load(k ? t.y : t.x);
+        words[k][0] = word_of(mul(u, w, m), m);
+        words[k][1] = store(__dadd_rn(mul(u, e, m), mul(v, w, m)), m);
+        words[k][2] = word_of(mul(v, e, m), m);
+    }
+    at(x, s)[i] = make_ulonglong2(words[0][0], words[1][0]);
+    at(y, s)[i] = make_ulonglong2(words[0][1], words[1][1]);
+    at(z, s)[i] = make_ulonglong2(words[0][2], words[1][2]);
+}
+
 // One number a row, by value: a basis on a CUDA device has at most 256 primes.
 struct Scalars {
     double of[256];

@@ -5,9 +5,8 @@
 //
 // `ntt_rows_switch` finishes the digits' transforms (the last 8 stages of ntt.cu) and multiplies on the spot: no digit is
 // written to memory. Thread mapping: blockIdx.y is the row, blockIdx.x = member + members * block of 4096 words, so that
-// the members of a batch meet the key in the second-level cache; threads and words as `ntt_rows`. Layout: row `row - first`
-// of digit d of member z is row z * step + d * tile + row - first of `digits`; a digit's own rows are those of the
-// polynomial. Keys are fetched while the transforms run. Dynamic shared memory: ROW_PAD * 16 + 2 * ROW_WORDS words.
+// the members of a batch meet the key in the second-level cache; threads and words as `ntt_rows`. Layout: row `row` of digit
+// d of member z is row (z * count + d) * rows + row of `digits`; a digit's own rows are those of the polynomial. Keys are fetched while the transforms run. Dynamic shared memory: ROW_PAD * 16 + 2 * ROW_WORDS words.
 #pragma once
 #include "elementwise.cu"
 #include "ntt.cu"
@@ -30,8 +29,8 @@ struct Switch {
     u32 accumulate;                 // key_product: add to what is there
     u32 galois;                     // the inverse automorphism, 0 for none
     u32 log_n;
-    u32 first, tile;                // ntt_rows_switch: first row of the launch, rows a digit in `digits`
-    u32 member_count, unused;
+    u32 member_count;               // ntt_rows_switch
+    u32 rows;                       // of a digit
     double special[256];            // P mod each prime of Q, centred
 };
 
@@ -86,12 +85,12 @@ extern "C" __global__ void __launch_bounds__(256) key_product(const __grid_const
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) ntt_rows_switch(const double* digits, u64 step,
+extern "C" __global__ void __launch_bounds__(256, 2) ntt_rows_switch(const double* digits,
                                                                      const __grid_constant__ Switch k,
                                                                      const double* __restrict__ twiddles, u32 stride,
                                                                      Shape s) {
     extern __shared__ double x[];
-    const u32 z = blockIdx.x % k.member_count, block = blockIdx.x / k.member_count, row = k.first + blockIdx.y;
+    const u32 z = blockIdx.x % k.member_count, block = blockIdx.x / k.member_count, row = blockIdx.y;
     const u32 prime = prime_of(s, row);
     const Prime m = s.primes[prime];
     const double* __restrict__ t = twiddles + (size_t)prime * stride;
@@ -112,7 +111,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) ntt_rows_switch(const doubl
 #pragma unroll
             for (int i = 0; i < 16; i++) mine[17 * i] = load(member.a[start + local + 16 * i]);
         } else {
-            const size_t at_digit = (z * step + d * k.tile + blockIdx.y) * s.n + block * ROW_WORDS;
+            const size_t at_digit = (size_t)((z * k.count + d) * k.rows + row) * s.n + block * ROW_WORDS;
             forward_rows(digits + at_digit, block, x, t, s.n, m);
         }
         fetched();

@@ -78,20 +78,15 @@ impl RingPoly {
         Self::divide_many("rescale", polys, 0, primes)
     }
 
-    /// [`RingPoly::mod_down_rescale`] of both halves of a key switch, as [`RingPoly::rescale_many`].
+    /// [`RingPoly::mod_down_rescale`] of every polynomial of a batch with the same limbs, as [`RingPoly::rescale_many`]: of
+    /// both halves of a key switch.
     ///
     /// # Errors
-    /// As [`RingPoly::mod_down_rescale`]; `LimbMismatch`, `RingMismatch` or `DeviceMismatch` between the halves.
-    pub fn mod_down_pair([a, b]: [RingPoly; 2], primes: usize) -> Result<[RingPoly; 2]> {
+    /// As [`RingPoly::mod_down_rescale`]; `LimbMismatch`, `RingMismatch` or `DeviceMismatch` between members.
+    pub fn mod_down_many(polys: Vec<RingPoly>, primes: usize) -> Result<Vec<RingPoly>> {
         let _span = primitive("mod_down");
-        let special = a.ring.basis().p().len().max(1);
-        let (ring, kept) = (a.ring.clone(), a.limbs.q.saturating_sub(primes));
-        let mut quotients = Self::divide_many("mod_down", vec![a, b], special, primes)?.into_iter();
-        match (quotients.next(), quotients.next()) {
-            (Some(a), Some(b)) => Ok([a, b]),
-            // One quotient for each.
-            _ => Ok([Self::zero(&ring, Limbs::q(kept))?, Self::zero(&ring, Limbs::q(kept))?]),
-        }
+        let special = polys.first().map_or(0, |a| a.ring.basis().p().len());
+        Self::divide_many("mod_down", polys, special.max(1), primes)
     }
 
     fn divide_many(

@@ -203,7 +203,7 @@ fn results(a: &RingPoly) -> Vec<(String, Vec<u64>)> {
         let pairs = RingPoly::key_switch_many(&batch, &key, g).unwrap();
         for (i, pair) in pairs.into_iter().enumerate() {
             out.extend(pair.iter().map(|half| (format!("switch {i}"), words(half))));
-            let halves = RingPoly::mod_down_pair(pair, i).unwrap();
+            let halves = RingPoly::mod_down_many(pair.into(), i).unwrap();
             out.extend(halves.iter().map(|half| (format!("switched {i}"), words(half))));
         }
         let pair = digits.key_switch(&key, [Some(&other), None], g).unwrap();

@@ -122,18 +122,20 @@ impl Bootstrapper {
         };
         let top = params.max_level();
         let limbs = params.limbs_at(top);
-        let switch = |c0: &RingPoly, c1: &RingPoly, kind, level| -> Result<[RingPoly; 2]> {
+        let switch = |c0: &RingPoly, c1: &RingPoly, kind, level| -> Result<Vec<RingPoly>> {
             count(Counter::KeySwitches, 1);
-            let [k0, k1] = c1.key_switch(keys.get(kind, level)?, [Some(c0), None], None)?;
-            Ok([k0.mod_down()?, k1.mod_down()?])
+            let pair = c1.key_switch(keys.get(kind, level)?, [Some(c0), None], None)?;
+            Ok(RingPoly::mod_down_many(pair.into(), 0)?)
         };
         let small = self.ctx.key_ring(KeyKind::DenseToSparse)?;
         let (c0, c1) = (c0.rebase(small)?, c1.rebase(small)?);
         let raise = |c: RingPoly| c.rebase(ring)?.mod_raise(limbs);
-        let [c0, c1] = switch(&c0, &c1, KeyKind::DenseToSparse, 0)?;
-        let polys = switch(&raise(c0)?, &raise(c1)?, KeyKind::SparseToDense, top)?;
+        let sparse = switch(&c0, &c1, KeyKind::DenseToSparse, 0)?;
+        let raised = sparse.into_iter().map(raise).collect::<Result<Vec<_>, _>>()?;
+        let [c0, c1] = raised.as_slice() else { return Err(super::nothing()) };
+        let polys = switch(c0, c1, KeyKind::SparseToDense, top)?;
         let base = params.modulus_at(0) as f64;
-        let mut x = self.evaluator.ciphertext(top, base, polys.into());
+        let mut x = self.evaluator.ciphertext(top, base, polys);
         // What raising adds fills all coefficients: sum over the rotations that leave the slots alone.
         for sum in &self.repetition_sums {
             let terms = sum.terms() as f64;

@@ -230,12 +230,12 @@ fn ring(
         Row::with_setup("rescale", 2 * small, || Ok(a.clone()), |a| Ok(a.rescale()?)),
         Row::new("automorphism", 2 * small, || Ok(a.automorphism(g)?)),
         Row::new("key_switch", 3 * small + 2 * count * large, || {
-            Ok(RingPoly::mod_down_pair(a.key_switch(&key, [None, None], None)?, 0)?)
+            let pair = a.key_switch(&key, [None, None], None)?;
+            Ok(RingPoly::mod_down_many(pair.into(), 0)?)
         }),
         Row::new("key_switch_8", 8 * 3 * small + 2 * count * large, || {
             let pairs = RingPoly::key_switch_many(&[(&a, [None, None]); 8], &key, None)?;
-            let divide = |pair| RingPoly::mod_down_pair(pair, 0);
-            Ok(pairs.into_iter().map(divide).collect::<Result<Vec<_>, _>>()?)
+            Ok(RingPoly::mod_down_many(pairs.into_iter().flatten().collect(), 0)?)
         }),
         Row::new("hoisted_sums_8x8", 8 * 2 * count * large + 64 * large + 16 * large, || {
             Ok(digits.hoisted_sums([&a, &a], &babies, &weights)?)

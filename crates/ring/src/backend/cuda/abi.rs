@@ -141,10 +141,8 @@ pub(super) struct Switch {
     pub(super) accumulate: u32,
     pub(super) galois: u32,
     pub(super) log_n: u32,
-    pub(super) first: u32,
-    pub(super) tile: u32,
     pub(super) member_count: u32,
-    pub(super) unused: u32,
+    pub(super) rows: u32,
     pub(super) special: [f64; MAX_PRIMES],
 }
 impl Plain for Switch {}

@@ -36,6 +36,7 @@ kernels! {
     Neg = "neg",
     Mul = "mul",
     MulAdd = "mul_add",
+    Tensor = "tensor",
     MulScalars = "mul_scalars",
     AddScalars = "add_scalars",
     SubScale = "sub_scale",

@@ -1,21 +1,14 @@
 //! Key switches: digits finished, multiplied with the key and forgotten, in one kernel.
 
+use super::Cuda;
 use super::abi::{KEY_DIGITS, MAX_PRIMES, MEMBERS, Member as Operands, Switch};
 use super::buffer::Buf;
 use super::driver::Kernel;
-use super::launch::Batch;
-use super::tables::{Decomposition, SMALL};
-use super::{Cuda, plan};
+use super::launch::{Batch, each_batch};
+use super::tables::SMALL;
 use crate::backend::{KeySwitch, Member, Source, View};
 use crate::basis::Limbs;
 use crate::error::Result;
-
-/// Limbs of digits that are made before they are used up: what stays in the second-level cache.
-const TILE_LIMBS: usize = 48;
-
-fn tune(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
 
 impl Cuda {
     /// `Backend::key_switch_many`.
@@ -28,11 +21,10 @@ impl Cuda {
         let mut rest = members;
         while let Some(first) = rest.first() {
             let fused = self.n > SMALL && switch.keys.len() <= KEY_DIGITS;
-            let polys =
-                rest.iter().take(tune("CHUNK", 2)).map_while(|member| match &member.source {
-                    Source::Poly(a) if fused => Some(a),
-                    _ => None,
-                });
+            let polys = rest.iter().take(MEMBERS).map_while(|member| match &member.source {
+                Source::Poly(a) if fused => Some(a),
+                _ => None,
+            });
             let polys: Vec<&View<'_, Buf>> = polys.collect();
             let taken = polys.len().max(1);
             let (now, later) = rest.split_at(taken);
@@ -83,10 +75,8 @@ impl Cuda {
             accumulate: 0,
             galois,
             log_n: self.n.trailing_zeros(),
-            first: 0,
-            tile: 0,
             member_count: members.len() as u32,
-            unused: 0,
+            rows: limbs.rows() as u32,
             special,
         };
         Ok((operands, out))
@@ -174,17 +164,13 @@ impl Cuda {
         switch: &KeySwitch<'_, Buf>,
     ) -> Result<Vec<[Buf; 2]>> {
         let (n, limbs, digits, count) = (self.n, switch.limbs, switch.keys.len(), polys.len());
-        let tile = (tune("TILE", TILE_LIMBS) / (digits * count).max(1)).clamp(1, limbs.rows());
-        let tile = limbs.rows().div_ceil(limbs.rows().div_ceil(tile));
-        let plan = plan(&self.decompositions, (limbs.q, tile), || {
-            Decomposition::new(&self.gpu, &self.basis, limbs.q, tile)
-        })?;
-        let (prepared, scratch) =
-            (self.words(count * limbs.q)?, self.words(count * digits * tile)?);
+        let plan = self.decomposition(limbs.q)?;
+        let rows = digits * limbs.rows();
+        let (prepared, scratch) = (self.words(count * limbs.q)?, self.words(count * rows)?);
         let sources: Vec<u64> =
             polys.iter().map(|a| a.buf.at(0, limbs.q * n)).collect::<Result<_>>()?;
         let coefficients = prepared.at(0, count * limbs.q * n)?;
-        self.each_batch(&sources, coefficients, limbs.q * n, |batch| {
+        each_batch(&sources, coefficients, limbs.q * n, |batch| {
             self.inverse(batch, &plan.inverse)
         })?;
         let galois = self.inverse_galois(switch);
@@ -196,22 +182,17 @@ impl Cuda {
         for (to, own) in operands.own.iter_mut().zip(&plan.own) {
             *to = [own.start as u32, own.end as u32];
         }
-        let halves = scratch.at(0, count * digits * tile * n)?;
-        for tile in &plan.tiles {
-            let rows = digits * tile.rows.len();
-            let batch = Batch {
-                from: coefficients,
-                from_step: (limbs.q * n) as u64,
-                to: halves,
-                to_step: (rows * n) as u64,
-                count: count as u32,
-            };
-            self.convert(batch, &tile.conversion)?;
-            let batch = Batch { from: halves, from_step: batch.to_step, ..batch };
-            self.forward_columns(batch, &tile.forward)?;
-            (operands.first, operands.tile) = (tile.rows.start as u32, tile.rows.len() as u32);
-            self.rows_switch(limbs, tile.rows.len(), halves, rows, &operands)?;
-        }
+        let halves = scratch.at(0, count * rows * n)?;
+        let batch = Batch {
+            from: coefficients,
+            from_step: (limbs.q * n) as u64,
+            to: halves,
+            to_step: (rows * n) as u64,
+            count: count as u32,
+        };
+        self.convert(batch, &plan.conversion)?;
+        self.forward_columns(batch.in_place(), &plan.forward)?;
+        self.rows_switch(limbs, halves, &operands)?;
         Ok(out)
     }
 }

@@ -39,8 +39,23 @@ impl Batch {
     }
 }
 
+/// Calls `f` once for polynomials at equal distances, else for each. Results are `to_step` words apart.
+pub(super) fn each_batch(
+    from: &[u64],
+    to: u64,
+    to_step: usize,
+    f: impl Fn(Batch) -> Result<()>,
+) -> Result<()> {
+    let (to_step, count) = (to_step as u64, from.len() as u32);
+    if let (Some(from_step), Some(&from)) = (step(from), from.first()) {
+        return f(Batch { from, from_step, to, to_step, count });
+    }
+    let step = to_step * size_of::<u64>() as u64;
+    from.iter().enumerate().try_for_each(|(i, &from)| f(Batch::one(from, to + i as u64 * step)))
+}
+
 /// The step in words between addresses that follow each other in equal steps.
-pub(super) fn step(addresses: &[u64]) -> Option<u64> {
+fn step(addresses: &[u64]) -> Option<u64> {
     let steps = addresses.windows(2).map(|pair| match pair {
         [a, b] => b.wrapping_sub(*a),
         _ => 0,
@@ -238,21 +253,13 @@ impl Cuda {
         Ok(())
     }
 
-    /// The last half of the digits' transforms and their products with a key, `rows` rows of the operands from
-    /// `operands.first`; the digits' lazy doubles are at `digits`, `step` rows a member.
-    pub(super) fn rows_switch(
-        &self,
-        limbs: Limbs,
-        rows: usize,
-        digits: u64,
-        step: usize,
-        operands: &Switch,
-    ) -> Result<()> {
+    /// The last half of the digits' transforms and their products with a key; the digits' lazy doubles are at `digits`.
+    pub(super) fn rows_switch(&self, limbs: Limbs, digits: u64, operands: &Switch) -> Result<()> {
         let (shape, twiddles) = (self.shape(limbs)?, self.tables.twiddles.at(0, 1)?);
-        let (stride, step) = (self.tables.stride as u32, step as u64);
-        let grid = ((self.n / SMALL) as u32 * operands.member_count, rows as u32, 1);
+        let stride = self.tables.stride as u32;
+        let grid = ((self.n / SMALL) as u32 * operands.member_count, limbs.rows() as u32, 1);
         let launch = Launch { grid, block: THREADS, shared: SWITCH_SHARED };
-        let args: &[&dyn Arg] = &[&digits, &step, operands, &twiddles, &stride, &shape];
+        let args: &[&dyn Arg] = &[&digits, operands, &twiddles, &stride, &shape];
         self.gpu.launch(Kernel::NttRowsSwitch, launch, args)
     }
 }

@@ -20,7 +20,7 @@ use abi::HOISTED_DIGITS;
 use buffer::Buf;
 pub(crate) use driver::Gpu;
 use driver::Kernel;
-use launch::Batch;
+use launch::{Batch, each_batch};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,8 +38,7 @@ pub(crate) struct Cuda {
     tables: Tables,
     transforms: Plans<Limbs, Jobs>,
     divisions: Plans<(Limbs, usize), Division>,
-    /// By q-limbs and rows of a tile.
-    decompositions: Plans<(usize, usize), Decomposition>,
+    decompositions: Plans<usize, Decomposition>,
     raises: Plans<usize, Raise>,
 }
 
@@ -77,6 +76,10 @@ impl Cuda {
 
     fn jobs(&self, limbs: Limbs) -> Result<Arc<Jobs>> {
         plan(&self.transforms, limbs, || Jobs::all(&self.gpu, &self.basis, limbs))
+    }
+
+    fn decomposition(&self, q: usize) -> Result<Arc<Decomposition>> {
+        plan(&self.decompositions, q, || Decomposition::new(&self.gpu, &self.basis, q))
     }
 
     fn words(&self, rows: usize) -> Result<Buf> {
@@ -143,9 +146,7 @@ impl Cuda {
     fn digits(&self, a: &View<'_, Buf>, q: usize) -> Result<Vec<Buf>> {
         let n = self.n;
         let rows = q + self.basis.p().len();
-        let plan = plan(&self.decompositions, (q, rows), || {
-            Decomposition::new(&self.gpu, &self.basis, q, rows)
-        })?;
+        let plan = self.decomposition(q)?;
         let prepared = self.words(q)?;
         let coefficients = prepared.at(0, q * n)?;
         self.inverse(Batch::one(a.buf.at(0, q * n)?, coefficients), &plan.inverse)?;
@@ -155,28 +156,10 @@ impl Cuda {
         }
         if let Some(first) = digits.first() {
             let start = first.at(0, digits.len() * rows * n)?;
-            for tile in &plan.tiles {
-                self.convert(Batch::one(coefficients, start), &tile.conversion)?;
-                self.forward(Batch::one(start, start), &tile.forward)?;
-            }
+            self.convert(Batch::one(coefficients, start), &plan.conversion)?;
+            self.forward(Batch::one(start, start), &plan.forward)?;
         }
         Ok(digits)
-    }
-
-    /// Calls `f` once for polynomials at equal distances, else for each. Results are `to_step` words apart.
-    fn each_batch(
-        &self,
-        from: &[u64],
-        to: u64,
-        to_step: usize,
-        f: impl Fn(Batch) -> Result<()>,
-    ) -> Result<()> {
-        let (to_step, count) = (to_step as u64, from.len() as u32);
-        if let (Some(from_step), Some(&from)) = (launch::step(from), from.first()) {
-            return f(Batch { from, from_step, to, to_step, count });
-        }
-        let step = to_step * size_of::<u64>() as u64;
-        from.iter().enumerate().try_for_each(|(i, &from)| f(Batch::one(from, to + i as u64 * step)))
     }
 }
 
@@ -295,6 +278,22 @@ impl Backend for Cuda {
         self.multiply_add(acc, limbs, a, b, 1)
     }
 
+    fn tensor(
+        &self,
+        a: [View<'_, Buf>; 2],
+        limbs: Limbs,
+        b: [View<'_, Buf>; 2],
+    ) -> Result<[Buf; 3]> {
+        let rows = limbs.rows();
+        let out = [self.words(rows)?, self.words(rows)?, self.words(rows)?];
+        let [x, y, z] = out.each_ref().map(|out| self.output(out, limbs));
+        let [a0, a1] = a.each_ref().map(|half| self.operand(half, 1));
+        let [b0, b1] = b.each_ref().map(|half| self.operand(half, 1));
+        let args: &[&dyn driver::Arg] = &[&x?, &y?, &z?, &a0?, &a1?, &b0?, &b1?];
+        self.each(Kernel::Tensor, limbs, self.n / 2, args)?;
+        Ok(out)
+    }
+
     fn mul_scalars(&self, a: &mut Buf, limbs: Limbs, scalars: &[u64]) -> Result<()> {
         let out = a.output()?;
         let (to, x) = (self.output(&out, limbs)?, self.operand(&View { buf: a, limbs }, 1)?);
@@ -360,7 +359,7 @@ impl Backend for Cuda {
             polys.iter().map(|a| a.at(0, limbs.rows() * n)).collect::<Result<_>>()?;
         let top = self.words(count * removed)?;
         let coefficients = top.at(0, count * removed * n)?;
-        self.each_batch(&addresses, coefficients, removed * n, |batch| {
+        each_batch(&addresses, coefficients, removed * n, |batch| {
             self.inverse(batch, &division.inverse)
         })?;
         let out = Buf::parts(&self.gpu, count, kept * n)?;
@@ -374,7 +373,7 @@ impl Backend for Cuda {
             count: count as u32,
         };
         self.convert(batch, &division.conversion)?;
-        self.each_batch(&addresses, rest, kept * n, |batch| {
+        each_batch(&addresses, rest, kept * n, |batch| {
             let x = (batch.from, batch.from_step);
             self.forward_divide(batch.in_place(), x, &division.forward, &division.inverses)
         })?;

@@ -316,27 +316,18 @@ impl Division {
     }
 }
 
-/// Digits of a polynomial over {q, 0}, extended to {q, all special}, some rows of all digits at a time.
+/// Digits of a polynomial over {q, 0}, extended to {q, all special}, one after the other.
 #[derive(Debug)]
 pub(super) struct Decomposition {
     pub(super) inverse: Jobs,
-    pub(super) tiles: Vec<Tile>,
-    /// The rows that each digit does not get by conversion.
-    pub(super) own: Vec<Range<usize>>,
-}
-
-/// Some rows of all digits: row r of digit d is written to row `d · rows.len() + r - rows.start`.
-#[derive(Debug)]
-pub(super) struct Tile {
-    pub(super) rows: Range<usize>,
     pub(super) conversion: Conversion,
     /// Every row that is not a digit's own.
     pub(super) forward: Jobs,
+    pub(super) own: Vec<Range<usize>>,
 }
 
 impl Decomposition {
-    /// In tiles of `rows` rows at most.
-    pub(super) fn new(gpu: &Arc<Gpu>, basis: &RnsBasis, q: usize, rows: usize) -> Result<Self> {
+    pub(super) fn new(gpu: &Arc<Gpu>, basis: &RnsBasis, q: usize) -> Result<Self> {
         let limbs = Limbs { q, p: basis.p().len() };
         let own: Vec<Range<usize>> = basis.digits_at(q).collect();
         let converters = own
@@ -346,31 +337,25 @@ impl Decomposition {
         let prepare = converters.iter().flat_map(|c| &c.prepare).zip(basis.q()).enumerate();
         let inverse = prepare.map(|(row, (f, m))| Jobs::job(row, row, row, centred(f.value, m), 0));
         let inverse = Jobs::new(gpu, &inverse.collect::<Vec<_>>())?;
-        let tile = |start: usize| {
-            let tile = start..limbs.rows().min(start + rows);
-            let mut forward = Vec::new();
-            let mut sources = Vec::with_capacity(own.len());
-            for (d, (range, converter)) in own.iter().zip(&converters).enumerate() {
-                let foreign = tile.clone().filter(|row| !range.contains(row));
-                let targets = foreign.map(|row| {
-                    let to = d * tile.len() + row - tile.start;
-                    let prime = basis.prime_index(limbs, row);
-                    forward.push(Jobs::job(to, to, prime, 0.0, 0));
-                    Row { to, prime, init: 0, factors: &converter.factors[prime], quotient: None }
-                });
-                sources.push(Source {
-                    row: range.start,
-                    len: range.len(),
-                    primes: (range.start, range.len(), 0),
-                    targets: targets.collect(),
-                    centred: true,
-                });
-            }
-            let conversion = Conversion::new(gpu, basis, &sources)?;
-            Ok(Tile { rows: tile, conversion, forward: Jobs::new(gpu, &forward)? })
-        };
-        let tiles = (0..limbs.rows()).step_by(rows).map(tile).collect::<Result<_>>()?;
-        Ok(Self { inverse, tiles, own })
+        let mut forward = Vec::new();
+        let mut sources = Vec::with_capacity(own.len());
+        for (d, (range, converter)) in own.iter().zip(&converters).enumerate() {
+            let foreign = (0..limbs.rows()).filter(|row| !range.contains(row));
+            let targets = foreign.map(|row| {
+                let (to, prime) = (d * limbs.rows() + row, basis.prime_index(limbs, row));
+                forward.push(Jobs::job(to, to, prime, 0.0, 0));
+                Row { to, prime, init: 0, factors: &converter.factors[prime], quotient: None }
+            });
+            sources.push(Source {
+                row: range.start,
+                len: range.len(),
+                primes: (range.start, range.len(), 0),
+                targets: targets.collect(),
+                centred: true,
+            });
+        }
+        let conversion = Conversion::new(gpu, basis, &sources)?;
+        Ok(Self { inverse, conversion, forward: Jobs::new(gpu, &forward)?, own })
     }
 }
 
