@@ -344,7 +344,7 @@ impl Evaluator {
     }
 
     /// [`Self::relinearize`] and [`Self::rescale`] of products of one level, with one division and one rounding each, and
-    /// one pass over the key for all of them. Counts one `relinearizations`, `key_switches` and `rescales` each.
+    /// at most one pass over the key each. Counts one `relinearizations`, `key_switches` and `rescales` each.
     ///
     /// # Errors
     /// [`Error::ParameterMismatch`]; [`Error::DegreeMismatch`] unless the degrees are 2; [`Error::LevelMismatch`];

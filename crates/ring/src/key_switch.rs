@@ -51,7 +51,7 @@ impl RingPoly {
     }
 
     /// [`RingPoly::key_switch`] of every member of a batch with the same q-limbs, in order: polynomials, each with what
-    /// is added to its halves. Cost: that of the members, but one pass over the key for all of them.
+    /// is added to its halves. Cost: that of the members; a device may read the key once for all of them.
     ///
     /// # Errors
     /// As [`RingPoly::key_switch`]; `LimbMismatch` between members.

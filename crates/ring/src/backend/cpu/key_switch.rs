@@ -1,5 +1,6 @@
 //! Key switches limb by limb: a digit is converted, transformed and multiplied with the key while it is in the cache, and
-//! never written to memory. The keys are read once for all members of a batch, in the order in which they lie there.
+//! never written to memory. Keys are read in the order in which they lie there. A batch is done one after the other: the
+//! digits of two polynomials push more out of the caches than reading a key again costs, at N = 2^16 with 8 to 24 limbs.
 
 use super::Cpu;
 use super::kernels::{self, Constants, Plus};
@@ -33,61 +34,67 @@ impl Cpu {
         [self.pool.take(limbs.rows() * self.n), self.pool.take(limbs.rows() * self.n)]
     }
 
-    pub(super) fn switch_into(
+    pub(super) fn switched(
         &self,
-        members: &[Member<'_, Words>],
+        member: &Member<'_, Words>,
         switch: &KeySwitch<'_, Words>,
-        out: &mut [[Words; 2]],
-    ) {
+    ) -> [Words; 2] {
         let (n, limbs) = (self.n, switch.limbs);
         let converters = self.converters(limbs.q);
-        let prepared: Vec<Option<Words>> = members
-            .iter()
-            .map(|member| match &member.source {
-                Source::Poly(a) => Some(self.prepared(a, limbs.q, &converters)),
-                Source::Digits(_) => None,
-            })
-            .collect();
+        let prepared = match &member.source {
+            Source::Poly(a) => Some(self.prepared(a, limbs.q, &converters)),
+            Source::Digits(_) => None,
+        };
         let permutation = switch.galois.map(|g| self.permutation(g));
         let blocks: Blocks<'_> = permutation.as_deref().map(|p| (p, destinations(p, n)));
-        let converted = prepared.iter().flatten().count() * converters.len();
-        rows(n, limbs.rows(), out).into_par_iter().enumerate().for_each_init(
-            || self.pool.take(converted * n),
-            |scratch, (row, mut outs)| {
-                let mut rooms = scratch.chunks_exact_mut(n);
-                for prepared in prepared.iter().flatten() {
-                    let prepared: Vec<&[u64]> = prepared.chunks_exact(n).collect();
-                    for (converter, room) in converters.iter().zip(&mut rooms) {
-                        if !converter.source.contains(&row) {
-                            let sources = &prepared[converter.source.clone()];
-                            self.target(converter, limbs, row).convert(sources, room);
-                        }
-                    }
+        let mut out = self.pair(limbs);
+        let room = if prepared.is_some() { converters.len() * n } else { 0 };
+        let rows = rows(n, limbs.rows(), std::slice::from_mut(&mut out));
+        rows.into_par_iter().enumerate().for_each_init(
+            || self.pool.take(room),
+            |converted, (row, mut outs)| {
+                if let Some(prepared) = &prepared {
+                    self.convert_digits(prepared, &converters, limbs, row, converted);
                 }
-                let mut rooms = scratch.chunks_exact(n);
-                let inputs: Vec<MemberRow<'_>> = members
-                    .iter()
-                    .map(|member| self.member_row(member, switch, &converters, row, &mut rooms))
-                    .collect();
+                let input = self.member_row(member, switch, &converters, row, converted);
                 let keys = self.key_row(&switch.keys, limbs, row);
-                multiply(&self.prime(limbs, row).constants, &keys, &inputs, &blocks, &mut outs);
+                multiply(&self.prime(limbs, row).constants, &keys, &[input], &blocks, &mut outs);
             },
         );
+        out
     }
 
-    /// What one member brings to one row; `rooms` has the row of every converted digit.
+    /// The digits of a prepared polynomial at one row, its own left out.
+    fn convert_digits(
+        &self,
+        prepared: &Words,
+        converters: &[&Converter],
+        limbs: Limbs,
+        row: usize,
+        out: &mut Words,
+    ) {
+        let prepared: Vec<&[u64]> = prepared.chunks_exact(self.n).collect();
+        for (converter, out) in converters.iter().zip(out.chunks_exact_mut(self.n)) {
+            if !converter.source.contains(&row) {
+                let sources = &prepared[converter.source.clone()];
+                self.target(converter, limbs, row).convert(sources, out);
+            }
+        }
+    }
+
+    /// What one member brings to one row; `converted` has the row of every digit that is not its own.
     fn member_row<'a>(
         &self,
         member: &'a Member<'_, Words>,
         switch: &KeySwitch<'_, Words>,
         converters: &[&Converter],
         row: usize,
-        rooms: &mut impl Iterator<Item = &'a [u64]>,
+        converted: &'a Words,
     ) -> MemberRow<'a> {
         let (n, limbs) = (self.n, switch.limbs);
         let digits = match &member.source {
             Source::Digits(digits) => digits.iter().map(|d| &d[row * n..][..n]).collect(),
-            Source::Poly(a) => (converters.iter().zip(rooms))
+            Source::Poly(a) => (converters.iter().zip(converted.chunks_exact(n)))
                 .map(|(converter, converted)| {
                     if converter.source.contains(&row) {
                         Self::row(a, limbs, row, n)

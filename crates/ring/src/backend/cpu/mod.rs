@@ -335,19 +335,7 @@ impl Backend for Cpu {
         member: &Member<'_, Words>,
         switch: &KeySwitch<'_, Words>,
     ) -> Result<[Words; 2]> {
-        let mut out = self.pair(switch.limbs);
-        self.switch_into(std::slice::from_ref(member), switch, std::slice::from_mut(&mut out));
-        Ok(out)
-    }
-
-    fn key_switch_many(
-        &self,
-        members: &[Member<'_, Words>],
-        switch: &KeySwitch<'_, Words>,
-    ) -> Result<Vec<[Words; 2]>> {
-        let mut out: Vec<_> = members.iter().map(|_| self.pair(switch.limbs)).collect();
-        self.switch_into(members, switch, &mut out);
-        Ok(out)
+        Ok(self.switched(member, switch))
     }
 
     fn hoisted_sums(&self, sums: &HoistedSums<'_, Words>) -> Result<Vec<[Words; 2]>> {
