@@ -23,8 +23,9 @@ mod party;
 mod prg;
 mod role;
 mod session;
+mod store;
 
-pub use channel::{Channel, Incoming, Network, Outgoing};
+pub use channel::{Channel, Identity, Incoming, Network, Outgoing, PublicKey};
 pub use circuit::{
     Builder, Circuit, Cost, Knots, Masked, Offline, Operator, Share, Table, View, Weight,
 };
@@ -36,6 +37,7 @@ pub use party::{ClientModel, Model, Prepared, ServerModel, Tensors};
 pub use prg::Seed;
 pub use role::Role;
 pub use session::{receive_model, run, send_model, simulate};
+pub use store::Store;
 
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,10 @@
 mod memory;
 mod shaper;
 mod tcp;
+mod tls;
 
 pub use shaper::Network;
+pub use tls::{Identity, PublicKey};
 
 use crate::error::Result;
 use std::fmt;

@@ -377,3 +377,139 @@ fn networks_parse() {
         assert!(bad.parse::<Network>().is_err(), "{bad}");
     }
 }
+
+#[test]
+fn tls_pins_both_keys() {
+    let pair = Pair::new(0.5);
+    let mut rng = fixed_rng(60);
+    let [server_id, client_id, stranger] =
+        std::array::from_fn(|_| Identity::random(&mut rng).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let [s, c] = pair.deal(6);
+    let (server, client) = simulate(
+        || {
+            let channel =
+                Channel::tls_accept(&listener, &server_id, &client_id.public_key(), LONG)?;
+            pair.party(Role::Server, s, channel, LONG)
+        },
+        || {
+            let channel = Channel::tls_connect(address, &client_id, &server_id.public_key(), LONG)?;
+            pair.party(Role::Client, c, channel, LONG)
+        },
+    )
+    .unwrap();
+    assert_eq!((server.sent, server.received), (client.received, client.sent));
+
+    // A stranger on either side. The client may finish its handshake before the server has looked at its key; then its first
+    // receive fails.
+    for (server_is, client_is) in [(&stranger, &client_id), (&server_id, &stranger)] {
+        let [s, c] = pair.deal(7);
+        let (server, client) = std::thread::scope(|scope| {
+            let server = scope.spawn(|| {
+                let peer = client_id.public_key();
+                let channel = Channel::tls_accept(&listener, server_is, &peer, SHORT)?;
+                pair.party(Role::Server, s, channel, SHORT)
+            });
+            let client = Channel::tls_connect(address, client_is, &server_id.public_key(), SHORT)
+                .and_then(|channel| pair.party(Role::Client, c, channel, SHORT));
+            (server.join().unwrap(), client)
+        });
+        assert!(matches!(server, Err(Error::Tls { .. })), "{server:?}");
+        assert!(
+            matches!(client, Err(Error::Tls { .. } | Error::Disconnected { .. })),
+            "{client:?}"
+        );
+    }
+    // Plain TCP towards TLS.
+    let (server, _) = std::thread::scope(|scope| {
+        let server = scope
+            .spawn(|| Channel::tls_accept(&listener, &server_id, &client_id.public_key(), SHORT));
+        let plain = Channel::tcp_connect(address, LONG).unwrap();
+        let mut link = Link::new(plain, Role::Client, SHORT);
+        let sent = link.exchange(1, &[0; 100], 1);
+        (server.join().unwrap(), sent.is_err())
+    });
+    assert!(matches!(server, Err(Error::Tls { .. })));
+
+    let big = |channel: Result<Channel>, role| {
+        let payload = vec![1; 64 << 20];
+        Link::new(channel?, role, LONG).exchange(1, &payload, payload.len())
+    };
+    let sizes = simulate(
+        || {
+            big(
+                Channel::tls_accept(&listener, &server_id, &client_id.public_key(), LONG),
+                Role::Server,
+            )
+        },
+        || {
+            big(
+                Channel::tls_connect(address, &client_id, &server_id.public_key(), LONG),
+                Role::Client,
+            )
+        },
+    )
+    .unwrap();
+    assert_eq!((sizes.0.len(), sizes.1.len()), (64 << 20, 64 << 20));
+}
+
+#[test]
+fn keys_are_text() {
+    let identity = Identity::random(&mut fixed_rng(61)).unwrap();
+    let again = Identity::from_secret(&identity.expose_secret()).unwrap();
+    assert_eq!(again.public_key(), identity.public_key());
+    assert_eq!(
+        identity.public_key().to_string().parse::<PublicKey>().unwrap(),
+        identity.public_key()
+    );
+    assert_eq!(format!("{identity:?}"), "Identity(..)");
+    // RFC 8032, section 7.1, test 1.
+    let secret = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+    let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+    assert_eq!(Identity::from_secret(secret).unwrap().public_key().to_string(), public);
+    assert!("d75a".parse::<PublicKey>().is_err() && Identity::from_secret("zz").is_err());
+}
+
+#[test]
+fn stored_correlations_are_used_once() {
+    let pair = Pair::new(0.5);
+    let folder = tempfile::tempdir().unwrap();
+    let mut stores =
+        Role::BOTH.map(|role| Store::open(&folder.path().join(role.to_string())).unwrap());
+    for seed in 0..2 {
+        let dealt = pair.deal(seed);
+        stores.iter().zip(&dealt).for_each(|(s, c)| s.put(c).unwrap());
+        assert!(stores[0].put(&dealt[0]).is_err());
+    }
+    stores[0].put_mask(pair.server.mask()).unwrap();
+    assert_eq!(stores[0].mask().unwrap(), *pair.server.mask());
+    assert_eq!(stores.each_ref().map(|s| s.remaining().unwrap()), [2, 2]);
+    // A store opened again after a crash does not see what was taken.
+    let s = stores[0].take(&pair.circuit, Role::Server).unwrap();
+    let mut reopened = Store::open(&folder.path().join("client")).unwrap();
+    let c = reopened.take(&pair.circuit, Role::Client).unwrap();
+    let [a, b] = Channel::pair();
+    simulate(|| pair.party(Role::Server, s, a, LONG), || pair.party(Role::Client, c, b, LONG))
+        .unwrap();
+    assert_eq!(stores[1].remaining().unwrap(), 1);
+
+    // A damaged file is refused, and spent.
+    let path =
+        std::fs::read_dir(folder.path().join("client")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(matches!(stores[1].take(&pair.circuit, Role::Client), Err(Error::Malformed { .. })));
+    assert!(matches!(
+        stores[1].take(&pair.circuit, Role::Client),
+        Err(Error::Exhausted { used: 1 })
+    ));
+    // The other role's, and a truncated file.
+    assert!(matches!(stores[0].take(&pair.circuit, Role::Client), Err(Error::Malformed { .. })));
+    assert!(matches!(
+        stores[1].take_named("../server", &pair.circuit, Role::Client),
+        Err(Error::Spent { .. })
+    ));
+}

@@ -1,0 +1,193 @@
+//! Correlations in files: one a run and party, spent by renaming before the first byte is used.
+//!
+//! `CFMPC001 | u8 role | plan 32 | nonce 32 | weight mask 16 | seed 32 | u64 length | bytes | BLAKE3 32`. A file that was taken is renamed to
+//! `.spent`, read and removed; whatever happens in between, a restart finds no file to use twice. A *copy* of a store, e.g. in a backup, is
+//! not caught here; both parties refuse two runs with different nonces, not two runs with the same one.
+
+use crate::circuit::Circuit;
+use crate::dealer::{Correlations, WeightMask};
+use crate::error::{Error, Result};
+use crate::prg::Seed;
+use crate::role::Role;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use zeroize::{Zeroize, Zeroizing};
+
+const MAGIC: &[u8; 8] = b"CFMPC001";
+const HEAD: usize = 8 + 1 + 32 + 32 + 16 + 32 + 8;
+const MASK_FILE: &str = "weights.mask";
+
+fn io(what: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let what = format!("{what} {}", path.display());
+    move |source| Error::Io { what, source }
+}
+
+/// Creates a file that only its owner can read; refuses to overwrite.
+fn create(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map_err(io("create", path))
+}
+
+/// A directory of correlations of one party.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    used: usize,
+}
+
+impl Store {
+    /// The store in `directory`, which is created if it does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(directory: &Path) -> Result<Self> {
+        std::fs::create_dir_all(directory).map_err(io("create", directory))?;
+        Ok(Self { directory: directory.into(), used: 0 })
+    }
+
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(&self.directory).map_err(io("list", &self.directory))?;
+        let mut files: Vec<PathBuf> = entries
+            .filter_map(|e| e.ok().map(|e| e.path()))
+            .filter(|p| p.extension().is_some_and(|e| e == "corr"))
+            .collect();
+        files.sort();
+        Ok(files)
+    }
+
+    /// Runs left.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remaining(&self) -> Result<usize> {
+        Ok(self.files()?.len())
+    }
+
+    /// Adds correlations, named by their nonce.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also when they are there already.
+    pub fn put(&self, c: &Correlations) -> Result<()> {
+        let name: String =
+            c.nonce.iter().take(8).fold(String::new(), |s, b| s + &format!("{b:02x}"));
+        let path = self.directory.join(format!("{name}.corr"));
+        let mut head = MAGIC.to_vec();
+        head.push(c.role.index() as u8);
+        for part in [&c.plan[..], &c.nonce, &c.mask, &c.seed.0] {
+            head.extend_from_slice(part);
+        }
+        head.extend_from_slice(&(c.bytes.len() as u64).to_le_bytes());
+        let head = Zeroizing::new(head);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&head).update(&c.bytes);
+        let mut file = create(&path)?;
+        for part in [&head[..], &c.bytes, hasher.finalize().as_bytes()] {
+            file.write_all(part).map_err(io("write", &path))?;
+        }
+        file.sync_all().map_err(io("write", &path))
+    }
+
+    /// Takes the next correlations for `circuit`: marks them spent, then reads them.
+    ///
+    /// # Errors
+    /// [`Error::Exhausted`] when none are left; [`Error::Malformed`] for a damaged file, which is spent all the same; [`Error::Io`].
+    pub fn take(&mut self, circuit: &Circuit, role: Role) -> Result<Correlations> {
+        for path in self.files()? {
+            let spent = path.with_extension("spent");
+            // A rename that fails means that another process was faster.
+            if std::fs::rename(&path, &spent).is_ok() {
+                let read = load(&spent, circuit, role);
+                std::fs::remove_file(&spent).map_err(io("remove", &spent))?;
+                self.used += 1;
+                return read;
+            }
+        }
+        Err(Error::Exhausted { used: self.used })
+    }
+
+    /// Takes the correlations whose nonce begins with `name`, as a peer announced it.
+    ///
+    /// # Errors
+    /// [`Error::Spent`] when they are gone; as [`Store::take`].
+    pub fn take_named(
+        &mut self,
+        name: &str,
+        circuit: &Circuit,
+        role: Role,
+    ) -> Result<Correlations> {
+        let path = self.directory.join(format!("{name}.corr"));
+        let spent = path.with_extension("spent");
+        if name.contains(['/', '\\', '.']) || std::fs::rename(&path, &spent).is_err() {
+            return Err(Error::Spent { path: path.display().to_string() });
+        }
+        let read = load(&spent, circuit, role);
+        std::fs::remove_file(&spent).map_err(io("remove", &spent))?;
+        self.used += 1;
+        read
+    }
+
+    /// Keeps the mask of the server's weights beside its correlations.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also when there is one already.
+    pub fn put_mask(&self, mask: &WeightMask) -> Result<()> {
+        let path = self.directory.join(MASK_FILE);
+        create(&path)?.write_all(&mask.0.0).map_err(io("write", &path))
+    }
+
+    /// The mask of the server's weights.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Malformed`].
+    pub fn mask(&self) -> Result<WeightMask> {
+        let path = self.directory.join(MASK_FILE);
+        let bytes = Zeroizing::new(std::fs::read(&path).map_err(io("read", &path))?);
+        let seed = <[u8; 32]>::try_from(&bytes[..]).map_err(|_| Error::Malformed {
+            what: "weight mask",
+            detail: format!("{} bytes, expected 32", bytes.len()),
+        })?;
+        Ok(WeightMask(Seed(seed)))
+    }
+}
+
+fn load(path: &Path, circuit: &Circuit, role: Role) -> Result<Correlations> {
+    let malformed = |detail: String| Error::Malformed { what: "correlations", detail };
+    let offline = circuit.cost().offline;
+    let len = if role == Role::Server { offline.server } else { offline.client };
+    let mut file = File::open(path).map_err(io("read", path))?;
+    let found = file.metadata().map_err(io("read", path))?.len();
+    let expected = (HEAD + 32) as u64 + len;
+    if found != expected {
+        return Err(malformed(format!(
+            "{found} bytes, expected {expected} for this plan and role"
+        )));
+    }
+    let mut all = Zeroizing::new(vec![0; expected as usize]);
+    file.read_exact(&mut all).map_err(io("read", path))?;
+    let (body, check) = all.split_at(expected as usize - 32);
+    if blake3::hash(body).as_bytes() != check {
+        return Err(malformed("the checksum does not match".into()));
+    }
+    let (head, bytes) = body.split_at(HEAD);
+    let take = |at: usize| head[at..].first_chunk::<32>().copied().unwrap_or_default();
+    if &head[..8] != MAGIC || head[8] as usize != role.index() || take(9) != circuit.hash() {
+        return Err(malformed("another format, role or plan".into()));
+    }
+    let mut mask = [0; 16];
+    mask.copy_from_slice(&head[73..89]);
+    let mut seed = take(89);
+    let out = Correlations {
+        role,
+        plan: take(9),
+        nonce: take(41),
+        mask,
+        seed: Seed(seed),
+        bytes: bytes.to_vec(),
+    };
+    seed.zeroize();
+    Ok(out)
+}
