@@ -36,7 +36,7 @@ pub use link::{HEADER, Link, Traffic};
 pub use party::{ClientModel, Model, Prepared, ServerModel, Tensors};
 pub use prg::Seed;
 pub use role::Role;
-pub use session::{receive_model, run, send_model, simulate};
+pub use session::{announce, announced, receive_model, run, send_model, simulate};
 pub use store::Store;
 
 #[cfg(test)]

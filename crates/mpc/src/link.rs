@@ -19,6 +19,8 @@ pub(crate) const GREETING: u32 = u32::MAX;
 /// Step number of the masked weights.
 pub(crate) const SETUP: u32 = u32::MAX - 1;
 
+/// Step number of the name of a run.
+pub(crate) const ANNOUNCE: u32 = u32::MAX - 3;
 /// Step number of the farewell.
 const FAREWELL: u32 = u32::MAX - 2;
 

@@ -1,8 +1,9 @@
 //! A run of a circuit between two parties.
 
 use crate::circuit::Circuit;
+use crate::dealer::Correlations;
 use crate::error::{Error, Result};
-use crate::link::{GREETING, Link, SETUP};
+use crate::link::{ANNOUNCE, GREETING, Link, SETUP};
 use crate::party::{self, ClientModel, Model, Prepared, ServerModel, hex};
 use crate::role::Role;
 use std::time::Instant;
@@ -77,6 +78,22 @@ pub fn receive_model(circuit: &Circuit, link: &mut Link) -> Result<ClientModel> 
         words.by_ref().take(len).collect()
     });
     Ok(ClientModel { parameters: parameters.collect(), mask })
+}
+
+/// Tells the server which correlations this run uses: the client speaks first, so that two stores that lost step find together.
+///
+/// # Errors
+/// Errors of the link.
+pub fn announce(correlations: &Correlations, link: &mut Link) -> Result<()> {
+    link.exchange(ANNOUNCE, &correlations.nonce[..8], 0).map(|_| ())
+}
+
+/// The name of the correlations that the client announces; see [`crate::Store::take_named`].
+///
+/// # Errors
+/// Errors of the link.
+pub fn announced(link: &mut Link) -> Result<String> {
+    Ok(hex(&link.exchange(ANNOUNCE, &[], 8)?))
 }
 
 /// Runs `circuit` as the party that `model` belongs to. `inputs` are this party's, in order, as integers at the scales of the circuit's

@@ -3,6 +3,7 @@
 use super::{Circuit, Op};
 use crate::fss::{dcf, dpf};
 use crate::role::Role;
+use cipherform_profile::{Counter, PredictedOperator, Prediction};
 use std::ops::{Add, AddAssign};
 
 /// Bytes each party receives from the dealer.
@@ -107,16 +108,44 @@ impl Circuit {
         cost
     }
 
-    /// The cost of one operator; its rounds are those that carry a message of its.
+    /// The cost of one operator. A round belongs to the operator that speaks first in it, so that rounds add up.
     #[must_use]
     pub fn operator_cost(&self, operator: usize) -> Cost {
         let mut cost = self.cost_of(|id| self.instructions[id].tag == operator);
-        let talks = |id: &&usize| {
-            let i = &self.instructions[**id];
-            i.tag == operator && i.op.talks()
+        let speaks_first = |stage: &&Vec<usize>| {
+            let first = stage.iter().find(|&&id| self.instructions[id].op.talks());
+            first.is_some_and(|&id| self.instructions[id].tag == operator)
         };
-        cost.rounds = self.stages.iter().filter(|s| s.iter().find(talks).is_some()).count() as u32;
+        cost.rounds = self.stages.iter().filter(speaks_first).count() as u32;
         cost
+    }
+
+    /// What `role` will count, by operator, in the profiler's terms.
+    #[must_use]
+    pub fn prediction(&self, role: Role) -> Prediction {
+        let operators = self.operators.iter().enumerate().map(|(i, operator)| {
+            let cost = self.operator_cost(i);
+            let offline = match role {
+                Role::Server => cost.offline.server,
+                Role::Client => cost.offline.client,
+            };
+            let counters = [
+                (Counter::BytesSent, cost.sent(role)),
+                (Counter::BytesReceived, cost.sent(role.peer())),
+                (Counter::OfflineBytes, offline),
+                (Counter::Rounds, cost.rounds as u64),
+            ];
+            PredictedOperator {
+                name: operator.name.clone(),
+                layer: operator.layer.clone(),
+                cost: counters
+                    .map(|(counter, n)| cipherform_profile::Cost::of(counter, n))
+                    .into_iter()
+                    .sum(),
+                ms: None,
+            }
+        });
+        Prediction { operators: operators.collect(), ..Prediction::default() }
     }
 
     fn cost_of(&self, keep: impl Fn(usize) -> bool) -> Cost {

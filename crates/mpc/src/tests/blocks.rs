@@ -1,10 +1,9 @@
 //! Blocks and models: golden totals, the clear model, and the oracle.
 
 use super::gates::{both, fixed_rng};
-use crate::model::{Architecture, BlockWeights, Output, Weights, clear, prepare};
+use crate::model::{Architecture, Output, Weights, clear, prepare};
 use crate::ops::{Activation, Attention};
 use crate::*;
-use rand_core::Rng;
 
 const RELU: Attention = Attention::ReluSoftmax;
 const SCALE: Attention = Attention::Scale;
@@ -87,44 +86,6 @@ fn seven_blocks_and_a_head() {
     assert_eq!(c.setup_bytes(), 29_403_136 + 8 * 10 * 256 + 7 * 8 * 256);
 }
 
-pub(crate) fn random_weights(a: &Architecture, seed: u64) -> (Weights, Vec<f64>) {
-    let mut rng = fixed_rng(seed);
-    let mut normal = |n: usize, sigma: f64, mean: f64| -> Vec<f64> {
-        (0..n)
-            .map(|_| {
-                let mut unit = || (rng.next_u64() >> 11) as f64 / 2f64.powi(53) + 1e-300;
-                mean + sigma * (-2.0 * unit().ln()).sqrt() * (std::f64::consts::TAU * unit()).cos()
-            })
-            .collect()
-    };
-    let (d, f) = (a.shape.width, a.shape.hidden);
-    let s = (d as f64).sqrt().recip();
-    let blocks = a
-        .blocks
-        .iter()
-        .map(|_| BlockWeights {
-            norm0: [normal(d, 0.1, 1.0), normal(d, 0.05, 0.0)],
-            qkv: normal(3 * d * d, s, 0.0),
-            qkv_bias: normal(3 * d, 0.05, 0.0),
-            out: normal(d * d, s, 0.0),
-            out_bias: normal(d, 0.05, 0.0),
-            norm1: [normal(d, 0.1, 1.0), normal(d, 0.05, 0.0)],
-            w1: normal(d * f, s, 0.0),
-            w1_bias: normal(f, 0.05, 0.0),
-            w2: normal(d * f, (f as f64).sqrt().recip(), 0.0),
-            w2_bias: normal(d, 0.05, 0.0),
-            quadratic: [0.1, 0.5, 0.125],
-        })
-        .collect();
-    let weights = Weights {
-        blocks,
-        head: normal(d * a.classes, s, 0.0),
-        head_bias: normal(a.classes, 0.1, 0.0),
-    };
-    let tokens = normal(a.shape.tokens * d, 1.0, 0.2);
-    (weights, tokens)
-}
-
 fn small(heads: &[Attention], activation: Activation, tokens: usize, width: usize) -> Architecture {
     let mut a = Architecture::cifar([RELU; 4], activation);
     a.shape = ops::BlockShape { tokens, width, heads: heads.len(), hidden: 48 };
@@ -144,7 +105,8 @@ fn small_models_of_all_kinds_follow_the_clear_model() {
     ];
     for (heads, activation, tokens, width, bound) in cases {
         let mut a = small(&heads, activation, tokens, width);
-        let (weights, x) = random_weights(&a, 31);
+        let mut rng = fixed_rng(31);
+        let (weights, x) = (Weights::random(&a, &mut rng), a.random_tokens(&mut rng));
         let tensors = prepare(&a, &weights).unwrap();
         let (want, ranges) = clear(&a, &weights, &x).unwrap();
         let inputs = a.encode(&x).unwrap();

@@ -38,8 +38,14 @@ pub(crate) fn both(
         let role = model.role();
         let mut link = Link::new(channel, role, DEADLINE);
         let prepared = Prepared::new(circuit, &model, half)?;
-        let out = session::run(circuit, &model, prepared, &own(role), &mut link)?;
-        Ok((out, link.traffic()))
+        let run = || session::run(circuit, &model, prepared, &own(role), &mut link);
+        let (out, recording) = cipherform_profile::record(run);
+        // Operator by operator: bytes each way, correlations, rounds.
+        let header = cipherform_profile::Header::default();
+        let report = cipherform_profile::Report::new(header, &[recording]).unwrap();
+        let report = report.with_prediction(&circuit.prediction(role));
+        assert_eq!(report.mismatches, []);
+        Ok((out?, link.traffic()))
     };
     let ((out_s, traffic_s), (out_c, traffic_c)) = simulate(
         || party(a, Model::Server(&server), server_half),

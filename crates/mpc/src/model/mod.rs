@@ -1,5 +1,7 @@
 //! A whole vision transformer of MPCViT's shape: embedded tokens in, label or logits out.
 
+mod random;
+
 use crate::circuit::{Builder, Circuit, View};
 use crate::error::{Error, Result};
 use crate::ops::{
