@@ -62,6 +62,11 @@ enum Verb {
         after_help = "Example:\n  cipherform model random --tokens 64 --width 64 --heads 4 --layers 1 --out /tmp/random"
     )]
     Model(verbs::model::Args),
+    /// Two-party inference on secret shares: run, prepare, identify.
+    #[command(
+        after_help = "Example:\n  cipherform mpc run --heads relu,relu,scale,scale --network wan"
+    )]
+    Mpc(verbs::mpc::Args),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +82,7 @@ fn main() -> ExitCode {
         Verb::Params(args) => verbs::params::run(&args),
         Verb::Bench(args) => verbs::bench::run(&args),
         Verb::Model(args) => verbs::model::run(&args),
+        Verb::Mpc(args) => verbs::mpc::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

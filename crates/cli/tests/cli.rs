@@ -10,6 +10,8 @@
 //! | `random_models_of_any_shape` | generate, show, evaluate, plan; refusal of one that is too deep |
 //! | `estimate_needs_no_keys` | JSON keys of the estimate |
 //! | `key_files_are_never_overwritten` | keygen twice |
+//! | `two_parties_over_tls` | identities, correlations, server and client as two processes; a stranger; used-up correlations |
+//! | `both_parties_in_one_process` | bytes and rounds of `mpc run` equal to the formulas; unknown kinds |
 //! | `serve_and_infer` | two processes, a PNG and an unreadable image, the server's survival |
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -55,7 +57,7 @@ fn json(path: &Path) -> Value {
 fn every_verb_has_help_with_an_example() {
     let verbs = [
         "demo", "serve", "keygen", "infer", "eval", "profile", "estimate", "params", "bench",
-        "model",
+        "model", "mpc",
     ];
     for verb in verbs {
         let help = ok(&[verb, "--help"]);
@@ -245,4 +247,123 @@ fn serve_and_infer() {
     assert_eq!(value["schema"], "cipherform.infer/1");
     assert_eq!(value["inputs"][0]["encrypted_label"], 9);
     drop(server);
+}
+
+/// A shape that runs in moments.
+const TINY: [&str; 12] = [
+    "--blocks",
+    "1",
+    "--tokens",
+    "8",
+    "--width",
+    "32",
+    "--hidden",
+    "32",
+    "--classes",
+    "4",
+    "--heads",
+    "relu,scale",
+];
+
+#[test]
+fn both_parties_in_one_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.json");
+    let mut args = vec!["mpc", "run", "--network", "0,1000", "--json", file.to_str().unwrap()];
+    args.extend(TINY);
+    let out = ok(&args);
+    assert!(out.contains("attention.relu_softmax") && out.contains("in the clear"), "{out}");
+    let value = json(&file);
+    for role in ["server", "client"] {
+        let party = &value["summary"][role];
+        assert!(party["sent"].as_u64().unwrap() > 0);
+        assert_eq!(party["sent"], party["sent_predicted"]);
+        assert_eq!(party["rounds"], party["rounds_predicted"]);
+        assert_eq!(value[role]["mismatches"].as_array().unwrap().len(), 0);
+    }
+    assert!(fails(&["mpc", "run", "--heads", "sparkling"]).contains("sparkling"));
+    assert!(fails(&["mpc", "run", "--network", "fast"]).contains("fast"));
+    let clear = [&["mpc", "run", "--mode", "clear"][..], &TINY[..]].concat();
+    assert!(ok(&clear).contains("result"));
+}
+
+#[test]
+fn two_parties_over_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let [server_key, client_key, stranger_key] = ["server.id", "client.id", "stranger.id"]
+        .map(|name| ok(&["mpc", "identity", "--out", &path(name)]).trim().to_owned());
+    assert!(fails(&["mpc", "identity", "--out", &path("server.id")]).contains("server.id"));
+    let dealt = path("dealt");
+    let deal = [&["mpc", "deal", "--count", "2", "--out", &dealt][..], &TINY[..]].concat();
+    assert!(ok(&deal).contains("2 runs"));
+    let (for_server, for_client) = (format!("{dealt}/server"), format!("{dealt}/client"));
+    let (server_id, client_id) = (path("server.id"), path("client.id"));
+    let listen = |peer_key: &str| {
+        let args = [
+            "mpc",
+            "run",
+            "--role",
+            "server",
+            "--listen",
+            "127.0.0.1:0",
+            "--correlations",
+            &for_server,
+            "--identity",
+            &server_id,
+            "--peer-key",
+            peer_key,
+            "--deadline",
+            "20",
+        ];
+        let args = [&args[..], &TINY[..]].concat();
+        let mut child =
+            command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = lines.next().expect("the server announces its address").unwrap();
+        (child, line.strip_prefix("listening on ").unwrap().to_owned(), lines)
+    };
+    let connect = |address: &str, identity: &str, more: &[&'static str]| {
+        let args = [
+            "mpc",
+            "run",
+            "--role",
+            "client",
+            "--peer",
+            address,
+            "--correlations",
+            &for_client,
+            "--identity",
+            identity,
+            "--peer-key",
+            &server_key,
+            "--deadline",
+            "20",
+        ];
+        run(&[&args[..], &TINY[..], more].concat())
+    };
+    let (child, address, lines) = listen(&client_key);
+    let client = connect(&address, &client_id, &[]);
+    assert!(client.status.success(), "{}", text(&client.stderr));
+    assert!(text(&client.stdout).contains("1 runs left"));
+    assert!(lines.map_while(Result::ok).any(|l| l.contains("1 runs left")));
+    drop(Server(child));
+
+    // Another key, then another plan: both sides fail, and nothing is used up.
+    let (child, address, _lines) = listen(&stranger_key);
+    assert!(!connect(&address, &client_id, &[]).status.success());
+    assert!(!child.wait_with_output().unwrap().status.success());
+    let (child, address, _lines) = listen(&client_key);
+    let other = connect(&address, &client_id, &["--eps", "0.25"]);
+    assert!(!other.status.success());
+    let error = text(&child.wait_with_output().unwrap().stderr);
+    assert!(error.contains("another plan"), "{error}");
+
+    let (child, address, _lines) = listen(&client_key);
+    assert!(connect(&address, &client_id, &[]).status.success());
+    drop(Server(child));
+    let (child, address, _lines) = listen(&client_key);
+    let last = connect(&address, &client_id, &[]);
+    assert!(text(&last.stderr).contains("run `deal` again"), "{}", text(&last.stderr));
+    drop(Server(child));
 }

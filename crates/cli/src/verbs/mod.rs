@@ -7,6 +7,7 @@ pub(crate) mod eval;
 pub(crate) mod infer;
 pub(crate) mod keygen;
 pub(crate) mod model;
+pub(crate) mod mpc;
 pub(crate) mod params;
 pub(crate) mod profile;
 pub(crate) mod serve;

@@ -10,6 +10,9 @@ use crate::ops::{
 use crate::party::Tensors;
 use crate::role::Role;
 
+/// Fraction bits of the head's matrix.
+const HEAD: u32 = 15;
+
 /// What the client learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -65,7 +68,7 @@ impl Architecture {
         }
         b.operator("head", "");
         let first = b.view(s.x, View::of(&[t, d]).slice(0, 0, 1)?)?;
-        let w = b.weight("head", d, self.classes, 15);
+        let w = b.weight("head", d, self.classes, HEAD);
         let logits = b.linear(first, w, 5.0)?;
         let logits = b.add_server(logits, "head.bias", 3.0);
         let logits = b.calibrate(logits, 5.0);
@@ -75,6 +78,12 @@ impl Architecture {
         };
         b.reveal(out, Role::Client);
         Ok(b.build())
+    }
+
+    /// Fraction bits of the logits, where they are the output.
+    #[must_use]
+    pub fn logit_scale(&self) -> u32 {
+        SCALE + HEAD
     }
 
     /// The client's inputs from its embedded tokens.

@@ -1,0 +1,147 @@
+//! `cipherform mpc`: two-party inference on secret shares.
+
+mod deal;
+mod identity;
+mod run;
+
+use anyhow::{Result, bail};
+use cipherform_mpc::Network;
+use cipherform_mpc::model::{Architecture, Output, Weights};
+use cipherform_mpc::ops::{Activation, Attention, BlockKind, BlockShape};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng as _;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Run a model between two parties: both in this process, or one of them.
+    #[command(
+        after_help = "Examples:\n  cipherform mpc run --heads relu,relu,scale,scale --network wan\n  cipherform mpc run --role server --listen 0.0.0.0:7000 --correlations server/ --identity server.id --peer-key KEY"
+    )]
+    Run(Box<run::Args>),
+    /// Generate correlations for both parties ahead, in files that are used once.
+    #[command(after_help = "Example:\n  cipherform mpc deal --heads scale --count 10 --out dealt/")]
+    Deal(deal::Args),
+    /// Make an identity for TLS and print its public key.
+    #[command(after_help = "Example:\n  cipherform mpc identity --out server.id")]
+    Identity(identity::Args),
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    match &args.action {
+        Action::Run(args) => run::run(args),
+        Action::Deal(args) => deal::run(args),
+        Action::Identity(args) => identity::run(args),
+    }
+}
+
+/// What is computed. Weights are random: times, bytes and errors are real, labels mean nothing.
+#[derive(Debug, clap::Args)]
+struct Shape {
+    /// Kind of every head, or one kind for all: softmax, centred, relu, power2, power4, power6, power8, scale.
+    #[arg(long, default_value = "relu,relu,scale,scale")]
+    heads: String,
+    /// gelu, relu or square (a learned quadratic).
+    #[arg(long, default_value = "gelu")]
+    activation: String,
+    /// Blocks.
+    #[arg(long, default_value_t = 7)]
+    blocks: usize,
+    /// Tokens.
+    #[arg(long, default_value_t = 65)]
+    tokens: usize,
+    /// Features.
+    #[arg(long, default_value_t = 256)]
+    width: usize,
+    /// Heads of a block, when one kind stands for all.
+    #[arg(long, default_value_t = 4)]
+    head_count: usize,
+    /// Features of the feed-forward layer.
+    #[arg(long, default_value_t = 512)]
+    hidden: usize,
+    /// Classes; 0 reveals the last block's result instead.
+    #[arg(long, default_value_t = 10)]
+    classes: usize,
+    /// Added to the row sums of ReLU and powers.
+    #[arg(long, default_value_t = 0.125)]
+    eps: f64,
+    /// What the client learns: `label`, or `logits` with their rounding.
+    #[arg(long, default_value = "label")]
+    output: String,
+    /// Seed of the random weights and input.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+fn head(name: &str) -> Result<Attention> {
+    Ok(match name.trim() {
+        "softmax" => Attention::SoftmaxMax,
+        "centred" => Attention::SoftmaxCentred,
+        "relu" => Attention::ReluSoftmax,
+        "power2" => Attention::Power(2),
+        "power4" => Attention::Power(4),
+        "power6" => Attention::Power(6),
+        "power8" => Attention::Power(8),
+        "scale" => Attention::Scale,
+        other => bail!(
+            "no head is called {other}: softmax, centred, relu, power2, power4, power6, power8, scale"
+        ),
+    })
+}
+
+impl Shape {
+    fn architecture(&self) -> Result<Architecture> {
+        let mut heads = self.heads.split(',').map(head).collect::<Result<Vec<_>>>()?;
+        if let [one] = heads[..] {
+            heads = vec![one; self.head_count];
+        }
+        let activation = match self.activation.as_str() {
+            "gelu" => Activation::Gelu,
+            "relu" => Activation::Relu,
+            "square" => Activation::Square,
+            other => bail!("no activation is called {other}: gelu, relu, square"),
+        };
+        let output = match self.output.as_str() {
+            "label" => Output::Label,
+            "logits" => Output::Logits,
+            other => bail!("no output is called {other}: label, logits"),
+        };
+        let shape = BlockShape {
+            tokens: self.tokens,
+            width: self.width,
+            heads: heads.len(),
+            hidden: self.hidden,
+        };
+        let kind = BlockKind { heads, activation, eps: self.eps, norm_eps: 1e-5 };
+        Ok(Architecture { shape, blocks: vec![kind; self.blocks], classes: self.classes, output })
+    }
+
+    fn weights(&self, a: &Architecture) -> Weights {
+        Weights::random(a, &mut ChaCha20Rng::seed_from_u64(self.seed))
+    }
+
+    fn tokens(&self, a: &Architecture) -> Vec<f64> {
+        a.random_tokens(&mut ChaCha20Rng::seed_from_u64(self.seed ^ 0x5EED))
+    }
+
+    fn name(&self) -> String {
+        format!("{} blocks, heads {}, {}", self.blocks, self.heads, self.activation)
+    }
+}
+
+/// The operating system's entropy, expanded.
+fn entropy() -> Result<ChaCha20Rng> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)?;
+    Ok(ChaCha20Rng::from_seed(seed))
+}
+
+/// `loopback` is no network at all.
+fn network(name: &str) -> Result<Option<Network>> {
+    if name == "loopback" { Ok(None) } else { Ok(Some(name.parse()?)) }
+}

@@ -1,0 +1,457 @@
+//! `cipherform mpc run`.
+
+use super::{Shape, entropy, network};
+use crate::output::{bytes, style, time, write_json};
+use anyhow::{Context as _, Result, bail};
+use cipherform_mpc::model::{Architecture, Output, Ranges, clear, prepare};
+use cipherform_mpc::{
+    Channel, Circuit, ClientModel, Correlations, Link, Model, Network, Prepared, PublicKey, Role,
+    ServerModel, Store, Traffic, WeightMask, announce, announced, deal, decode_all, receive_model,
+    send_model, simulate,
+};
+use cipherform_profile::{
+    Header, Phase, Recording, Report, cpu_model, peak_rss_bytes, record, span_cost_ns,
+};
+use serde_json::{Value, json};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    shape: Shape,
+    /// loopback, lan (384 MB/s, 0.3 ms), wan (44 MB/s, 40 ms), or RTT,BANDWIDTH in ms and MB/s.
+    #[arg(long, default_value = "loopback")]
+    network: String,
+    /// `dealer`: correlations made ahead; `clear`: no protection, the result to compare with.
+    #[arg(long, default_value = "dealer")]
+    mode: String,
+    /// Timed runs, after one that warms up when both parties are here.
+    #[arg(long, default_value_t = 1)]
+    runs: usize,
+    /// Run one party only: server or client.
+    #[arg(long, requires = "correlations")]
+    role: Option<String>,
+    /// The peer's address: connect to it.
+    #[arg(long, requires = "role", conflicts_with = "listen")]
+    peer: Option<SocketAddr>,
+    /// Wait for the peer on this address.
+    #[arg(long, requires = "role")]
+    listen: Option<SocketAddr>,
+    /// This party's directory made by `deal`.
+    #[arg(long)]
+    correlations: Option<PathBuf>,
+    /// This party's identity made by `identity`.
+    #[arg(long, requires = "peer_key")]
+    identity: Option<PathBuf>,
+    /// The peer's public key.
+    #[arg(long, requires = "identity")]
+    peer_key: Option<PublicKey>,
+    /// Speak TCP without TLS: for one machine, or inside a tunnel.
+    #[arg(long, conflicts_with = "identity")]
+    insecure: bool,
+    /// Longest wait for the peer, in seconds.
+    #[arg(long, default_value_t = 60)]
+    deadline: u64,
+    /// Write summary and reports as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Write this party's report (the client's when both are here) as a page.
+    #[arg(long)]
+    html: Option<PathBuf>,
+}
+
+/// One party's timed run.
+struct Ran {
+    outputs: Vec<Vec<u64>>,
+    traffic: Traffic,
+    recording: Recording,
+}
+
+fn one(
+    circuit: &Circuit,
+    model: &Model<'_>,
+    prepared: Prepared,
+    inputs: &[Vec<u64>],
+    link: &mut Link,
+) -> cipherform_mpc::Result<Ran> {
+    let (outputs, recording) =
+        record(|| cipherform_mpc::run(circuit, model, prepared, inputs, link));
+    Ok(Ran { outputs: outputs?, traffic: link.traffic(), recording })
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let architecture = args.shape.architecture()?;
+    match (args.mode.as_str(), args.role.as_deref()) {
+        ("clear", None) => in_the_clear(args, &architecture),
+        ("dealer", None) => both(args, &architecture),
+        ("dealer", Some("server")) => alone(args, &architecture, Role::Server),
+        ("dealer", Some("client")) => alone(args, &architecture, Role::Client),
+        ("dealer", Some(other)) => bail!("no role is called {other}: server, client"),
+        ("clear", Some(_)) => bail!("mode clear has one party"),
+        (other, _) => bail!("no mode is called {other}: dealer, clear"),
+    }
+}
+
+/// Ranges that a circuit assumes, as a warning when an input leaves them.
+fn outside(ranges: &Ranges) -> Option<String> {
+    let sums = ranges.row_sum.unwrap_or((1.0, 1.0));
+    let broken = ranges.feature >= 32.0
+        || ranges.score >= 16.0
+        || ranges.stream >= 64.0
+        || sums.0 < 2f64.powi(-6)
+        || sums.1 >= 512.0;
+    broken.then(|| format!("values left the ranges of the circuit: {ranges:?}"))
+}
+
+fn in_the_clear(args: &Args, a: &Architecture) -> Result<()> {
+    let (weights, tokens) = (args.shape.weights(a), args.shape.tokens(a));
+    let start = Instant::now();
+    let (out, ranges) = clear(a, &weights, &tokens)?;
+    println!("clear, f64, {}: {}", args.shape.name(), time(start.elapsed()));
+    if let Some(warning) = outside(&ranges) {
+        println!("{warning}");
+    }
+    let shown = out.iter().take(a.classes.max(4)).map(|x| format!("{x:.4}")).collect::<Vec<_>>();
+    println!("result {}", shown.join(" "));
+    write_json(
+        args.json.as_deref(),
+        &json!({ "schema": "cipherform.mpc.run/1", "mode": "clear", "result": out }),
+    )
+}
+
+fn header(args: &Args, a: &Architecture, role: Role, circuit: &Circuit) -> Header {
+    let cost = circuit.cost();
+    Header {
+        model: args.shape.name(),
+        random_weights: true,
+        backend: "mpc".into(),
+        tokens: a.shape.tokens,
+        batch: 1,
+        parameter_set: format!("dealer mode, ring 2^64, {role}, network {}", args.network),
+        device: "cpu".into(),
+        machine: cpu_model().unwrap_or_else(|| "unknown processor".into()),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        peak_rss_bytes: peak_rss_bytes(),
+        upload_bytes: cost.client_sent,
+        download_bytes: cost.server_sent,
+        ..Header::default()
+    }
+}
+
+fn report(
+    args: &Args,
+    a: &Architecture,
+    role: Role,
+    circuit: &Circuit,
+    recordings: &[Recording],
+    phases: Vec<Phase>,
+) -> Result<Report> {
+    Ok(Report::new(header(args, a, role, circuit), recordings)?
+        .with_prediction(&circuit.prediction(role))
+        .with_phases(phases)
+        .with_span_cost(span_cost_ns()))
+}
+
+fn phase(name: &str, took: Duration, bytes: Option<u64>) -> Phase {
+    Phase { name: name.into(), ms: took.as_secs_f64() * 1e3, bytes }
+}
+
+fn median(mut x: Vec<Duration>) -> Duration {
+    x.sort();
+    x.get(x.len() / 2).copied().unwrap_or_default()
+}
+
+/// The result as numbers: a label, or logits, or the stream.
+fn decoded(a: &Architecture, out: &[u64]) -> Vec<f64> {
+    let scale = match (a.classes, a.output) {
+        (0, _) => cipherform_mpc::ops::SCALE,
+        (_, Output::Label) => 0,
+        (_, Output::Logits) => a.logit_scale(),
+    };
+    decode_all(out, scale, 64)
+}
+
+/// What the client got beside the same function in f64.
+fn judged(a: &Architecture, got: &[f64], want: &[f64]) -> String {
+    if a.classes > 0 && a.output == Output::Label {
+        let best = (0..want.len()).max_by(|&i, &j| want[i].total_cmp(&want[j])).unwrap_or(0);
+        let label = got.first().copied().unwrap_or(f64::NAN);
+        return format!("label {label:.0}, in the clear {best}");
+    }
+    let error = got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max);
+    format!("largest error against f64 {error:.2e}")
+}
+
+fn both(args: &Args, a: &Architecture) -> Result<()> {
+    let network = network(&args.network)?;
+    let circuit = a.circuit()?;
+    let (weights, tokens) = (args.shape.weights(a), args.shape.tokens(a));
+    let mut rng = entropy()?;
+    let server = ServerModel::new(&circuit, &prepare(a, &weights)?, WeightMask::random(&mut rng))?;
+    let client = server.masked(&circuit);
+    let (want, ranges) = clear(a, &weights, &tokens)?;
+    let inputs = a.encode(&tokens)?;
+    let mut rans: [Vec<Ran>; 2] = [Vec::new(), Vec::new()];
+    let (mut dealt, mut prepared) = (Vec::new(), Vec::new());
+    for run in 0..=args.runs.max(1) {
+        let start = Instant::now();
+        let halves = deal(&circuit, server.mask(), &mut rng)?;
+        dealt.push(start.elapsed());
+        let (server_run, client_run, took) =
+            pair(args, &circuit, (&server, &client), halves, &inputs, network)?;
+        prepared.push(took);
+        // The first run warms up caches and allocator.
+        if run > 0 {
+            rans[0].push(server_run);
+            rans[1].push(client_run);
+        }
+    }
+    let phases = |role: Role| {
+        let offline = circuit.cost().offline;
+        let received = if role == Role::Server { offline.server } else { offline.client };
+        vec![
+            phase("deal", median(dealt.clone()), Some(received)),
+            phase("prepare", median(prepared.clone()), None),
+            phase("setup, once a model", Duration::ZERO, Some(circuit.setup_bytes())),
+        ]
+    };
+    let mut reports = Vec::new();
+    for (role, rans) in Role::BOTH.into_iter().zip(&rans) {
+        let recordings: Vec<Recording> = rans.iter().map(|r| r.recording.clone()).collect();
+        reports.push(report(args, a, role, &circuit, &recordings, phases(role))?);
+    }
+    let got =
+        rans[1].first().and_then(|r| r.outputs.first()).map(|o| decoded(a, o)).unwrap_or_default();
+    let summary = summary(args, &circuit, &rans, &dealt, &judged(a, &got, &want));
+    if let Some(report) = reports.get(1) {
+        println!("{}", report.to_text(style()));
+    }
+    print_summary(&summary);
+    if let Some(warning) = outside(&ranges) {
+        println!("{warning}");
+    }
+    let [server_report, client_report] = &reports[..] else { bail!("a party has no report") };
+    finish(
+        args,
+        client_report,
+        &json!({
+            "schema": "cipherform.mpc.run/1",
+            "summary": summary,
+            "server": serde_json::from_str::<Value>(&server_report.to_json()?)?,
+            "client": serde_json::from_str::<Value>(&client_report.to_json()?)?,
+        }),
+    )
+}
+
+fn finish(args: &Args, report: &Report, value: &Value) -> Result<()> {
+    if let Some(path) = &args.html {
+        std::fs::write(path, report.to_html())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    write_json(args.json.as_deref(), value)
+}
+
+/// Both parties on two threads, once; also how long the correlations took to prepare.
+fn pair(
+    args: &Args,
+    circuit: &Circuit,
+    (server, client): (&ServerModel, &ClientModel),
+    halves: [Correlations; 2],
+    inputs: &[Vec<u64>],
+    network: Option<Network>,
+) -> Result<(Ran, Ran, Duration)> {
+    let [for_server, for_client] = halves;
+    let (server, client) = (Model::Server(server), Model::Client(client));
+    let start = Instant::now();
+    let for_server = Prepared::new(circuit, &server, for_server)?;
+    let for_client = Prepared::new(circuit, &client, for_client)?;
+    let took = start.elapsed();
+    let channels = Channel::pair();
+    let [a, b] = match network {
+        Some(network) => channels.map(|c| c.shaped(network)),
+        None => channels,
+    };
+    let deadline = Duration::from_secs(args.deadline);
+    let link = |channel, role| {
+        let link = Link::new(channel, role, deadline);
+        // The network's share of the time, without any computation.
+        match network {
+            Some(network) => link.with_virtual_network(network),
+            None => link,
+        }
+    };
+    let (server_run, client_run) = simulate(
+        || one(circuit, &server, for_server, &[], &mut link(a, Role::Server)),
+        || one(circuit, &client, for_client, inputs, &mut link(b, Role::Client)),
+    )?;
+    Ok((server_run, client_run, took))
+}
+
+/// Totals of both parties, theoretical beside measured.
+fn summary(
+    args: &Args,
+    circuit: &Circuit,
+    rans: &[Vec<Ran>; 2],
+    dealt: &[Duration],
+    result: &str,
+) -> Value {
+    let cost = circuit.cost();
+    let party = |role: Role| {
+        let rans = &rans[role.index()];
+        let seconds = |f: fn(&Traffic) -> Duration| {
+            median(rans.iter().map(|r| f(&r.traffic)).collect()).as_secs_f64()
+        };
+        let traffic = rans.first().map(|r| r.traffic).unwrap_or_default();
+        let offline = if role == Role::Server { cost.offline.server } else { cost.offline.client };
+        json!({
+            "sent": traffic.sent,
+            "sent_predicted": cost.sent(role),
+            "frames_sent": traffic.frames_sent,
+            "rounds": traffic.rounds,
+            "rounds_predicted": cost.rounds,
+            "offline_received": offline,
+            "online_s": seconds(|t| t.online),
+            "compute_s": seconds(|t| t.online.saturating_sub(t.wait)),
+            "wait_s": seconds(|t| t.wait),
+            "network_s": seconds(|t| t.network),
+        })
+    };
+    json!({
+        "model": args.shape.name(),
+        "network": args.network,
+        "runs": args.runs,
+        "setup_bytes": circuit.setup_bytes(),
+        "deal_s": median(dealt.to_vec()).as_secs_f64(),
+        "server": party(Role::Server),
+        "client": party(Role::Client),
+        "result": result,
+    })
+}
+
+fn print_summary(s: &Value) {
+    let number = |role: &str, key: &str| s[role][key].as_u64().unwrap_or_default();
+    let seconds = |role: &str, key: &str| {
+        time(Duration::from_secs_f64(s[role][key].as_f64().unwrap_or_default()))
+    };
+    println!("{:34}{:>14}{:>14}", "", "server", "client");
+    let bytes_row = |label: &str, key: &str| {
+        println!(
+            "{label:34}{:>14}{:>14}",
+            bytes(number("server", key)),
+            bytes(number("client", key))
+        );
+    };
+    bytes_row("sent online", "sent");
+    bytes_row("  by the formulas", "sent_predicted");
+    bytes_row("received from the dealer", "offline_received");
+    for (label, key) in [
+        ("frames sent", "frames_sent"),
+        ("rounds", "rounds"),
+        ("  by the plan", "rounds_predicted"),
+    ] {
+        println!("{label:34}{:>14}{:>14}", number("server", key), number("client", key));
+    }
+    let times = [
+        ("online, wall time", "online_s"),
+        ("  computing", "compute_s"),
+        ("  waiting for the peer", "wait_s"),
+        ("  network alone, virtual clock", "network_s"),
+    ];
+    for (label, key) in times {
+        println!("{label:34}{:>14}{:>14}", seconds("server", key), seconds("client", key));
+    }
+    println!(
+        "{:34}{:>14}",
+        "masked weights, once a model",
+        bytes(s["setup_bytes"].as_u64().unwrap_or_default())
+    );
+    println!(
+        "{:34}{:>14}",
+        "correlations made in",
+        time(Duration::from_secs_f64(s["deal_s"].as_f64().unwrap_or_default()))
+    );
+    println!("{}", s["result"].as_str().unwrap_or_default());
+}
+
+fn connection(args: &Args) -> Result<Channel> {
+    let deadline = Duration::from_secs(args.deadline);
+    let secure = match (&args.identity, &args.peer_key) {
+        (Some(path), Some(key)) => Some((super::identity::load(path)?, key)),
+        _ if args.insecure => None,
+        _ => bail!("pass --identity and --peer-key, or --insecure for TCP without TLS"),
+    };
+    Ok(match (args.peer, args.listen, secure) {
+        (Some(peer), _, Some((identity, key))) => {
+            Channel::tls_connect(peer, &identity, key, deadline)?
+        }
+        (Some(peer), _, None) => Channel::tcp_connect(peer, deadline)?,
+        (_, Some(listen), secure) => {
+            let listener =
+                TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+            println!("listening on {}", listener.local_addr()?);
+            match secure {
+                Some((identity, key)) => Channel::tls_accept(&listener, &identity, key, deadline)?,
+                None => Channel::tcp_accept(&listener, deadline)?,
+            }
+        }
+        (None, None, _) => bail!("pass --peer or --listen"),
+    })
+}
+
+/// One party: set-up, then the runs.
+fn alone(args: &Args, a: &Architecture, role: Role) -> Result<()> {
+    let circuit = a.circuit()?;
+    let directory = args.correlations.as_deref().unwrap_or(Path::new("."));
+    let mut store = Store::open(directory)?;
+    let mut channel = connection(args)?;
+    if let Some(network) = network(&args.network)? {
+        channel = channel.shaped(network);
+    }
+    let mut link = Link::new(channel, role, Duration::from_secs(args.deadline));
+    let (weights, tokens) = (args.shape.weights(a), args.shape.tokens(a));
+    let start = Instant::now();
+    let server = match role {
+        Role::Server => Some(ServerModel::new(&circuit, &prepare(a, &weights)?, store.mask()?)?),
+        Role::Client => None,
+    };
+    let client = match &server {
+        Some(server) => {
+            send_model(&circuit, server, &mut link)?;
+            None
+        }
+        None => Some(receive_model(&circuit, &mut link)?),
+    };
+    let setup = phase("setup, once a model", start.elapsed(), Some(circuit.setup_bytes()));
+    let model = match (&server, &client) {
+        (Some(server), _) => Model::Server(server),
+        (None, Some(client)) => Model::Client(client),
+        (None, None) => bail!("no model for this role"),
+    };
+    let inputs = if role == Role::Client { a.encode(&tokens)? } else { Vec::new() };
+    let mut rans: Vec<Ran> = Vec::new();
+    for _ in 0..args.runs.max(1) {
+        let correlations = match role {
+            Role::Server => store.take_named(&announced(&mut link)?, &circuit, role)?,
+            Role::Client => {
+                let correlations = store.take(&circuit, role)?;
+                announce(&correlations, &mut link)?;
+                correlations
+            }
+        };
+        let prepared = Prepared::new(&circuit, &model, correlations)?;
+        rans.push(one(&circuit, &model, prepared, &inputs, &mut link)?);
+    }
+    let recordings: Vec<Recording> = rans.iter().map(|r| r.recording.clone()).collect();
+    let report = report(args, a, role, &circuit, &recordings, vec![setup])?;
+    println!("{}", report.to_text(style()));
+    if let Some(out) = rans.last().and_then(|r| r.outputs.first()) {
+        let (want, _) = clear(a, &weights, &tokens)?;
+        println!("{}", judged(a, &decoded(a, out), &want));
+    }
+    let online = median(rans.iter().map(|r| r.traffic.online).collect());
+    println!("online {}, {} runs left", time(online), store.remaining()?);
+    let json = serde_json::from_str::<Value>(&report.to_json()?)?;
+    finish(args, &report, &json!({ "schema": "cipherform.mpc.run/1", "party": json }))
+}
