@@ -201,6 +201,9 @@ pub enum Error {
     /// The scheme refused.
     #[error(transparent)]
     Ckks(#[from] cipherform_ckks::Error),
+    /// The two-party engine refused.
+    #[error(transparent)]
+    Mpc(#[from] cipherform_mpc::Error),
     /// An index beyond the end of a data set.
     #[error("index {index} is beyond the {count} entries of {what}")]
     IndexOutOfBounds {

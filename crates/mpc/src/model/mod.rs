@@ -40,7 +40,14 @@ impl Architecture {
     #[must_use]
     pub fn cifar(heads: [Attention; 4], activation: Activation) -> Self {
         let shape = BlockShape { tokens: 65, width: 256, heads: 4, hidden: 512 };
-        let kind = BlockKind { heads: heads.to_vec(), activation, eps: 0.125, norm_eps: 1e-5 };
+        let kind = BlockKind {
+            heads: heads.to_vec(),
+            activation,
+            eps: 0.125,
+            score: 4,
+            scores_first: false,
+            norm_eps: 1e-5,
+        };
         Self { shape, blocks: vec![kind; 7], classes: 10, output: Output::Logits }
     }
 
@@ -59,7 +66,8 @@ impl Architecture {
         };
         for (i, kind) in self.blocks.iter().enumerate() {
             let mut kind = kind.clone();
-            kind.heads = sorted(&kind.heads).into_iter().map(|h| self.blocks[i].heads[h]).collect();
+            kind.heads =
+                ops::head_order(&kind.heads).into_iter().map(|h| self.blocks[i].heads[h]).collect();
             s = ops::block(&mut b, &layer(i), self.shape, &kind, s)?;
         }
         if self.classes == 0 {
@@ -107,13 +115,6 @@ impl Architecture {
 
 fn layer(i: usize) -> String {
     format!("layer.{i}")
-}
-
-/// Heads by kind: position in the circuit -> position in the model.
-fn sorted(heads: &[Attention]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..heads.len()).collect();
-    order.sort_by_key(|&h| (heads[h] == Attention::Scale, heads[h], h));
-    order
 }
 
 /// One block's weights as a checkpoint holds them. Matrices are row-major, input by output.
@@ -199,7 +200,7 @@ pub fn prepare(a: &Architecture, w: &Weights) -> Result<Tensors> {
             let detail = format!("a tensor has {got} values, expected {expected}");
             return Err(Error::Input { what: "layer", index: i, detail });
         }
-        let order = sorted(&kind.heads);
+        let order = ops::head_order(&kind.heads);
         let mut columns: Vec<(usize, f64)> = Vec::with_capacity(3 * d);
         for part in 0..3 {
             for &head in &order {

@@ -59,7 +59,7 @@ pub fn gelu_table() -> Result<Table> {
 ///
 /// # Errors
 /// [`crate::Error::Range`], [`crate::Error::Scale`] below the gate's scale.
-pub(crate) fn gate(b: &mut Builder, x: Masked, kind: Activation) -> Result<Share> {
+pub fn gate(b: &mut Builder, x: Masked, kind: Activation) -> Result<Share> {
     match kind {
         Activation::Gelu => {
             let table = gelu_table()?;

@@ -31,6 +31,10 @@ pub struct BlockKind {
     pub activation: Activation,
     /// Added to the row sums of ReLU and powers; at least 2^-6.
     pub eps: f64,
+    /// log2 of the bound on scores of powers: 3 to 6. Each bit costs one of their precision.
+    pub score: u32,
+    /// Scaled heads multiply q k' first, whatever the sizes: for models whose k' v has no calibrated bound.
+    pub scores_first: bool,
     /// Added to variances.
     pub norm_eps: f64,
 }
@@ -61,13 +65,15 @@ fn octave(n: usize) -> (i32, f64) {
 }
 
 /// What the server multiplies W_q by, per head kind, so that the circuit divides by powers of two only: sqrt(d_h) over its power of two.
-pub(crate) fn query_factor(head_width: usize) -> f64 {
+#[must_use]
+pub fn query_factor(head_width: usize) -> f64 {
     let (k, _) = octave(head_width);
     ((k / 2) as f64).exp2() / (head_width as f64).sqrt()
 }
 
 /// The same for W_k of scaled heads: 1/T.
-pub(crate) fn key_factor(tokens: usize) -> f64 {
+#[must_use]
+pub fn key_factor(tokens: usize) -> f64 {
     1.0 / octave(tokens).1
 }
 
@@ -181,8 +187,21 @@ fn transpose(b: &mut Builder, x: Masked) -> Result<Masked> {
     b.view(x, View::of(&shape).permute(&[0, 2, 1])?)
 }
 
-/// All heads, joined: `[tokens, width]`.
-fn attention(
+/// Heads by kind: position in the circuit to position in the model. The columns of q, k, v and the rows of the product after
+/// the heads must follow it.
+#[must_use]
+pub fn head_order(heads: &[Attention]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..heads.len()).collect();
+    order.sort_by_key(|&h| (heads[h] == Attention::Scale, heads[h], h));
+    order
+}
+
+/// All heads of `[tokens, 3 width]` queries, keys and values at scale 42, joined: `[tokens, width]`, not truncated. `kind.heads` is in the order of
+/// the columns, kinds side by side.
+///
+/// # Errors
+/// [`Error::Unsupported`] for sizes that do not divide, [`Error::Range`].
+pub fn attention(
     b: &mut Builder,
     layer: &str,
     z: BlockShape,
@@ -194,8 +213,8 @@ fn attention(
         b.operator(label(head), layer);
         let heads = (first, count);
         let o = match head {
-            Attention::Scale => scaled(b, z, qkv, heads)?,
-            _ => normalised(b, z, qkv, heads, head, kind.eps)?,
+            Attention::Scale => scaled(b, z, qkv, heads, kind.scores_first)?,
+            _ => normalised(b, z, qkv, heads, head, (kind.eps, kind.score))?,
         };
         let shape = b.shape(o).to_vec();
         let o = b.view(o, View::of(&shape).permute(&[1, 0, 2])?)?;
@@ -238,7 +257,7 @@ fn normalised(
     qkv: Share,
     heads: (usize, usize),
     kind: Attention,
-    eps: f64,
+    (eps, score): (f64, u32),
 ) -> Result<Share> {
     let dh = z.width / z.heads;
     let (k_octave, _) = octave(dh);
@@ -258,7 +277,7 @@ fn normalised(
     let s = b.matmul(q, k)?;
     let s = b.relabel(s, -(k_octave / 2))?;
     let s = b.calibrate(s, if wide { 4.0 } else { FEATURE });
-    let p = weights(b, s, kind)?;
+    let p = weights(b, s, kind, score)?;
     let sum = denominator(b, p, kind, eps);
     let (p, sum, v) = (b.open(p)?, b.open(sum)?, b.open(v)?);
     let inverse = b.knots(sum, &super::reciprocal_knots()?)?;
@@ -273,7 +292,13 @@ fn normalised(
 }
 
 /// Scaled heads, `q k' v / (T sqrt(d_h))`, in the order with fewer bytes: `q (k' v)` when d_h < T, else `(q k') v`.
-fn scaled(b: &mut Builder, z: BlockShape, qkv: Share, heads: (usize, usize)) -> Result<Share> {
+fn scaled(
+    b: &mut Builder,
+    z: BlockShape,
+    qkv: Share,
+    heads: (usize, usize),
+    scores_first: bool,
+) -> Result<Share> {
     let dh = z.width / z.heads;
     let divide = -(octave(z.tokens).0 + octave(dh).0 / 2);
     let down = b.scale(qkv) - 13;
@@ -285,7 +310,7 @@ fn scaled(b: &mut Builder, z: BlockShape, qkv: Share, heads: (usize, usize)) -> 
         let x = lift_to(b, x, 20)?;
         b.open(x)
     };
-    let o = if dh < z.tokens {
+    let o = if dh < z.tokens && !scores_first {
         let (k, v) = (b.shrink(k, down + 2)?, b.shrink(v, down + 2)?);
         let q = b.lift(q, down)?;
         let q = b.open(q)?;

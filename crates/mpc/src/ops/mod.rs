@@ -13,11 +13,14 @@ mod product;
 mod softmax;
 
 pub(crate) use activation::activation_f64;
-pub use activation::{Activation, activation, exp, gelu_table, quadratic, reciprocal, relu, rsqrt};
+pub use activation::{
+    Activation, activation, exp, gate, gelu_table, quadratic, reciprocal, relu, rsqrt,
+};
 pub use argmax::argmax;
-pub use block::{BlockKind, BlockShape, Stream, block};
-pub(crate) use block::{key_factor, query_factor};
-pub use norm::{layer_norm, row_mean};
+pub use block::{
+    BlockKind, BlockShape, Stream, attention, block, head_order, key_factor, query_factor,
+};
+pub use norm::{layer_norm, normalise_centred, row_mean};
 pub(crate) use norm::{normalise, rsqrt_knots};
 pub use product::{linear, matmul, multiply};
 pub use softmax::{Attention, row_max, softmax};
@@ -29,8 +32,11 @@ use crate::error::Result;
 /// Fraction bits of stand-alone operators and of the residual stream.
 pub const SCALE: u32 = 16;
 
-/// Opens and truncates to `scale`: one round.
-pub(crate) fn lift_to(b: &mut Builder, x: Share, scale: u32) -> Result<Share> {
+/// Opens and truncates to `scale`: one round. Error below one unit of the new scale.
+///
+/// # Errors
+/// [`crate::Error::Range`].
+pub fn lift_to(b: &mut Builder, x: Share, scale: u32) -> Result<Share> {
     let m = b.open(x)?;
     let drop = b.scale(m).saturating_sub(scale);
     b.lift(m, drop)

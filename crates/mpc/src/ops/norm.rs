@@ -41,13 +41,23 @@ pub fn row_mean(b: &mut Builder, x: Share) -> Result<Share> {
 /// # Errors
 /// [`crate::Error::Range`], [`crate::Error::Scale`].
 pub(crate) fn normalise(b: &mut Builder, x: Share, mean: Share, eps: f64) -> Result<Share> {
-    let shape = b.shape(x).to_vec();
-    let axis = shape.len() - 1;
-    let d = shape[axis];
-    let rows = b.shape(mean).to_vec();
+    let axis = b.shape(x).len() - 1;
+    let (d, rows) = (b.shape(x)[axis], b.shape(mean).to_vec());
     let mean = b.view(mean, View::of(&rows).broadcast(axis, d)?)?;
     let u = b.sub(x, mean)?;
     let u = b.calibrate(u, 4.0);
+    normalise_centred(b, u, eps)
+}
+
+/// `x / sqrt(mean x^2 + eps)` over the last axis, for rows whose mean is zero: at the scale of x plus 13, not truncated. As
+/// the normalisation of [`layer_norm`] without its last round.
+///
+/// # Errors
+/// [`crate::Error::Range`], [`crate::Error::Scale`].
+pub fn normalise_centred(b: &mut Builder, u: Share, eps: f64) -> Result<Share> {
+    let mut rows = b.shape(u).to_vec();
+    let axis = rows.len() - 1;
+    let d = std::mem::replace(&mut rows[axis], 1);
     let u = b.open(u)?;
     let v = b.sum_squares(u);
     let v = b.relabel(v, -(d.ilog2() as i32))?;

@@ -81,7 +81,9 @@ pub(crate) fn along(b: &mut Builder, x: Share, len: usize) -> Result<Share> {
 /// * Power: open, power gate (p = 6, 8: of the square, opened again), open and lift. 2 rounds (3).
 /// * Centred: `T s - sum s`, open, table, open and lift. 2 rounds.
 /// * Max: open and lift, tournament, as centred. 3 + ceil(log2 T) rounds.
-pub(crate) fn weights(b: &mut Builder, s: Share, kind: Attention) -> Result<Share> {
+///
+/// `score` is the log2 of the bound on a power's scores.
+pub(crate) fn weights(b: &mut Builder, s: Share, kind: Attention, score: u32) -> Result<Share> {
     let tokens = b.shape(s).last().copied().unwrap_or(1);
     match kind {
         Attention::ReluSoftmax => {
@@ -90,9 +92,9 @@ pub(crate) fn weights(b: &mut Builder, s: Share, kind: Attention) -> Result<Shar
             b.relu(m, drop, 19)
         }
         Attention::Power(p) => {
-            let s = b.calibrate(s, 4.0);
+            let s = b.calibrate(s, score as f64);
             let m = b.open(s)?;
-            let drop = b.scale(m).saturating_sub(SCORE);
+            let drop = b.scale(m).saturating_sub(SCORE + 4 - score.clamp(3, 6));
             let powered = match p {
                 2 | 4 => {
                     let x = b.power(m, drop, 17, p)?;
@@ -176,7 +178,7 @@ pub fn softmax(b: &mut Builder, s: Share, kind: Attention, eps: f64) -> Result<S
     let shape = b.shape(s).to_vec();
     let tokens = shape.last().copied().unwrap_or(1);
     let s = b.calibrate(s, if matches!(kind, Attention::ReluSoftmax) { 5.0 } else { 4.0 });
-    let p = weights(b, s, kind)?;
+    let p = weights(b, s, kind, 4)?;
     let sum = denominator(b, p, kind, eps);
     let (p, sum) = (b.open(p)?, b.open(sum)?);
     let inverse = b.knots(sum, &reciprocal_knots()?)?;

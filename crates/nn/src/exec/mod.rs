@@ -3,12 +3,14 @@
 mod clear;
 mod he;
 mod machine;
+mod mpc;
 mod observe;
 mod slots;
 
 pub use clear::ClearExecutor;
 pub use he::{Encoded, Encrypted};
 pub use machine::{Machine, Monitor, Progress, execute};
+pub use mpc::{MpcOutput, MpcPlan};
 pub use observe::{Observer, RangeObserver};
 pub use slots::Slots;
 

@@ -117,7 +117,14 @@ impl Shape {
             heads: heads.len(),
             hidden: self.hidden,
         };
-        let kind = BlockKind { heads, activation, eps: self.eps, norm_eps: 1e-5 };
+        let kind = BlockKind {
+            heads,
+            activation,
+            eps: self.eps,
+            score: 4,
+            scores_first: false,
+            norm_eps: 1e-5,
+        };
         Ok(Architecture { shape, blocks: vec![kind; self.blocks], classes: self.classes, output })
     }
 
