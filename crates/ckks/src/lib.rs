@@ -73,7 +73,9 @@ mod rotation;
 mod security;
 mod serial;
 
-pub use bootstrap::{BootstrapKind, BootstrapOptions, BootstrapPrecision, Bootstrapper};
+pub use bootstrap::{
+    BootstrapEstimate, BootstrapKind, BootstrapOptions, BootstrapPrecision, Bootstrapper,
+};
 pub use cipherform_ring::Device;
 pub use ciphertext::Ciphertext;
 pub use context::Context;

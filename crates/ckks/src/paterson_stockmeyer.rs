@@ -28,6 +28,7 @@ use crate::rlwe::EvaluationKeys;
 use cipherform_profile::{Cost, Counter, count};
 use num_complex::Complex64;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// How much above the usual scale of its depth a function must be to be lowered: two bits; scales that are meant to be
 /// the same differ by far less, tapered ones by three bits a level.
@@ -105,7 +106,7 @@ pub(crate) fn evaluate<A: Arithmetic>(
         let zero = arithmetic.add_multiple(None, input, 0.0, level, scale)?;
         return arithmetic.add_constant(zero, coefficients.first().copied().unwrap_or_default());
     }
-    let functions = BTreeMap::from([(1, input.clone())]);
+    let functions = BTreeMap::from([(1, Rc::new(input.clone()))]);
     let (turned, lowered) = (BTreeMap::new(), BTreeMap::new());
     let mut evaluation = Evaluation { arithmetic, schedule, level, functions, turned, lowered };
     let scale_raw = scale * evaluation.arithmetic.prime(level + 1 - depth);
@@ -125,11 +126,11 @@ struct Evaluation<'a, A: Arithmetic> {
     /// Level of the input.
     level: usize,
     /// Basis functions made so far, by degree.
-    functions: BTreeMap<usize, A::Value>,
+    functions: BTreeMap<usize, Rc<A::Value>>,
     /// i times some of them: imaginary coefficients are then real ones of these.
-    turned: BTreeMap<usize, A::Value>,
+    turned: BTreeMap<usize, Rc<A::Value>>,
     /// Copies of some at a lower scale and level.
-    lowered: BTreeMap<usize, A::Value>,
+    lowered: BTreeMap<usize, Rc<A::Value>>,
 }
 
 impl<A: Arithmetic> Evaluation<'_, A> {
@@ -190,7 +191,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
         if c.im != 0.0 {
             let turned = match self.turned.get(&i) {
                 Some(known) => known.clone(),
-                None => self.arithmetic.mul_i(&function)?,
+                None => Rc::new(self.arithmetic.mul_i(&function)?),
             };
             let factor = (c.im * unit).round();
             sum = Some(self.arithmetic.add_multiple(sum, &turned, factor, level, scale)?);
@@ -200,7 +201,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
     }
 
     /// The basis function of degree m as the right factor of a product that is raw at depth t and a scale.
-    fn factor(&mut self, m: usize, t: usize, scale: f64) -> Result<A::Value> {
+    fn factor(&mut self, m: usize, t: usize, scale: f64) -> Result<Rc<A::Value>> {
         let function = self.function(m)?;
         // Two factors of equal scales would have this one.
         let usual = scale.sqrt();
@@ -223,6 +224,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
         let raw = self.arithmetic.add_multiple(None, &function, integer, level + 1, raw_scale)?;
         let mut low = self.arithmetic.deliver(raw)?;
         self.arithmetic.set_scale(&mut low, raw_scale / prime);
+        let low = Rc::new(low);
         self.lowered.insert(m, low.clone());
         Ok(low)
     }
@@ -231,7 +233,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
     ///
     /// Split into the largest power of two below i and the rest, so that odd polynomials only make odd functions and
     /// powers of two: T_i = 2 T_a T_b - T_(a-b), a >= b; x^i = x^a x^b.
-    fn function(&mut self, i: usize) -> Result<A::Value> {
+    fn function(&mut self, i: usize) -> Result<Rc<A::Value>> {
         if let Some(known) = self.functions.get(&i) {
             return Ok(known.clone());
         }
@@ -242,7 +244,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
         if self.schedule.tapered && lift > 1.0 {
             let (level, scale) =
                 (self.arithmetic.level(&right), self.arithmetic.scale(&right) * lift);
-            right = self.arithmetic.add_multiple(None, &right, lift, level, scale)?;
+            right = Rc::new(self.arithmetic.add_multiple(None, &right, lift, level, scale)?);
         }
         let mut product = self.arithmetic.mul(&left, &right)?;
         if self.schedule.basis == Basis::Chebyshev {
@@ -257,7 +259,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
                 self.arithmetic.add_multiple(Some(product), &lower, factor, level, scale)?
             };
         }
-        let value = self.arithmetic.deliver(product)?;
+        let value = Rc::new(self.arithmetic.deliver(product)?);
         self.functions.insert(i, value.clone());
         Ok(value)
     }

@@ -79,7 +79,7 @@ impl Bootstrapper {
                     part.scale *= bound;
                 }
                 let level = self.input_level() - polynomial.depth();
-                let scale = self.ctx.params().scale_at(level) * super::CORRECTION_GAIN;
+                let scale = self.ctx.params().scale_at(level) * super::plan::CORRECTION_GAIN;
                 e.polynomial_batch(&parts, polynomial, scale, keys)?
             }
         };

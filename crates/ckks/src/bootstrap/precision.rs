@@ -1,8 +1,8 @@
 //! Predicted precision: the modular reduction run on values that carry the effect of every rounding, to first order.
 
-use super::Plan;
 use super::eval_mod::{EvalMod, interval};
 use super::failure::overflow_probability;
+use super::plan::Plan;
 use crate::error::Result;
 use crate::noise::{NoiseModel, Propagation};
 use num_complex::Complex64;
@@ -74,9 +74,9 @@ pub(super) fn predict(plan: &Plan<'_>, eval_mod: &EvalMod) -> Result<BootstrapPr
 /// leaves the next term, x^(d + 2), up to a monic Chebyshev polynomial of size 2^-(d + 1).
 fn sine_error(plan: &Plan<'_>) -> f64 {
     let t = TAU / plan.ratio();
-    let relative = match plan.correction_depth() {
-        0 => t.powi(2) / 6.0 / 4.0,
-        2 => t.powi(4) * 3.0 / 40.0 / 16.0,
+    let relative = match plan.correction_degree() {
+        1 => t.powi(2) / 6.0 / 4.0,
+        3 => t.powi(4) * 3.0 / 40.0 / 16.0,
         _ => t.powi(6) * 5.0 / 112.0 / 64.0,
     };
     plan.bound() * relative

@@ -1,7 +1,7 @@
 //! Literals: descriptions of parameter sets, and the checks that turn them into [`Parameters`].
 
 use super::{ENCAPSULATION_KEY, ENCAPSULATION_SPECIAL, Inner, Parameters};
-use crate::bootstrap::{EVAL_MOD_LEVELS, failure_log2};
+use crate::bootstrap::{EVAL_MOD_LEVELS, LEAST_LOG2_RATIO, failure_log2};
 use crate::error::{Error, Result};
 use crate::security::{SecretDistribution, SecurityTable};
 use cipherform_ring::primes;
@@ -91,7 +91,7 @@ impl ParametersLiteral {
             let secret = SecretDistribution::FixedWeight(bootstrapping.ephemeral_weight);
             let log2_modulus = parameters.log2_encapsulation().unwrap_or(f64::INFINITY);
             SecurityTable::check(ENCAPSULATION_KEY, parameters.n(), secret, log2_modulus)?;
-            let failure = failure_log2(parameters.n(), bootstrapping);
+            let failure = failure_log2(parameters.n(), bootstrapping, LEAST_LOG2_RATIO);
             if failure > MAX_FAILURE_LOG2 {
                 return Err(parameters.0.literal.invalid(format!(
                     "a bootstrap fails with probability 2^{failure:.1}; it must be at most 2^{MAX_FAILURE_LOG2}"
@@ -210,9 +210,10 @@ impl ParametersLiteral {
         if self.application.len() < 2 {
             return Err(self.invalid("bootstrapping needs at least two application levels"));
         }
-        // R at least 2^5: a slot of 1 stays far from q_0 / 2. Above K = 15 the exponential needs a higher degree.
-        if !(5..=16).contains(&b.log2_ratio) || !(1..=15).contains(&b.overflow_bound) {
-            return Err(self.invalid("log2_ratio must be in 5..=16 and overflow_bound in 1..=15"));
+        // Above K = 15 the exponential needs a higher degree.
+        if !(LEAST_LOG2_RATIO..=16).contains(&b.log2_ratio) || !(1..=15).contains(&b.overflow_bound)
+        {
+            return Err(self.invalid("log2_ratio must be in 6..=16 and overflow_bound in 1..=15"));
         }
         if b.ephemeral_weight == 0 || b.ephemeral_weight > 1 << (self.log_n - 1) {
             return Err(self.invalid("the ephemeral weight must be positive and at most n / 2"));

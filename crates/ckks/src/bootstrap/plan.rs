@@ -1,0 +1,329 @@
+//! Everything that follows from parameters and options alone.
+
+use super::dft::{self, Shape, Stage};
+use super::eval_mod::EvalMod;
+use super::failure::failure_log2;
+use super::precision::{self, BootstrapPrecision};
+use super::{BootstrapOptions, EVAL_MOD_LEVELS};
+use crate::encoding::Encoder;
+use crate::error::{Error, Result};
+use crate::linear::LinearTransform;
+use crate::params::{BootstrappingLiteral, Parameters};
+use crate::polynomial::Polynomial;
+use crate::rlwe::{KeyKind, KeySpec, SwitchingKey};
+use num_complex::Complex64;
+use std::collections::BTreeMap;
+use std::f64::consts::TAU;
+
+/// log2 of R by correction: the smaller, the less noise, and the larger the sine's error that the correction leaves. These
+/// balance the two for the scales of the sets.
+const CUBIC_LOG2_RATIO: u32 = 7;
+const QUINTIC_LOG2_RATIO: u32 = 6;
+
+/// The smallest R that any mode uses.
+pub(crate) const LEAST_LOG2_RATIO: u32 = QUINTIC_LOG2_RATIO;
+
+/// Sets with an R up to this are made for so little noise that the sine's error is always corrected.
+const ALWAYS_CORRECTED_LOG2_RATIO: u32 = 8;
+
+/// By how much the correction raises the scale before it is rescaled, so that its own roundings do not show.
+pub(super) const CORRECTION_GAIN: f64 = 1024.0;
+
+/// Largest `log2_bound`: every bit is one bit of absolute precision.
+const MAX_LOG2_BOUND: u32 = 8;
+
+/// What bootstraps of a set with some options will be like, known before a key or a table exists.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct BootstrapEstimate {
+    /// Level of the inputs.
+    pub input_level: usize,
+    /// Level of the results.
+    pub output_level: usize,
+    /// log2 of the probability that one bootstrap gives a wrong result: exact up to the union bound over the
+    /// coefficients. Minus infinity if it cannot happen.
+    pub failure_log2: f64,
+    /// Precision of the results.
+    pub precision: BootstrapPrecision,
+    /// The keys that all kinds of bootstraps need.
+    pub keys: Vec<KeySpec>,
+    /// Bytes for expanded keys, encoded diagonals and the largest working set.
+    pub memory_bytes: u64,
+}
+
+impl BootstrapEstimate {
+    /// Predicts. Cost: microseconds.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a set that cannot bootstrap or options outside their range;
+    /// [`Error::InsufficientMemory`] above the limit of the options.
+    pub fn new(params: &Parameters, options: BootstrapOptions) -> Result<Self> {
+        let plan = Plan::new(params, options)?;
+        plan.estimate(&plan.eval_mod()?)
+    }
+}
+
+/// The choices behind an estimate.
+pub(super) struct Plan<'a> {
+    pub(super) params: &'a Parameters,
+    pub(super) set: &'a BootstrappingLiteral,
+    options: BootstrapOptions,
+    pub(super) log2_slots: u32,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(params: &'a Parameters, options: BootstrapOptions) -> Result<Self> {
+        const OP: &str = "bootstrapper";
+        let invalid = |detail: String| Error::InvalidArgument { op: OP, detail };
+        let Some(set) = params.bootstrapping() else {
+            return Err(invalid(format!("{} cannot bootstrap", params.label())));
+        };
+        let log2_all = params.log_n() - 1;
+        let log2_slots = options.log2_slots.unwrap_or(log2_all);
+        if log2_slots > log2_all {
+            return Err(invalid(format!("2^{log2_slots} slots; the set has 2^{log2_all}")));
+        }
+        if options.log2_bound > MAX_LOG2_BOUND {
+            return Err(invalid(format!(
+                "slots up to 2^{}; the most is 2^{MAX_LOG2_BOUND}: scale them down",
+                options.log2_bound
+            )));
+        }
+        let plan = Self { params, set, options, log2_slots };
+        if plan.input_level() >= params.application_level() {
+            return Err(invalid("the correction leaves no level between two bootstraps".into()));
+        }
+        let needed = plan.memory_bytes();
+        match options.memory_limit {
+            Some(limit) if needed > limit => {
+                Err(Error::InsufficientMemory { op: OP, needed, limit })
+            }
+            _ => Ok(plan),
+        }
+    }
+
+    pub(super) fn estimate(&self, eval_mod: &EvalMod) -> Result<BootstrapEstimate> {
+        Ok(BootstrapEstimate {
+            input_level: self.input_level(),
+            output_level: self.params.application_level(),
+            failure_log2: failure_log2(self.params.n(), self.set, self.log2_ratio()),
+            precision: precision::predict(self, eval_mod)?,
+            keys: self.keys(),
+            memory_bytes: self.memory_bytes(),
+        })
+    }
+
+    pub(super) fn eval_mod(&self) -> Result<EvalMod> {
+        Ok(EvalMod::new(self.params, self.set, self.exponential_scale()?))
+    }
+
+    /// Slots-to-coefficients from the lowest application level down.
+    pub(super) fn encode_slots_to_coefficients(
+        &self,
+        encoder: &Encoder,
+    ) -> Result<Vec<LinearTransform>> {
+        let top = self.slots_to_coefficients_stages();
+        let stages = dft::slots_to_coefficients(encoder.fft(), self.log2_slots, top);
+        self.encode(encoder, &stages, top, self.coefficient_scale() / self.embedded_scale(), 1.0)
+    }
+
+    /// Coefficients-to-slots from the highest level down, to x / 2L at the scale that the modular reduction starts from:
+    /// w + conj(w) = x / L.
+    pub(super) fn encode_coefficients_to_slots(
+        &self,
+        encoder: &Encoder,
+        eval_mod: &EvalMod,
+    ) -> Result<Vec<LinearTransform>> {
+        let count = self.set.coefficients_to_slots.len();
+        let stages = dft::coefficients_to_slots(encoder.fft(), self.log2_slots, count);
+        let gain = eval_mod.input_scale() / self.raised_scale();
+        let weight = 0.5 / super::eval_mod::interval(self.set);
+        self.encode(encoder, &stages, self.params.max_level(), gain, weight)
+    }
+
+    /// The sums over repetitions, at the highest level.
+    pub(super) fn encode_repetition_sums(&self, encoder: &Encoder) -> Result<Vec<LinearTransform>> {
+        dft::repetition_sums(self.log2_slots, self.params.log_n() - 1)
+            .iter()
+            .map(|stage| {
+                let top = self.params.max_level();
+                LinearTransform::new(encoder, top, 1.0, &stage.diagonals, stage.baby)
+            })
+            .collect()
+    }
+
+    /// Degree of the correction; 1 for none.
+    pub(super) fn correction_degree(&self) -> usize {
+        match (self.set.log2_ratio <= ALWAYS_CORRECTED_LOG2_RATIO, self.options.precise) {
+            (false, false) => 1,
+            (false, true) | (true, false) => 3,
+            (true, true) => 5,
+        }
+    }
+
+    pub(super) fn log2_ratio(&self) -> u32 {
+        match self.correction_degree() {
+            1 => self.set.log2_ratio,
+            3 => CUBIC_LOG2_RATIO.min(self.set.log2_ratio),
+            _ => QUINTIC_LOG2_RATIO.min(self.set.log2_ratio),
+        }
+    }
+
+    /// R.
+    pub(super) fn ratio(&self) -> f64 {
+        f64::from(self.log2_ratio()).exp2()
+    }
+
+    fn slots_to_coefficients_stages(&self) -> usize {
+        self.set.slots_to_coefficients.len()
+    }
+
+    /// Levels of the correction.
+    fn correction_depth(&self) -> usize {
+        match self.correction_degree() {
+            1 => 0,
+            degree => (degree + 1).next_power_of_two().ilog2() as usize,
+        }
+    }
+
+    fn input_level(&self) -> usize {
+        self.slots_to_coefficients_stages() + self.correction_depth()
+    }
+
+    /// What the sine needs as its argument for x in [-1, 1], a slot over its bound: (R / 2 pi) arcsin(2 pi x / R), as a
+    /// Chebyshev series of a low odd degree.
+    ///
+    /// Interpolated in the zeros of the next even function, so the error is that of the first term left out. Degree 1 is
+    /// a factor, which costs nothing: it makes the sine's largest error four times smaller than its Taylor series would.
+    fn arcsine(&self) -> Result<Polynomial> {
+        let t = TAU / self.ratio();
+        Polynomial::interpolate(self.correction_degree() + 1, |x| (t * x).asin() / t)
+    }
+
+    /// What is evaluated before slots-to-coefficients.
+    pub(super) fn correction(&self) -> Result<Option<Polynomial>> {
+        if self.correction_degree() == 1 { Ok(None) } else { self.arcsine().map(Some) }
+    }
+
+    /// Largest absolute value of a slot's part.
+    pub(super) fn bound(&self) -> f64 {
+        f64::from(self.options.log2_bound).exp2()
+    }
+
+    /// Scale of x when it enters slots-to-coefficients.
+    fn embedded_scale(&self) -> f64 {
+        let nominal = self.params.scale_at(self.slots_to_coefficients_stages());
+        nominal * if self.correction_degree() > 1 { CORRECTION_GAIN } else { self.bound() }
+    }
+
+    /// q_0.
+    fn base(&self) -> f64 {
+        self.params.modulus_at(0) as f64
+    }
+
+    /// Scale of x as coefficients: q_0 / R.
+    pub(super) fn coefficient_scale(&self) -> f64 {
+        self.base() / self.ratio()
+    }
+
+    /// Scale of I + x / R after raising the modulus: q_0, times what the sum over the unused slots multiplies by.
+    fn raised_scale(&self) -> f64 {
+        self.base() * f64::from(self.params.log_n() - 1 - self.log2_slots).exp2()
+    }
+
+    /// Scale of the exponential such that twice the sine, read as a slot, has the nominal scale of the output level.
+    pub(super) fn exponential_scale(&self) -> Result<f64> {
+        let slope = match self.correction_degree() {
+            1 => self.arcsine()?.coefficients().get(1).copied().unwrap_or(1.0),
+            _ => 1.0,
+        };
+        let nominal = self.params.scale_at(self.params.application_level());
+        Ok(nominal * self.bound() * slope * self.ratio() / (2.0 * TAU))
+    }
+
+    /// Encodes stages from a level downwards so that together they multiply the scale by `gain` and values by `weight`.
+    fn encode(
+        &self,
+        encoder: &Encoder,
+        stages: &[Stage],
+        top: usize,
+        gain: f64,
+        weight: f64,
+    ) -> Result<Vec<LinearTransform>> {
+        let share = |x: f64| x.powf(1.0 / stages.len().max(1) as f64);
+        let (gain, weight) = (share(gain), share(weight));
+        let encode_one = |(i, stage): (usize, &Stage)| {
+            let level = top - i;
+            let scale = self.params.modulus_at(level) as f64 * gain;
+            let weighted = |values: &Vec<_>| values.iter().map(|v| v * weight).collect::<Vec<_>>();
+            let diagonals: BTreeMap<i64, Vec<Complex64>> =
+                stage.diagonals.iter().map(|(&d, values)| (d, weighted(values))).collect();
+            LinearTransform::new(encoder, level, scale, &diagonals, stage.baby)
+        };
+        stages.iter().enumerate().map(encode_one).collect()
+    }
+
+    /// Bytes for keys, diagonals and work.
+    fn memory_bytes(&self) -> u64 {
+        let keys = self.keys();
+        let keys = keys.iter().map(|&spec| SwitchingKey::expanded_bytes(self.params, spec));
+        let rows = |level| self.params.limbs_at(level) + self.params.special().len();
+        let top = self.params.max_level();
+        let repetitions = dft::repetition_sums(self.log2_slots, self.params.log_n() - 1);
+        let ones = repetitions.iter().map(|stage| stage.diagonals.len() * 2 * rows(top));
+        let stages = self.stages().into_iter();
+        let weights = stages.map(|(s, level)| s.diagonals() * 2 * s.period() * rows(level));
+        keys.sum::<u64>() + 8 * weights.chain(ones).sum::<usize>() as u64 + self.working_bytes()
+    }
+
+    /// Stages of both embeddings and their levels.
+    fn stages(&self) -> Vec<(Shape, usize)> {
+        let low = Shape::split(self.log2_slots, self.slots_to_coefficients_stages());
+        let mut high = Shape::split(self.log2_slots, self.set.coefficients_to_slots.len());
+        high.reverse();
+        let levels = (1..=low.len()).rev().chain((0..=self.params.max_level()).rev());
+        low.into_iter().chain(high).zip(levels).collect()
+    }
+
+    /// Every key once, at the highest level of its use.
+    fn keys(&self) -> Vec<KeySpec> {
+        let (params, top) = (self.params, self.params.max_level());
+        let split = params.application_level() + EVAL_MOD_LEVELS;
+        let embeddings = self.stages().into_iter().flat_map(|(shape, level)| {
+            let (step, baby) = (1i64 << shape.low, shape.baby() as i64);
+            (1..=baby / step).map(move |i| (i * step, level))
+        });
+        // The giant step itself is a rotation only if there are several.
+        let slots = 1i64 << self.log2_slots;
+        let embeddings = embeddings.filter(|&(k, _)| k < slots);
+        let repetitions = dft::repetition_sums(self.log2_slots, params.log_n() - 1);
+        let repetitions = repetitions.iter().flat_map(|s| s.diagonals.keys().map(|&k| (k, top)));
+        let rotations = embeddings
+            .chain(repetitions)
+            .filter_map(|(k, level)| KeySpec::rotation(params, k, level));
+        let fixed = [
+            KeySpec::relinearization(split),
+            KeySpec::conjugation(split),
+            KeySpec::dense_to_sparse(),
+            KeySpec::sparse_to_dense(params),
+        ];
+        let mut highest: BTreeMap<KeyKind, usize> = BTreeMap::new();
+        for spec in rotations.chain(fixed) {
+            let level = highest.entry(spec.kind).or_insert(0);
+            *level = (*level).max(spec.level);
+        }
+        highest.into_iter().map(|(kind, level)| KeySpec { kind, level }).collect()
+    }
+
+    /// The largest working set: in coefficients-to-slots the digits of one polynomial and the sums of all giant steps; in
+    /// the modular reduction seven basis functions, products and digits of two ciphertexts at its highest level.
+    fn working_bytes(&self) -> u64 {
+        let params = self.params;
+        let top = params.max_level();
+        let extended = params.limbs_at(top) + params.special().len();
+        let split = params.limbs_at(params.application_level() + EVAL_MOD_LEVELS);
+        let transform = (params.digits_at(top).len() + 4 + 2 * 8) * extended;
+        let reduction = 2 * (7 * 2 * split + 3 * 3 * split + (params.dnum() + 4) * extended);
+        (transform.max(reduction) * params.n() * 8) as u64
+    }
+}
