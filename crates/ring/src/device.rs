@@ -4,6 +4,10 @@ use crate::backend::cpu::Isa;
 use crate::error::Error;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
+
+/// Names the instruction set of [`Device::cpu`], e.g. `cpu:avx2`.
+pub const CPU_VARIABLE: &str = "CIPHERFORM_CPU";
 
 /// What the vector loops of the CPU are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,8 +60,20 @@ pub struct Device {
 
 impl Device {
     /// This machine's CPU with the fastest instruction set it has: a thread pool over limbs, vector loops.
+    ///
+    /// The environment variable [`CPU_VARIABLE`] takes another one of [`Device::cpus`] by its name, for a whole process:
+    /// how every suite runs on machines without the fast instructions. A set that the machine lacks is not taken.
     #[must_use]
     pub fn cpu() -> Self {
+        static CHOICE: LazyLock<Device> = LazyLock::new(|| {
+            let name = std::env::var(CPU_VARIABLE).unwrap_or_default();
+            let wanted = Device::cpus().into_iter().find(|device| device.to_string() == name);
+            wanted.unwrap_or_else(Device::fastest_cpu)
+        });
+        *CHOICE
+    }
+
+    fn fastest_cpu() -> Self {
         let best = InstructionSet::ALL.into_iter().find(|&set| Isa::new(set).is_ok());
         Self { kind: Kind::Cpu(best.unwrap_or(InstructionSet::Scalar)) }
     }

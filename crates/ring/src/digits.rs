@@ -195,6 +195,10 @@ impl Digits {
                 check_contains(OP, weight.limbs, limbs)?;
             }
         }
+        if babies.is_empty() {
+            let zero = RingPoly::zero(&self.ring, limbs)?;
+            return Ok(weights.iter().map(|_| [zero.clone(), zero.clone()]).collect());
+        }
         let sums: Vec<[Storage; 2]> = dispatch!(self.ring, |b| {
             let babies = babies.iter().map(|baby| self.baby_step(b, OP, baby));
             let weights = weights.iter().map(|row| {

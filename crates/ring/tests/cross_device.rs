@@ -361,3 +361,26 @@ fn large_degree() {
 fn largest_degree() {
     compare_at(1 << 16);
 }
+
+/// What lets a run of the suite with the variable set count as a run on that instruction set.
+#[test]
+fn the_variable_picks_the_cpu() {
+    let picked = Device::cpu().to_string();
+    match std::env::var(cipherform_ring::CPU_VARIABLE) {
+        Ok(wanted) => assert_eq!(picked, wanted, "this machine has no {wanted}"),
+        Err(_) => assert_eq!(Some(picked), Device::cpus().first().map(ToString::to_string)),
+    }
+}
+
+#[test]
+fn sums_of_no_baby_steps_are_zero() {
+    for device in devices() {
+        let ring = common::mixed_ring(64, &device);
+        let a = RingPoly::zero(&ring, Limbs::q(ring.basis().q().len())).unwrap();
+        let sums = a.decompose().unwrap().hoisted_sums([&a, &a], &[], &[vec![], vec![]]).unwrap();
+        assert_eq!(sums.len(), 2);
+        assert!(
+            sums.iter().flatten().all(|half| half.to_residues().unwrap().iter().all(|&w| w == 0))
+        );
+    }
+}

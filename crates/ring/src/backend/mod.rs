@@ -261,7 +261,7 @@ pub(crate) enum Storage {
 impl Storage {
     pub(crate) fn device(&self) -> Device {
         match self {
-            Storage::Cpu(_) => Device::cpu(),
+            Storage::Cpu(words) => words.device(),
             #[cfg(feature = "cuda")]
             Storage::Cuda(buf) => buf.device(),
             Storage::Reference(_) => Device::reference(),

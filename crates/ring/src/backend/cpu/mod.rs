@@ -52,7 +52,7 @@ impl Cpu {
             n: basis.n(),
             basis: basis.clone(),
             tables: Tables::new(basis, isa)?,
-            pool: Arc::default(),
+            pool: Arc::new(Pool::new(set)),
             permutations: Mutex::default(),
             small_transforms: Mutex::default(),
             dividers: Mutex::default(),

@@ -1,5 +1,6 @@
 //! Recycled host memory: fresh pages cost more than the arithmetic on them.
 
+use crate::device::{Device, InstructionSet, Kind};
 use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::Zeroize;
 
@@ -20,8 +21,9 @@ struct Shelf {
 }
 
 /// Vectors that nobody uses at the moment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pool {
+    set: InstructionSet,
     shelf: Mutex<Shelf>,
 }
 
@@ -36,6 +38,11 @@ pub(crate) struct Words {
 }
 
 impl Pool {
+    /// The memory of rings whose loops use `set`.
+    pub(crate) fn new(set: InstructionSet) -> Self {
+        Self { set, shelf: Mutex::default() }
+    }
+
     /// `len` words of arbitrary content: whoever asks writes all of them.
     pub(crate) fn take(self: &Arc<Self>, len: usize) -> Words {
         // Zeroed pages come from the operating system without being written.
@@ -101,6 +108,11 @@ impl Clone for Words {
 }
 
 impl Words {
+    /// Whose memory this is.
+    pub(crate) fn device(&self) -> Device {
+        Device { kind: Kind::Cpu(self.pool.set) }
+    }
+
     /// Forgets the words from `len` on.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
@@ -110,7 +122,8 @@ impl Words {
         }
     }
 
-    /// Overwrites all words with zeros, also those that were forgotten.
+    /// Overwrites all words with zeros, also those that were forgotten and are still held: what a truncation to less than
+    /// half gave back to the allocator is not reached, so secrets are never truncated.
     pub(crate) fn wipe(&mut self) {
         self.all.as_mut_slice().zeroize();
     }
