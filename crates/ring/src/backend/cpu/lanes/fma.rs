@@ -32,7 +32,7 @@ pulp::simd_type! {
 /// 2^52: its ulp is 1, its mantissa 0, so that adding it to an integer below 2^52 writes that into the mantissa.
 const TWO52: f64 = (1u64 << 52) as f64;
 /// 1.5·2^52: adding and subtracting it rounds numbers up to 2^51 in absolute value to integers.
-const ROUND: f64 = 1.5 * TWO52;
+pub(super) const ROUND: f64 = 1.5 * TWO52;
 /// 2^103: sums of products start here and stay below 2^104, where the ulp is 2^51.
 const GRID: f64 = TWO52 * ((1u64 << 51) as f64);
 
@@ -55,7 +55,7 @@ pub(crate) struct Parts {
 }
 
 /// The representative of a residue that is at most p/2 in absolute value.
-fn centred(value: u64, p: u64) -> f64 {
+pub(super) fn centred(value: u64, p: u64) -> f64 {
     let (value, p) = (value as i64, p as i64);
     (if value > p / 2 { value - p } else { value }) as f64
 }

@@ -27,12 +27,15 @@ pub(super) struct Layers<'a, L: Butterflies> {
     table: &'a Table,
 }
 
-/// Rows of vectors on which layers work.
+/// Rows of vectors on which layers work, and where they go.
 trait Rows<L: Lanes> {
     /// Vectors of a row.
     const LANES: usize;
-    fn load(&self, row: usize, lane: usize) -> L::Words;
-    fn store(&mut self, row: usize, lane: usize, words: L::Words);
+    /// Vectors from one row to the next.
+    const FROM: usize;
+    const TO: usize;
+    fn source(&self) -> &[L::Words];
+    fn target(&mut self) -> &mut [L::Words];
 }
 
 /// A run of the second pass: rows of one vector.
@@ -40,67 +43,74 @@ struct Run<'a, L: Lanes>(&'a mut [L::Words]);
 
 impl<L: Lanes> Rows<L> for Run<'_, L> {
     const LANES: usize = 1;
+    const FROM: usize = 1;
+    const TO: usize = 1;
 
     #[inline(always)]
-    fn load(&self, row: usize, _: usize) -> L::Words {
-        self.0[row]
+    fn source(&self) -> &[L::Words] {
+        self.0
     }
 
     #[inline(always)]
-    fn store(&mut self, row: usize, _: usize, words: L::Words) {
-        self.0[row] = words;
+    fn target(&mut self) -> &mut [L::Words] {
+        self.0
     }
 }
 
 /// A column block of the first pass, from and to its place in the data or the scratch.
 struct Columns<'a, L: Lanes, const FROM_DATA: bool, const TO_DATA: bool> {
+    /// From the first vector of the block.
     data: &'a mut [L::Words],
     scratch: &'a mut [L::Words],
-    /// First vector of the block in a run.
-    column: usize,
 }
 
 impl<L: Butterflies, const FROM_DATA: bool, const TO_DATA: bool> Rows<L>
     for Columns<'_, L, FROM_DATA, TO_DATA>
 {
     const LANES: usize = LINE >> L::LOG_WIDTH;
+    const FROM: usize = (if FROM_DATA { RUN } else { LINE }) >> L::LOG_WIDTH;
+    const TO: usize = (if TO_DATA { RUN } else { LINE }) >> L::LOG_WIDTH;
 
     #[inline(always)]
-    fn load(&self, row: usize, lane: usize) -> L::Words {
-        if FROM_DATA {
-            self.data[row * (RUN >> L::LOG_WIDTH) + self.column + lane]
-        } else {
-            self.scratch[row * (LINE >> L::LOG_WIDTH) + lane]
-        }
+    fn source(&self) -> &[L::Words] {
+        if FROM_DATA { self.data } else { self.scratch }
     }
 
     #[inline(always)]
-    fn store(&mut self, row: usize, lane: usize, words: L::Words) {
-        if TO_DATA {
-            self.data[row * (RUN >> L::LOG_WIDTH) + self.column + lane] = words;
-        } else {
-            self.scratch[row * (LINE >> L::LOG_WIDTH) + lane] = words;
-        }
+    fn target(&mut self) -> &mut [L::Words] {
+        if TO_DATA { self.data } else { self.scratch }
     }
 }
 
-/// `$body` with the constants `$layers` and `$norm` of a step, within the limits of an instruction set.
+/// `$body` with the constants of a step within the limits of an instruction set: layers, whether it normalises, and the
+/// rows between two values that meet, 0 where these are not one of the listed and known at run time only.
 macro_rules! with_step {
-    ($step:expr, $largest:expr, |$layers:ident, $norm:ident| $body:expr) => {{
+    ($step:expr, $gap:expr, $largest:expr, [$($gaps:literal)*], |$layers:ident, $norm:ident, $const_gap:ident| $body:expr) => {{
         macro_rules! arm {
-            ($l:literal, $n:literal) => {{
+            ($l:literal, $n:literal, $g:literal) => {{
                 const $layers: usize = $l;
                 const $norm: bool = $n;
+                const $const_gap: usize = $g;
                 $body
             }};
         }
-        match ($step.layers, $step.norm) {
-            (1, false) => arm!(1, false),
-            (1, true) => arm!(1, true),
-            (2, false) => arm!(2, false),
-            (2, true) => arm!(2, true),
-            (3, _) if $largest >= 3 => arm!(3, false),
-            (4, _) if $largest >= 4 => arm!(4, false),
+        match ($step.layers, $step.norm, $gap) {
+            $(
+                (2, false, $gaps) if $largest == 2 => arm!(2, false, $gaps),
+                (2, true, $gaps) if $largest == 2 => arm!(2, true, $gaps),
+                (3, false, $gaps) if $largest == 4 => arm!(3, false, $gaps),
+                (3, true, $gaps) if $largest == 4 => arm!(3, true, $gaps),
+                (4, false, $gaps) if $largest == 4 => arm!(4, false, $gaps),
+                (4, true, $gaps) if $largest == 4 => arm!(4, true, $gaps),
+            )*
+            (1, false, _) => arm!(1, false, 0),
+            (1, true, _) => arm!(1, true, 0),
+            (2, false, _) => arm!(2, false, 0),
+            (2, true, _) => arm!(2, true, 0),
+            (3, false, _) if $largest == 4 => arm!(3, false, 0),
+            (3, true, _) if $largest == 4 => arm!(3, true, 0),
+            (4, false, _) if $largest == 4 => arm!(4, false, 0),
+            (4, true, _) if $largest == 4 => arm!(4, true, 0),
             _ => {}
         }
     }};
@@ -112,8 +122,13 @@ const fn block_twiddles<L: Butterflies>(layers: usize) -> usize {
 }
 
 impl Step {
+    /// Without normalisation: inverse layers have their own.
+    fn bare(self) -> Self {
+        Self { norm: false, ..self }
+    }
+
     /// Words of its twiddle factors.
-    fn twiddles<L: Butterflies>(&self) -> usize {
+    fn twiddles<L: Butterflies>(self) -> usize {
         block_twiddles::<L>(self.layers) << self.first
     }
 }
@@ -137,18 +152,24 @@ impl<'a, L: Butterflies> Layers<'a, L> {
                 let (own, rest) = twiddles.split_at(step.twiddles::<L>());
                 twiddles = rest;
                 let (data, scratch) = (s.split_mut(words), s.split_mut(&mut scratch.0));
-                with_step!(step, L::STEP, |LAYERS, NORM| {
-                    if i == 0 {
-                        let io = Columns::<L, true, false> { data, scratch, column };
-                        self.step_forward::<LAYERS, NORM, true, _>(io, rows, own);
-                    } else if i + 1 == columns.len() {
-                        let io = Columns::<L, false, true> { data, scratch, column };
-                        self.step_forward::<LAYERS, NORM, false, _>(io, rows, own);
-                    } else {
-                        let io = Columns::<L, false, false> { data, scratch, column };
-                        self.step_forward::<LAYERS, NORM, false, _>(io, rows, own);
-                    }
-                });
+                let data = &mut data[column..];
+                let gap = rows >> (step.first + step.layers);
+                if i == 0 {
+                    with_step!(step, gap, L::STEP, [64 32 16 8], |LAYERS, NORM, GAP| {
+                        let io = Columns::<L, true, false> { data, scratch };
+                        self.step_forward::<LAYERS, NORM, true, GAP, _>(io, gap, own);
+                    });
+                } else if gap == 1 {
+                    with_step!(step, gap, L::STEP, [1], |LAYERS, NORM, GAP| {
+                        let io = Columns::<L, false, true> { data, scratch };
+                        self.step_forward::<LAYERS, NORM, false, GAP, _>(io, gap, own);
+                    });
+                } else {
+                    with_step!(step, gap, L::STEP, [16 8 4], |LAYERS, NORM, GAP| {
+                        let io = Columns::<L, false, false> { data, scratch };
+                        self.step_forward::<LAYERS, NORM, false, GAP, _>(io, gap, own);
+                    });
+                }
             }
         }
         let tables = self.table.runs.chunks_exact(self.table.runs.len() / rows);
@@ -157,8 +178,9 @@ impl<'a, L: Butterflies> Layers<'a, L> {
             for step in runs {
                 let (own, rest) = twiddles.split_at(step.twiddles::<L>());
                 twiddles = rest;
-                with_step!(step, L::STEP, |LAYERS, NORM| {
-                    self.step_forward::<LAYERS, NORM, false, _>(Run::<L>(run), RUN / width, own);
+                let gap = (RUN / width) >> (step.first + step.layers);
+                with_step!(step, gap, L::STEP, [16 4 2 1], |LAYERS, NORM, GAP| {
+                    self.step_forward::<LAYERS, NORM, false, GAP, _>(Run::<L>(run), gap, own);
                 });
             }
             if *norm {
@@ -171,27 +193,31 @@ impl<'a, L: Butterflies> Layers<'a, L> {
 
     /// One step on all rows; with `FRESH` these are residues.
     #[inline(always)]
-    fn step_forward<const LAYERS: usize, const NORM: bool, const FRESH: bool, R: Rows<L>>(
+    fn step_forward<
+        const LAYERS: usize,
+        const NORM: bool,
+        const FRESH: bool,
+        const GAP: usize,
+        R: Rows<L>,
+    >(
         &self,
         mut io: R,
-        rows: usize,
+        gap: usize,
         twiddles: &[u64],
     ) {
         let s = self.s;
+        let gap = if GAP > 0 { GAP } else { gap };
         let blocks = twiddles.chunks_exact(block_twiddles::<L>(LAYERS));
-        let (size, gap) = (rows / blocks.len(), (rows / blocks.len()) >> LAYERS);
         for (block, twiddles) in blocks.enumerate() {
-            for row in block * size..block * size + gap {
+            for row in 0..gap {
                 for lane in 0..R::LANES {
-                    let mut x = [s.get(io.load(row, lane)); REGISTERS];
-                    for k in 0..1 << LAYERS {
-                        let words = io.load(row + k * gap, lane);
-                        x[k] = if FRESH { s.widen(words) } else { s.get(words) };
-                    }
+                    let row = ((block * gap) << LAYERS) + row;
+                    let mut x = load::<L, LAYERS, FRESH, R>(s, &io, row, gap, lane);
                     let twiddle = |i| s.broadcast(&twiddles[i * L::TWIDDLE..]);
                     radix_forward::<L, LAYERS, NORM>(s, &self.w, &mut x, twiddle);
+                    let to = window::<L, LAYERS, R>(&mut io, row, gap, lane);
                     for k in 0..1 << LAYERS {
-                        io.store(row + k * gap, lane, s.put(x[k]));
+                        to[k * gap * R::TO] = s.put(x[k]);
                     }
                 }
             }
@@ -214,7 +240,7 @@ impl<'a, L: Butterflies> Layers<'a, L> {
             if L::PAIRED {
                 for k in 0..width / 2 {
                     let f = s.broadcast(&pairs[k * L::TWIDDLE..]);
-                    (x[2 * k], x[2 * k + 1]) = s.butterfly::<false>(w, x[2 * k], x[2 * k + 1], f);
+                    (x[2 * k], x[2 * k + 1]) = s.butterfly::<NORM>(w, x[2 * k], x[2 * k + 1], f);
                 }
             }
             s.transpose(&mut x);
@@ -250,14 +276,15 @@ impl<'a, L: Butterflies> Layers<'a, L> {
                 run.copy_from_slice(&from[i * RUN..(i + 1) * RUN]);
             }
             let run = s.split_mut(run);
-            let before: usize = runs.iter().map(Step::twiddles::<L>).sum();
+            let before: usize = runs.iter().map(|step| step.twiddles::<L>()).sum();
             self.squares_inverse(run, &twiddles[before..]);
             twiddles = &twiddles[..before];
             for step in runs.iter().rev() {
                 let (rest, own) = twiddles.split_at(twiddles.len() - step.twiddles::<L>());
                 twiddles = rest;
-                with_step!(Step { norm: false, ..*step }, L::STEP, |LAYERS, _NORM| {
-                    self.step_inverse::<LAYERS, _>(Run::<L>(run), RUN / width, own);
+                let gap = (RUN / width) >> (step.first + step.layers);
+                with_step!(step.bare(), gap, L::STEP, [16 4 2 1], |LAYERS, _NORM, GAP| {
+                    self.step_inverse::<LAYERS, GAP, _>(Run::<L>(run), gap, own);
                 });
             }
         }
@@ -271,43 +298,48 @@ impl<'a, L: Butterflies> Layers<'a, L> {
                 let (rest, own) = twiddles.split_at(twiddles.len() - step.twiddles::<L>());
                 twiddles = rest;
                 let (data, scratch) = (s.split_mut(words), s.split_mut(&mut scratch.0));
-                with_step!(Step { norm: false, ..*step }, L::STEP, |LAYERS, _NORM| {
-                    if i == 0 {
-                        let io = Columns::<L, false, true> { data, scratch, column };
-                        self.step_outermost::<LAYERS, _>(io, rows, own, &last);
-                    } else if i + 1 == columns.len() {
-                        let io = Columns::<L, true, false> { data, scratch, column };
-                        self.step_inverse::<LAYERS, _>(io, rows, own);
-                    } else {
-                        let io = Columns::<L, false, false> { data, scratch, column };
-                        self.step_inverse::<LAYERS, _>(io, rows, own);
-                    }
-                });
+                let data = &mut data[column..];
+                let gap = rows >> (step.first + step.layers);
+                if i == 0 {
+                    with_step!(step.bare(), gap, L::STEP, [64 32 16 8], |LAYERS, _NORM, GAP| {
+                        let io = Columns::<L, false, true> { data, scratch };
+                        self.step_outermost::<LAYERS, GAP, _>(io, gap, own, &last);
+                    });
+                } else if gap == 1 {
+                    with_step!(step.bare(), gap, L::STEP, [1], |LAYERS, _NORM, GAP| {
+                        let io = Columns::<L, true, false> { data, scratch };
+                        self.step_inverse::<LAYERS, GAP, _>(io, gap, own);
+                    });
+                } else {
+                    with_step!(step.bare(), gap, L::STEP, [16 8 4], |LAYERS, _NORM, GAP| {
+                        let io = Columns::<L, false, false> { data, scratch };
+                        self.step_inverse::<LAYERS, GAP, _>(io, gap, own);
+                    });
+                }
             }
         }
     }
 
     #[inline(always)]
-    fn step_inverse<const LAYERS: usize, R: Rows<L>>(
+    fn step_inverse<const LAYERS: usize, const GAP: usize, R: Rows<L>>(
         &self,
         mut io: R,
-        rows: usize,
+        gap: usize,
         twiddles: &[u64],
     ) {
         let s = self.s;
+        let gap = if GAP > 0 { GAP } else { gap };
         let blocks = twiddles.chunks_exact(block_twiddles::<L>(LAYERS));
-        let (size, gap) = (rows / blocks.len(), (rows / blocks.len()) >> LAYERS);
         for (block, twiddles) in blocks.enumerate() {
-            for row in block * size..block * size + gap {
+            for row in 0..gap {
                 for lane in 0..R::LANES {
-                    let mut x = [s.get(io.load(row, lane)); REGISTERS];
-                    for k in 0..1 << LAYERS {
-                        x[k] = s.get(io.load(row + k * gap, lane));
-                    }
+                    let row = ((block * gap) << LAYERS) + row;
+                    let mut x = load::<L, LAYERS, false, R>(s, &io, row, gap, lane);
                     let twiddle = |i| s.broadcast(&twiddles[i * L::TWIDDLE..]);
                     radix_inverse::<L, LAYERS, false>(s, &self.w, &mut x, twiddle);
+                    let to = window::<L, LAYERS, R>(&mut io, row, gap, lane);
                     for k in 0..1 << LAYERS {
-                        io.store(row + k * gap, lane, s.put(x[k]));
+                        to[k * gap * R::TO] = s.put(x[k]);
                     }
                 }
             }
@@ -316,33 +348,31 @@ impl<'a, L: Butterflies> Layers<'a, L> {
 
     /// The step with the outermost layer, which is followed by the factor and the constant.
     #[inline(always)]
-    fn step_outermost<const LAYERS: usize, R: Rows<L>>(
+    fn step_outermost<const LAYERS: usize, const GAP: usize, R: Rows<L>>(
         &self,
         mut io: R,
-        rows: usize,
+        gap: usize,
         twiddles: &[u64],
         last: &Last,
     ) {
         let (s, w) = (self.s, &self.w);
-        let (gap, half) = (rows >> LAYERS, 1 << (LAYERS - 1));
+        let gap = if GAP > 0 { GAP } else { gap };
         let (p, constant) = (s.modulus(w), s.splat(last.constant));
         for row in 0..gap {
             for lane in 0..R::LANES {
-                let mut x = [s.get(io.load(row, lane)); REGISTERS];
-                for k in 0..1 << LAYERS {
-                    x[k] = s.get(io.load(row + k * gap, lane));
-                }
+                let mut x = load::<L, LAYERS, false, R>(s, &io, row, gap, lane);
                 let twiddle = |i| {
                     let words = if i == 0 { &last.outermost } else { &twiddles[i * L::TWIDDLE..] };
                     s.broadcast(words)
                 };
                 radix_inverse::<L, LAYERS, true>(s, w, &mut x, twiddle);
-                for k in 0..half {
+                for k in 0..1 << (LAYERS - 1) {
                     x[k] = s.lazy_times(w, x[k], s.broadcast(&last.scale));
                 }
+                let to = window::<L, LAYERS, R>(&mut io, row, gap, lane);
                 for k in 0..1 << LAYERS {
                     let sum = s.add(s.narrow(w, x[k]), constant);
-                    io.store(row + k * gap, lane, s.store(s.fold(sum, p)));
+                    to[k * gap * R::TO] = s.store(s.fold(sum, p));
                 }
             }
         }
@@ -381,6 +411,39 @@ impl<'a, L: Butterflies> Layers<'a, L> {
             }
         }
     }
+}
+
+/// The values that meet in a step: one vector out of every gap of rows.
+#[inline(always)]
+fn load<L: Butterflies, const LAYERS: usize, const FRESH: bool, R: Rows<L>>(
+    s: L,
+    io: &R,
+    row: usize,
+    gap: usize,
+    lane: usize,
+) -> [L::Lazy; REGISTERS] {
+    let first = row * R::FROM + lane;
+    let last = first + ((1 << LAYERS) - 1) * gap * R::FROM;
+    let from = &io.source()[first..=last];
+    let mut x = [s.get(from[0]); REGISTERS];
+    for k in 0..1 << LAYERS {
+        let words = from[k * gap * R::FROM];
+        x[k] = if FRESH { s.widen(words) } else { s.get(words) };
+    }
+    x
+}
+
+/// Where these values go.
+#[inline(always)]
+fn window<L: Butterflies, const LAYERS: usize, R: Rows<L>>(
+    io: &mut R,
+    row: usize,
+    gap: usize,
+    lane: usize,
+) -> &mut [L::Words] {
+    let first = row * R::TO + lane;
+    let last = first + ((1 << LAYERS) - 1) * gap * R::TO;
+    &mut io.target()[first..=last]
 }
 
 /// What follows the outermost layer of an inverse transform.

@@ -220,7 +220,7 @@ impl Kind {
         let mut fresh = 1;
         let columns = steps(outer, L::STEP.min(outer.div_ceil(2)), &mut fresh);
         let runs = steps(inner, L::STEP, &mut fresh);
-        let norm = needs_norm(L::LOG_WIDTH, &mut fresh);
+        let norm = needs_norm(L::LOG_WIDTH + usize::from(L::PAIRED), &mut fresh);
         let order = Order { columns, runs, norm };
         let [forward, inverse] = [forward, inverse].map(|powers| Table::new(s, c, powers, &order));
         Self::Blocked { order, forward, inverse }
