@@ -104,11 +104,7 @@ impl Reference {
     /// Finds the roots.
     pub(crate) fn new(basis: &RnsBasis) -> Result<Self> {
         let n = basis.n();
-        let psi = basis
-            .moduli()
-            .iter()
-            .map(|m| Ok(ntt::root(&ntt::plan(n, m)?)))
-            .collect::<Result<_>>()?;
+        let psi = basis.moduli().iter().map(|m| ntt::root(n, m)).collect::<Result<_>>()?;
         Ok(Self { n, basis: basis.clone(), psi })
     }
 

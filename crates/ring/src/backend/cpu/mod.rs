@@ -1,4 +1,4 @@
-//! The CPU: `tfhe-ntt` plans, one task a row on the thread pool, vector loops over [`lanes`].
+//! The CPU: one task a row on the thread pool, vector loops over [`lanes`].
 
 mod convert;
 mod hoisted_sums;

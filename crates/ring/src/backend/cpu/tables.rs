@@ -22,7 +22,7 @@ pub(super) struct Prime {
 
 impl Prime {
     pub(super) fn new(n: usize, modulus: &Modulus, isa: Isa) -> Result<Self> {
-        let psi = ntt::root(&ntt::plan(n, modulus)?);
+        let psi = ntt::root(n, modulus)?;
         let constants = Constants::new(modulus, isa);
         let transform = Transform::new(n, &constants, psi)?;
         let n_inv = Factor::new(modulus.inv(n as u64)?, modulus);

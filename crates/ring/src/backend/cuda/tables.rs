@@ -67,10 +67,7 @@ impl Tables {
             let detail = format!("{} primes, a CUDA device takes {MAX_PRIMES}", moduli.len());
             return Err(Error::InvalidBasis { detail });
         }
-        let psi = moduli
-            .par_iter()
-            .map(|m| Ok(ntt::root(&ntt::plan(n, m)?)))
-            .collect::<Result<Vec<u64>>>()?;
+        let psi = moduli.par_iter().map(|m| ntt::root(n, m)).collect::<Result<Vec<u64>>>()?;
         let primes: Vec<abi::Prime> = moduli
             .iter()
             .map(|m| abi::Prime {

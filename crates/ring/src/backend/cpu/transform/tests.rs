@@ -4,6 +4,7 @@ use super::*;
 use crate::backend::cpu::lanes::Isa;
 use crate::device::InstructionSet;
 use crate::{ntt, primes::is_ntt_friendly};
+use tfhe_ntt::prime64::Plan;
 
 fn isas() -> impl Iterator<Item = Isa> {
     [InstructionSet::Avx512Ifma, InstructionSet::Avx2, InstructionSet::Scalar]
@@ -38,8 +39,8 @@ fn rows(n: usize, p: u64) -> Vec<Vec<u64>> {
 fn agrees(n: usize, bits: u32) {
     let modulus = prime(bits, n);
     let p = modulus.value();
-    let plan = ntt::plan(n, &modulus).unwrap();
-    let psi = ntt::root(&plan);
+    let plan = Plan::try_new(n, p).unwrap();
+    let psi = ntt::root(n, &modulus).unwrap();
     for isa in isas() {
         let constants = Constants::new(&modulus, isa);
         let transform = Transform::new(n, &constants, psi).unwrap();
