@@ -90,9 +90,22 @@ fn parameter_sets() {
     for set in value["sets"].as_array().unwrap() {
         let toy = set["name"].as_str().unwrap().starts_with("toy");
         assert_eq!(set["security_bits"].as_u64().unwrap() >= 128, !toy, "{set}");
-        let within = set["log_qp"].as_f64() <= set["log_qp_limit"].as_f64();
-        assert!(toy || within, "{set}");
+        for key in set["encrypted"].as_array().unwrap() {
+            let within = key["log2_modulus"].as_f64() <= key["log2_limit"].as_f64();
+            assert!(toy || within, "{set}");
+        }
+        assert!(set["key_bytes_seeded"].as_u64() < set["key_bytes"].as_u64());
+        for mode in set["bootstrapping"].as_array().unwrap() {
+            assert!(toy || mode["failure_log2"].as_f64().unwrap() <= -128.0, "{mode}");
+            assert!(mode["levels"].as_u64().unwrap() > 0);
+        }
     }
+    let boot = ok(&["params", "boot16", "--json", file.to_str().unwrap()]);
+    assert!(boot.contains("dense to sparse") && boot.contains("weight-32"), "{boot}");
+    let set = &json(&file)["sets"][0];
+    // The key to the ephemeral secret is under its own modulus, far below that of the set.
+    assert!(set["encrypted"][4]["log2_modulus"].as_f64().unwrap() < 200.0);
+    assert_eq!((&set["levels"], &set["bootstrapping"][0]["mode"]), (&15.into(), &"default".into()));
 }
 
 #[test]
