@@ -4,7 +4,7 @@ use crate::output::{bytes, write_json};
 use anyhow::Result;
 use cipherform_ckks::noise::NoiseModel;
 use cipherform_ckks::{
-    BootstrapForecast, BootstrapOptions, Ciphertext, KeySpec, Parameters, SecretDistribution,
+    BootstrapEstimate, BootstrapOptions, Ciphertext, KeySpec, Parameters, SecretDistribution,
     SecurityTable, SeededKey, SwitchingKey, presets,
 };
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ impl Encrypted {
 struct Set {
     params: Parameters,
     /// Default and precise mode, for a set that can bootstrap.
-    bootstrapping: Vec<(&'static str, BootstrapForecast)>,
+    bootstrapping: Vec<(&'static str, BootstrapEstimate)>,
 }
 
 impl Set {
@@ -46,9 +46,11 @@ impl Set {
         if params.bootstrapping().is_some() {
             for (mode, precise) in [("default", false), ("precise", true)] {
                 let options = BootstrapOptions { precise, ..BootstrapOptions::default() };
-                // A set may have too few levels for the precise mode.
-                if let Ok(forecast) = BootstrapForecast::new(&params, options) {
-                    bootstrapping.push((mode, forecast));
+                // A set may have too few levels for the precise mode, or know no other.
+                if let Ok(estimate) = BootstrapEstimate::new(&params, options)
+                    && bootstrapping.last().is_none_or(|(_, last)| *last != estimate)
+                {
+                    bootstrapping.push((mode, estimate));
                 }
             }
         }
@@ -118,10 +120,10 @@ impl Set {
     }
 
     /// Expanded and seeded bytes of all keys of a bootstrap.
-    fn key_set_bytes(&self, forecast: &BootstrapForecast) -> (u64, u64) {
+    fn key_set_bytes(&self, estimate: &BootstrapEstimate) -> (u64, u64) {
         let expanded = |&spec: &KeySpec| SwitchingKey::expanded_bytes(&self.params, spec);
         let seeded = |&spec: &KeySpec| SeededKey::serialized_len(&self.params, spec) as u64;
-        (forecast.keys.iter().map(expanded).sum(), forecast.keys.iter().map(seeded).sum())
+        (estimate.keys.iter().map(expanded).sum(), estimate.keys.iter().map(seeded).sum())
     }
 
     /// Where ciphertexts live: the highest level, the highest that computations use, and the lowest.
