@@ -8,6 +8,7 @@ use cipherform_profile::primitive;
 use cipherform_ring::{Coeff, Limbs, RingPoly, SubringPoly};
 use num_complex::Complex64;
 use rayon::prelude::*;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Coefficients of at least 2^126 do not fit the integers used between rounding and reduction.
 const LOG2_COEFFICIENT_MAX: f64 = 126.0;
@@ -83,7 +84,7 @@ impl Encoder {
             }
             integers => PlainPoly::Periodic(integers.subring(&self.ctx, limbs)?),
         };
-        Ok(Plaintext { params: params.clone(), level, scale, period: m, poly })
+        Ok(Plaintext { params: params.clone(), level, scale, period: m, poly, decrypted: false })
     }
 
     /// The weights of a doubly hoisted sum: encoded modulo the primes of a level and all special primes.
@@ -158,7 +159,9 @@ impl Encoder {
         params.require_same("decode", &plaintext.params)?;
         let mut poly = plaintext.to_dense(&self.ctx)?;
         poly.drop_limbs(params.limbs_at(plaintext.level))?;
-        let lifted = self.lift(&poly.into_coeff()?)?;
+        let mut poly = poly.into_coeff()?;
+        let lifted = Zeroizing::new(self.lift(&poly)?);
+        poly.zeroize();
         let (low, high) = lifted.split_at(params.slots());
         let mut work: Vec<Complex64> =
             low.iter().zip(high).map(|(&re, &im)| Complex64::new(re, im)).collect();
@@ -188,7 +191,7 @@ impl Encoder {
                 moduli.iter().take(j).map(|qi| qj.inv(qi.value() % qj.value())).collect()
             })
             .collect::<Result<Vec<Vec<u64>>, _>>()?;
-        let words = poly.to_residues()?;
+        let words = Zeroizing::new(poly.to_residues()?);
         let limbs: Vec<&[u64]> = words.chunks_exact(n).collect();
         let lift_one = |k: usize| {
             let mut residues: Vec<u64> =

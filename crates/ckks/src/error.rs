@@ -205,6 +205,15 @@ pub enum Error {
         /// Places that are there, possibly less than none.
         available: f64,
     },
+    /// A decryption lies outside the range of its estimate, which therefore bounds nothing. The publication counts.
+    #[error(
+        "the decryption exceeds the largest slot that the estimate allows, {message:.6}: this is not the output of the \
+         circuit that was estimated, or its input was out of range; nothing was published"
+    )]
+    OutsideEstimate {
+        /// Largest slot by the estimate.
+        message: f64,
+    },
     /// Everything that the ledger allows has been published.
     #[error("all {allowed} publications under this key have been made; use a new key")]
     PublicationsExhausted {

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::params::Parameters;
 use cipherform_ring::{RingPoly, SubringPoly};
+use zeroize::Zeroize;
 
 /// How a plaintext holds its polynomial.
 #[derive(Clone, Debug)]
@@ -13,7 +14,7 @@ pub(crate) enum PlainPoly {
     Periodic(SubringPoly),
 }
 
-/// One encoded vector: a polynomial, its level and its scale. Prints no values.
+/// One encoded vector: a polynomial, its level and its scale. Prints no values; one that was decrypted is wiped when dropped.
 #[derive(Clone, Debug)]
 pub struct Plaintext {
     pub(crate) params: Parameters,
@@ -21,6 +22,16 @@ pub struct Plaintext {
     pub(crate) scale: f64,
     pub(crate) period: usize,
     pub(crate) poly: PlainPoly,
+    /// Whether it is a decryption. Encoded weights, which are many and large, are not worth the pass over memory.
+    pub(crate) decrypted: bool,
+}
+
+impl Drop for Plaintext {
+    fn drop(&mut self) {
+        if let (true, PlainPoly::Dense(poly)) = (self.decrypted, &mut self.poly) {
+            poly.zeroize();
+        }
+    }
 }
 
 impl Plaintext {

@@ -8,6 +8,8 @@
 //! | `every_operation` | each operation of the evaluator against the method of the same name |
 //! | `polynomials` | degrees 3 to 31, both bases, the average and the bound |
 //! | `matrix_vector` | dense and periodic diagonals, several giant steps |
+//! | `correlated_slots_need_the_bound` | sums over rotations of sums over rotations, as maps and by hand |
+//! | `the_bound_holds_between_grid_points` | polynomials that are largest where no grid point is |
 //! | `ten_products` | a chain of ten products over eleven levels |
 //! | `rounding_is_laplace` | fourth moment of a rounding over the slots |
 //! | `shared_errors_need_the_bound` | x + x: independent errors are too optimistic, the bound holds |
@@ -396,6 +398,68 @@ fn shared_errors_need_the_bound() {
     assert_close(&f, "x + x", got, 2f64.sqrt() * typical.std(), 8.6);
     assert_close(&f, "x + x", got, bound.std(), 8.6);
     check(&f, "2 x", &fresh(TYPICAL).mul_integer(2), &want, &twice);
+}
+
+#[test]
+fn correlated_slots_need_the_bound() {
+    let mut f = Fixture::new("toy11_deep", Device::cpu());
+    let model = NoiseModel::new(f.ctx.params());
+    let (slots, scale) = (f.ctx.params().slots(), f.ctx.params().scale_at(1));
+    let ones: BTreeMap<i64, Vec<f64>> = (0..8).map(|d| (d, vec![1.0])).collect();
+    let map = LinearTransform::new(&f.encoder, 1, 1.0, &ones, 8).unwrap();
+    let specs: Vec<KeySpec> = [1, 2, 4].into_iter().map(|k| f.rotation(k, 1)).collect();
+    let keys = f.keys(map.keys().into_iter().chain(specs));
+    let zeros = vec![Complex64::ZERO; slots];
+    let fresh = model.encrypted_with_secret_key(NoiseMode::Bound, 1, scale, 0.0).unwrap();
+    // By maps of eight rotations, and by three doublings each.
+    let e = &f.evaluator;
+    let mapped = |ct: &Ciphertext| e.linear_transform(ct, &map, &keys).unwrap();
+    let doubled = |ct: &Ciphertext| {
+        [1, 2, 4].into_iter().fold(ct.clone(), |ct, k| {
+            let rotated = e.rotate(&ct, k, &keys).unwrap();
+            e.add(&ct, &rotated).unwrap()
+        })
+    };
+    let bound_mapped = |b: &NoiseEstimate| b.linear_transform(&ones, 1.0, 8).unwrap();
+    let bound_doubled =
+        |b: &NoiseEstimate| (0..3).fold(b.clone(), |b, _| b.add(&b.rotate().unwrap()).unwrap());
+    type Step<'a> =
+        (&'a dyn Fn(&Ciphertext) -> Ciphertext, &'a dyn Fn(&NoiseEstimate) -> NoiseEstimate);
+    let ways: [Step<'_>; 2] = [(&mapped, &bound_mapped), (&doubled, &bound_doubled)];
+    for (way, (apply, walk)) in ways.into_iter().enumerate() {
+        let mut bound = fresh.clone();
+        let mut cts: Vec<Ciphertext> = (0..16).map(|i| encrypt(&f, i, &zeros, 1)).collect();
+        for round in 1..=4 {
+            cts = cts.iter().map(apply).collect();
+            bound = walk(&bound);
+            let squares: f64 = cts.iter().map(|ct| measured(&f, &zeros, ct).powi(2)).sum();
+            let ratio = (squares / cts.len() as f64).sqrt() / bound.std();
+            // After a few rounds all slots have one error, so that there are 16 samples of it, each of an exponentially
+            // distributed square: the root of their mean scatters by 1 / 8. Five of those; and the bound is no fantasy.
+            assert!((0.05..1.6).contains(&ratio), "way {way}, round {round}: {ratio}");
+        }
+    }
+}
+
+#[test]
+fn the_bound_holds_between_grid_points() {
+    let f = Fixture::new("toy11_deep", Device::cpu());
+    let model = NoiseModel::new(f.ctx.params());
+    let level = 6;
+    let scale = f.ctx.params().scale_at(level);
+    let (mut value, mut slope) = (0u32, 0u32);
+    for i in 0..40 {
+        // 1 - (x - a)^2 is at most 1; x - (x - a)^3 / 3 has slope at most 1. Both are reached at a.
+        let a = -0.9 + 0.045 * f64::from(i);
+        let parabola = Polynomial::new(Basis::Monomial, vec![1.0 - a * a, 2.0 * a, -1.0]).unwrap();
+        let third = 1.0 / 3.0;
+        let cubic = vec![a.powi(3) * third, 1.0 - a * a, a, -third];
+        let cubic = Polynomial::new(Basis::Monomial, cubic).unwrap();
+        let noisy = model.estimate(NoiseMode::Bound, level, scale, 1.0, 1e5).unwrap();
+        value += u32::from(noisy.polynomial(&parabola).unwrap().message() >= 1.0);
+        slope += u32::from(noisy.polynomial(&cubic).unwrap().slot_std() >= noisy.slot_std());
+    }
+    assert_eq!((value, slope), (40, 40));
 }
 
 #[test]

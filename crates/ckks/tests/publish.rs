@@ -6,6 +6,8 @@
 //! | `values_are_rounded_and_flooded` | multiples of 2^-bits, moved as often as the deviation says |
 //! | `the_ledger_counts_before_anything_is_published` | order, failure to store, exhaustion, the key it belongs to |
 //! | `a_ledger_does_not_go_backwards` | old copies, damaged copies, every length |
+//! | `estimates_that_bound_nothing_are_refused` | zero, tiny, infinite and not-a-number errors and messages; f64's places |
+//! | `a_decryption_outside_the_estimate_is_not_published` | slots that are too large; it counts |
 //! | `misuse` | typed errors |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -114,7 +116,7 @@ fn the_ledger_counts_before_anything_is_published() {
     let mut f = Fixture::new("lev13", Device::cpu());
     let ct = f.encrypt(&[0.5], LEVEL);
     let error = NoiseModel::new(f.ctx.params())
-        .estimate(NoiseMode::Bound, LEVEL, ct.scale(), 1.0, 0.01)
+        .estimate(NoiseMode::Bound, LEVEL, ct.scale(), 1.0, 3.2)
         .unwrap();
     let publication = Publication { bits: 1, statistical_security: 30, error: &error };
     let mut ledger = PublicationLedger::new(&f.secret, 2).unwrap();
@@ -158,6 +160,54 @@ fn a_ledger_does_not_go_backwards() {
     }
     assert!(PublicationLedger::from_bytes(&[bytes.as_slice(), &[0]].concat(), 0).is_err());
     assert!(PublicationLedger::new(&f.secret, 0).is_err());
+}
+
+#[test]
+fn estimates_that_bound_nothing_are_refused() {
+    let mut f = Fixture::new("toy11_lev", Device::cpu());
+    let ct = f.encrypt(&[0.5], LEVEL);
+    let model = NoiseModel::new(f.ctx.params());
+    let at = |std| model.estimate(NoiseMode::Bound, LEVEL, ct.scale(), 1.0, std).unwrap();
+    let good = at(3.2);
+    let wrong = [
+        at(0.0),
+        good.mul_integer(0),
+        // Below what any encryption has.
+        at(f64::MIN_POSITIVE),
+        at(3.1),
+        at(1e300).mul_integer(i64::MAX).mul_integer(i64::MAX),
+        good.add_constant(f64::NAN),
+        good.add_constant(f64::INFINITY),
+        good.add_plain(f64::NAN, 1),
+    ];
+    let mut ledger = PublicationLedger::new(&f.secret, 1).unwrap();
+    for error in &wrong {
+        for bits in [0, 30, 60, 2000] {
+            let publication = Publication { bits, statistical_security: 30, error };
+            let outcome = publish(&mut f, &ct, &publication, &mut ledger);
+            assert!(matches!(outcome, Err(Error::InvalidArgument { .. })), "{error:?}, {bits}");
+            assert!(publication.available_bits(1) < 0.0);
+        }
+    }
+    let none = Publication { bits: 0, statistical_security: u32::MAX, error: &good };
+    let outcome = publish(&mut f, &ct, &none, &mut ledger);
+    assert!(matches!(outcome, Err(Error::PrecisionUnavailable { .. })));
+    assert_eq!(ledger.published(), 0);
+}
+
+#[test]
+fn a_decryption_outside_the_estimate_is_not_published() {
+    let mut f = Fixture::new("toy11_lev", Device::cpu());
+    let honest = f.encrypt(&[0.5], LEVEL);
+    let error = estimate(&f, NoiseMode::Bound);
+    let publication = Publication { bits: 0, statistical_security: 30, error: &error };
+    let mut ledger = PublicationLedger::new(&f.secret, 2).unwrap();
+    publish(&mut f, &honest, &publication, &mut ledger).unwrap();
+    // An estimate for slots up to 1 and slots of 2^6.
+    let large = f.encrypt(&[64.0], LEVEL);
+    let outcome = publish(&mut f, &large, &publication, &mut ledger);
+    assert!(matches!(outcome, Err(Error::OutsideEstimate { .. })));
+    assert_eq!(ledger.published(), 2);
 }
 
 #[test]

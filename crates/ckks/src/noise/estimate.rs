@@ -14,8 +14,9 @@ use std::collections::BTreeMap;
 pub enum NoiseMode {
     /// Sizes are root mean squares over the slots and errors that meet are independent: what a measurement finds.
     Typical,
-    /// Sizes are the largest |slot| and deviations add up, which bounds them whatever their correlation: no slot's
-    /// deviation (over keys and errors) is larger.
+    /// Sizes are the largest |slot|, and deviations of errors that may share anything add up, within one ciphertext (its
+    /// slots in a linear map) as between two; only errors that an operation draws afresh add their squares. No slot's
+    /// deviation, over keys and errors, is larger.
     Bound,
 }
 
@@ -136,7 +137,12 @@ impl NoiseEstimate {
     /// Deviation of a slot's real or imaginary part, in values.
     #[must_use]
     pub fn slot_std(&self) -> f64 {
-        self.model.slot(self.std) / self.scale
+        self.in_slots(self.std)
+    }
+
+    /// A coefficient deviation as that of a slot's part, in values.
+    pub(crate) fn in_slots(&self, std: f64) -> f64 {
+        self.model.slot(std) / self.scale
     }
 
     /// -log2 of [`Self::slot_std`].
@@ -399,7 +405,8 @@ impl NoiseEstimate {
     ///
     /// Every output slot is a sum over diagonals of weight times (input + key switch of its baby step, before any division
     /// by P), and the encodings' errors times the input; a giant step adds one key switch, and the division by P at the
-    /// end one rounding. Sizes of rows of weights are taken over the slots as the mode says.
+    /// end one rounding. The errors of the input add up along a row of weights as the mode says, by their squares or by
+    /// their absolute values: after a sum over rotations, say, all slots have the same error.
     ///
     /// # Errors
     /// [`Error::DegreeMismatch`]; [`Error::InvalidArgument`] without diagonals or for no baby steps;
@@ -417,7 +424,10 @@ impl NoiseEstimate {
             let detail = "needs diagonals and baby steps".to_owned();
             return Err(Error::InvalidArgument { op: OP, detail });
         }
-        let all = self.row_size(diagonals, |_| true);
+        let all = match self.mode {
+            NoiseMode::Typical => self.row_size(diagonals, |_| true),
+            NoiseMode::Bound => Self::row_sum(diagonals),
+        };
         let switched = self.row_size(diagonals, |d| d.rem_euclid(baby) != 0);
         let encodings = diagonals
             .values()
@@ -429,12 +439,7 @@ impl NoiseEstimate {
         let giants = self.giant_steps(diagonals, baby) as f64;
         let divided = switched > 0.0 || giants > 0.0;
         let rounding = if divided { self.model.rounding() } else { 0.0 };
-        let mut out = self.multiplied(OP, all, scale, std, 1)?.fresh_error(babies);
-        out.message = self.message
-            * match self.mode {
-                NoiseMode::Typical => all,
-                NoiseMode::Bound => Self::row_sum(diagonals),
-            };
+        let out = self.multiplied(OP, all, scale, std, 1)?.fresh_error(babies);
         Ok(out.fresh_error((giants.sqrt() * self.model.key_switch(self.level)).hypot(rounding)))
     }
 

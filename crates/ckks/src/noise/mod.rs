@@ -21,8 +21,7 @@ pub use estimate::{NoiseEstimate, NoiseMode};
 use crate::params::Parameters;
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 
-/// Standard deviation of the errors in keys and fresh ciphertexts.
-pub const SIGMA: f64 = 3.2;
+pub use cipherform_ring::sample::SIGMA;
 
 /// Noise predictions for one parameter set.
 #[derive(Clone, Debug)]

@@ -8,9 +8,14 @@ use num_complex::Complex64;
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
-/// Grid points for each degree: between two of them a polynomial exceeds its grid maximum by less than
-/// 1 / cos(pi / 16), 2 % (Ehlich and Zeller).
+/// Grid points for each degree.
 const OVERSAMPLING: usize = 8;
+
+/// Between grid points a polynomial of a `times` higher degree exceeds its grid maximum by less than 1 / cos(pi times / 16)
+/// (Ehlich and Zeller): 2 % for values, 8 % for variances, which have twice the degree.
+fn between_points(times: f64) -> f64 {
+    1.0 / (PI * times / (2 * OVERSAMPLING) as f64).cos()
+}
 
 /// Size of the result and deviation of a part of a slot, both in values.
 pub(super) fn polynomial(
@@ -37,8 +42,8 @@ pub(super) fn polynomial(
     };
     Ok(match input.mode() {
         NoiseMode::Bound => (
-            result.values.iter().fold(0.0, |max, v| max.max(v.norm())),
-            (0..angles.len()).map(variance).fold(0.0, f64::max).sqrt(),
+            between_points(1.0) * result.values.iter().fold(0.0, |max, v| v.norm().max(max)),
+            (between_points(2.0) * (0..angles.len()).map(variance).fold(0.0, f64::max)).sqrt(),
         ),
         NoiseMode::Typical => {
             // The grid is dense at the ends like 1 / sin: that weight makes it uniform.

@@ -121,7 +121,8 @@ impl<'k> Decryptor<'k> {
     /// For the owner of the key only. CKKS decryptions carry the noise of the computation, and that noise tells about
     /// the key: do not publish the result and never send it back to whoever computed on the ciphertext, not even
     /// rounded (IND-CPA-D attacks, Li and Micciancio, ePrint 2020/1533). IND-CPA security, which is what this scheme
-    /// offers, says nothing about an adversary who sees decryptions: for those there is [`Self::decrypt_public`].
+    /// offers, says nothing about an adversary who sees decryptions: for those there is [`Self::decrypt_public`]. The
+    /// plaintext and what decoding copies of it are wiped when dropped; the slots that decoding returns are the caller's.
     pub fn decrypt(&self, ciphertext: &Ciphertext) -> Result<Plaintext> {
         let _span = primitive("decrypt");
         let ctx = &self.ctx;
@@ -141,6 +142,7 @@ impl<'k> Decryptor<'k> {
             scale: ciphertext.scale(),
             period: ctx.params().slots(),
             poly: PlainPoly::Dense(message),
+            decrypted: true,
         })
     }
 }

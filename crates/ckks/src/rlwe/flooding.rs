@@ -31,9 +31,16 @@ fn is_smooth(s1: f64, z: f64, s2: f64) -> bool {
     s1 * z * s2 / combined(s1, z, s2) >= z * SMOOTH
 }
 
+/// Widest deviation: samples stay far below 2^63.
+const STD_MAX: f64 = (1u64 << 50) as f64;
+
 impl WideGaussian {
-    /// Of at least the deviation `std`, above it by little; [`sample::SIGMA`] if that is larger. At most 2^50.
-    pub(crate) fn new(std: f64) -> Self {
+    /// Of at least the deviation `std`, above it by little; [`sample::SIGMA`] if that is larger. None unless `std` is a number
+    /// from 0 to 2^50.
+    pub(crate) fn new(std: f64) -> Option<Self> {
+        if !(0.0..=STD_MAX).contains(&std) {
+            return None;
+        }
         let mut levels = vec![sample::SIGMA];
         let mut factors = Vec::new();
         let mut top = sample::SIGMA;
@@ -54,7 +61,7 @@ impl WideGaussian {
             let z = (missing / s).ceil();
             (z > 0.0 && is_smooth(top, z, s)).then_some((z as i64, level))
         });
-        Self { factors, last }
+        Some(Self { factors, last })
     }
 
     /// One sample for each coefficient. Which words are drawn and combined depends on the deviation alone.
@@ -87,7 +94,11 @@ impl WideGaussian {
     }
 }
 
-/// `sum += z x`. Samples are at most nine deviations and the widest is 2^50: no overflow.
+/// `sum += z x`.
+///
+/// No overflow: a sample of the narrow Gaussian is at most 9 deviations, and a sum of extreme samples exceeds the extreme of one
+/// of its deviation by (1 + z) / sqrt(1 + z^2). For z = 1, 2, 4, 19, .. that makes 22 deviations, for the last multiple at most
+/// sqrt 2 times as many: 31 times 2^50.
 fn add_multiple(sum: &mut [i64], z: i64, x: &[i64]) {
     for (s, &x) in sum.iter_mut().zip(x) {
         *s += z * x;
@@ -117,7 +128,7 @@ mod tests {
     fn any_deviation_is_met_and_hardly_exceeded() {
         for i in 0..=500 {
             let want = (f64::from(i) / 10.0).exp2();
-            let plan = WideGaussian::new(want);
+            let plan = WideGaussian::new(want).unwrap();
             assert!(plan.std() >= want && plan.std() >= sample::SIGMA);
             // The last multiple is an integer, and a small one while deviations are small.
             let limit = [(100.0, 1.6), (1e3, 1.15), (f64::INFINITY, 1.05)];
@@ -133,6 +144,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_deviation_is_refused() {
+        for std in [f64::NAN, f64::INFINITY, -1.0, f64::NEG_INFINITY, 2f64.powi(50) * 1.001] {
+            assert!(WideGaussian::new(std).is_none(), "{std}");
+        }
+    }
+
+    #[test]
+    fn extremes_fit_words() {
+        // The largest sum there can be, if every narrow sample is at its extreme of 9 deviations.
+        for i in 0..=500 {
+            let plan = WideGaussian::new((f64::from(i) / 10.0).exp2()).unwrap();
+            let mut extremes = vec![9.0 * sample::SIGMA];
+            for (level, &z) in plan.factors.iter().enumerate() {
+                extremes.push(extremes[level] * (1.0 + z as f64));
+            }
+            let top = extremes[plan.factors.len()];
+            let sum = plan.last.map_or(top, |(z, level)| top + z as f64 * extremes[level]);
+            assert!(sum <= 31.2 * plan.std() && sum < 2f64.powi(62), "{i}: {sum:e}");
+        }
+    }
+
+    #[test]
     fn moments_and_residues_are_those_of_a_gaussian() {
         let n = 1 << 14;
         let ring = cipherform_ring::Ring::new(
@@ -142,7 +175,7 @@ mod tests {
         .unwrap();
         let mut rng = ChaCha20Rng::seed_from_u64(5);
         for std in [3.2, 20.0, 1e4, 3e9, 2f64.powi(49)] {
-            let plan = WideGaussian::new(std);
+            let plan = WideGaussian::new(std).unwrap();
             let x = plan.sample(&ring, &mut rng);
             let moment =
                 |k: i32| x.iter().map(|&v| (v as f64 / plan.std()).powi(k)).sum::<f64>() / n as f64;
