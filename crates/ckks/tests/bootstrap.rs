@@ -3,6 +3,7 @@
 //! | test | what it proves |
 //! |---|---|
 //! | `noise_and_sine_are_as_predicted` | both sources of error, separately, for every degree of correction |
+//! | `a_bootstrap_can_be_walked` | its estimate, typical and bound, for inputs with little and with much error |
 //! | `all_kinds_and_their_exact_costs` | complex, two real, one real; level, scale and every counter |
 //! | `any_shape_of_slots` | zero, constant, replicated, alternating and extreme vectors |
 //! | `sparse_slots` | periods from one slot up: right, and cheaper |
@@ -21,6 +22,7 @@
 
 mod common;
 
+use cipherform_ckks::noise::{NoiseMode, NoiseModel};
 use cipherform_ckks::{
     BootstrapKind, BootstrapOptions, Bootstrapper, Ciphertext, Context, Error, EvaluationKeys,
     Polynomial, PrecisionStats, presets,
@@ -124,6 +126,65 @@ fn noise_and_sine_are_as_predicted() {
         let sine = grid.map(|x| (ideal(x, ratio, degree) - x).abs()).fold(0.0, f64::max);
         assert!((-sine.log2() - predicted.sine).abs() < 0.3, "{what}: {sine:e} v {predicted:?}");
     }
+}
+
+#[test]
+fn a_bootstrap_can_be_walked() {
+    let plain = BootstrapOptions::default();
+    let large = BootstrapOptions { log2_bound: 3, ..PRECISE };
+    let sparse = BootstrapOptions { log2_slots: Some(5), ..plain };
+    for options in [plain, PRECISE, large, sparse] {
+        let mut s = Setup::new("toy10_boot", options);
+        let params = s.f.ctx.params().clone();
+        let model = NoiseModel::new(&params);
+        let (level, bound) = (s.b.input_level(), f64::from(options.log2_bound).exp2());
+        let (scale, slots) = (params.scale_at(level), 1 << options.log2_slots.unwrap_or(9));
+        for error in [0.0, 1e-3] {
+            let z: Vec<_> = s.f.random_slots(slots).into_iter().map(|v| v * bound).collect();
+            let errors = s.f.random_slots(slots);
+            let noisy: Vec<_> = z.iter().zip(&errors).map(|(z, e)| z + e * error).collect();
+            let ct = s.encrypt(&noisy);
+            let out = s.b.bootstrap(&ct, &s.keys).unwrap();
+            let want = repeated(&z, params.slots());
+            let stats = PrecisionStats::compare(&want, &s.open(&out));
+            // Uniform errors of size 1 have the deviation 1 / sqrt 3.
+            let walk = |mode, message| {
+                let fresh = model.encrypted_with_secret_key(mode, level, scale, message).unwrap();
+                let std = error / 3f64.sqrt() * scale / model.slot(1.0);
+                let input = model.estimate(mode, level, scale, message, fresh.std().hypot(std));
+                input.unwrap().bootstrap(options).unwrap()
+            };
+            let typical = walk(NoiseMode::Typical, bound * (2.0f64 / 3.0).sqrt());
+            let worst = walk(NoiseMode::Bound, bound);
+            for walked in [&typical, &worst] {
+                assert_eq!((walked.level(), walked.degree()), (out.level(), 1));
+                assert_eq!(walked.scale().to_bits(), out.scale().to_bits());
+            }
+            let what = format!("{options:?}, {error}: {stats}, {typical:?}, {worst:?}");
+            // With 64 parts a mean square scatters by 0.28, half of that in bits' terms 0.2; and the input's is uniform.
+            let tolerance = if options.log2_slots.is_some() { 0.8 } else { 0.3 };
+            let measured = stats.std_real.midpoint(stats.std_imaginary);
+            assert!((measured - typical.bits()).abs() < tolerance, "{what}");
+            assert!(
+                measured > worst.bits()
+                    && stats.min > -(worst.slot_std() * model.quantile(-54.0)).log2(),
+                "{what}"
+            );
+            // The worst multiple and slot, not an impossible one.
+            assert!(typical.bits() - worst.bits() < 4.0, "{what}");
+        }
+        let at = |mode, level, message| {
+            model.estimate(mode, level, params.scale_at(level), message, 10.0).unwrap()
+        };
+        let refused = at(NoiseMode::Bound, level, bound * 1.01).bootstrap(options);
+        assert!(matches!(refused, Err(Error::InvalidArgument { .. })));
+        assert!(at(NoiseMode::Typical, level, bound).bootstrap(options).is_ok());
+        let refused = at(NoiseMode::Bound, level - 1, bound).bootstrap(options);
+        assert!(matches!(refused, Err(Error::LevelMismatch { .. })));
+    }
+    let flat = presets::get("lev13").unwrap();
+    let input = NoiseModel::new(&flat).estimate(NoiseMode::Bound, 1, flat.scale_at(1), 1.0, 10.0);
+    assert!(input.unwrap().bootstrap(plain).is_err());
 }
 
 #[test]

@@ -400,6 +400,10 @@ fn shared_errors_need_the_bound() {
     check(&f, "2 x", &fresh(TYPICAL).mul_integer(2), &want, &twice);
 }
 
+/// An operation and its estimate.
+type Step<'a> =
+    (&'a dyn Fn(&Ciphertext) -> Ciphertext, &'a dyn Fn(&NoiseEstimate) -> NoiseEstimate);
+
 #[test]
 fn correlated_slots_need_the_bound() {
     let mut f = Fixture::new("toy11_deep", Device::cpu());
@@ -423,8 +427,6 @@ fn correlated_slots_need_the_bound() {
     let bound_mapped = |b: &NoiseEstimate| b.linear_transform(&ones, 1.0, 8).unwrap();
     let bound_doubled =
         |b: &NoiseEstimate| (0..3).fold(b.clone(), |b, _| b.add(&b.rotate().unwrap()).unwrap());
-    type Step<'a> =
-        (&'a dyn Fn(&Ciphertext) -> Ciphertext, &'a dyn Fn(&NoiseEstimate) -> NoiseEstimate);
     let ways: [Step<'_>; 2] = [(&mapped, &bound_mapped), (&doubled, &bound_doubled)];
     for (way, (apply, walk)) in ways.into_iter().enumerate() {
         let mut bound = fresh.clone();

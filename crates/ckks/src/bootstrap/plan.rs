@@ -186,7 +186,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn input_level(&self) -> usize {
+    pub(super) fn input_level(&self) -> usize {
         self.slots_to_coefficients_stages() + self.correction_depth()
     }
 
@@ -211,7 +211,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Scale of x when it enters slots-to-coefficients.
-    fn embedded_scale(&self) -> f64 {
+    pub(super) fn embedded_scale(&self) -> f64 {
         let nominal = self.params.scale_at(self.slots_to_coefficients_stages());
         nominal * if self.correction_degree() > 1 { CORRECTION_GAIN } else { self.bound() }
     }
@@ -233,12 +233,45 @@ impl<'a> Plan<'a> {
 
     /// Scale of the exponential such that twice the sine, read as a slot, has the nominal scale of the output level.
     pub(super) fn exponential_scale(&self) -> Result<f64> {
-        let slope = match self.correction_degree() {
+        let nominal = self.params.scale_at(self.params.application_level());
+        Ok(nominal * self.bound() * self.slope()? * self.ratio() / (2.0 * TAU))
+    }
+
+    /// Factor on the sine that stands for a correction of degree 1.
+    pub(super) fn slope(&self) -> Result<f64> {
+        Ok(match self.correction_degree() {
             1 => self.arcsine()?.coefficients().get(1).copied().unwrap_or(1.0),
             _ => 1.0,
-        };
-        let nominal = self.params.scale_at(self.params.application_level());
-        Ok(nominal * self.bound() * slope * self.ratio() / (2.0 * TAU))
+        })
+    }
+
+    /// What a slot x over its bound comes back as, exactly: the corrected sine.
+    pub(super) fn corrected_sine(&self, x: f64) -> Result<f64> {
+        let t = TAU / self.ratio();
+        let before = self.correction()?.map_or(x, |polynomial| polynomial.evaluate_f64(x));
+        Ok(self.slope()? * (t * before).sin() / t)
+    }
+
+    /// Scales between the stages of slots-to-coefficients, and how many of the layers have been applied there.
+    pub(super) fn embedding_scales(&self) -> Vec<(f64, u32)> {
+        let shapes = Shape::split(self.log2_slots, self.slots_to_coefficients_stages());
+        let share = (self.coefficient_scale() / self.embedded_scale())
+            .powf(1.0 / shapes.len().max(1) as f64);
+        let scale = |i: usize| self.embedded_scale() * share.powi(i as i32 + 1);
+        shapes.iter().enumerate().map(|(i, s)| (scale(i), s.low + s.layers)).collect()
+    }
+
+    /// Key switches from raising the modulus to coefficients-to-slots, and divisions of the latter.
+    pub(super) fn raised_errors(&self) -> usize {
+        let repetitions = dft::repetition_sums(self.log2_slots, self.params.log_n() - 1);
+        let sums: usize = repetitions.iter().map(|stage| stage.diagonals.len()).sum();
+        1 + sums + self.set.coefficients_to_slots.len()
+    }
+
+    /// By how much coefficients-to-slots multiplies the coefficients of an error, at most.
+    pub(super) fn raised_gain(&self, eval_mod: &EvalMod) -> f64 {
+        let weight = 0.5 / super::eval_mod::interval(self.set);
+        (eval_mod.input_scale() / self.raised_scale() * weight).max(1.0)
     }
 
     /// Encodes stages from a level downwards so that together they multiply the scale by `gain` and values by `weight`.

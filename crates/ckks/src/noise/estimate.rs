@@ -174,6 +174,12 @@ impl NoiseEstimate {
         })
     }
 
+    /// The same ciphertext read as one of slots that are `factor` times smaller: a larger scale, for free.
+    pub(crate) fn over(&self, factor: f64) -> Result<Self> {
+        let message = self.message / factor;
+        self.model.estimate(self.mode, self.level, self.scale * factor, message, self.std)
+    }
+
     /// Two deviations that meet.
     fn join(&self, a: f64, b: f64) -> f64 {
         match self.mode {

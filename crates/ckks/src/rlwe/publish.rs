@@ -272,8 +272,8 @@ impl Decryptor<'_> {
             return Err(invalid("the ledger belongs to another secret key"));
         }
         let available = publication.available_bits(ledger.allowed);
-        // Comparisons are such that a NaN refuses.
-        if !(f64::from(publication.bits) <= available) {
+        // Never a NaN: see there.
+        if f64::from(publication.bits) > available {
             return Err(Error::PrecisionUnavailable { bits: publication.bits, available });
         }
         let std = publication.flooding(ledger.allowed);
