@@ -119,7 +119,10 @@ fn ours(plan: &Plan<'_>, values: &[f32]) -> Result<(Vec<Measured>, Value)> {
         bytes(bootstrapper.memory_bytes()),
         peak_rss_bytes().map_or_else(|| "unknown".to_owned(), bytes),
     );
-    println!("precision, {} uniform reals: {real}\npredicted: {predicted:?}", slots.len());
+    println!(
+        "precision, {} uniform reals\n  bootstrap      {complex}\n  bootstrap_real {real}\n  predicted      {predicted:?}",
+        slots.len()
+    );
     let facts = json!({
         "set": plan.set, "precise": plan.precise, "levels": levels, "log2_scale": params.literal().log2_scale,
         "failure_log2": bootstrapper.failure_log2(),

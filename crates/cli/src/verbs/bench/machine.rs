@@ -1,7 +1,7 @@
 //! What this machine can do at best: the rates behind the floors.
 
 use anyhow::Result;
-use cipherform_ring::{Device, Limbs, Ring, RnsBasis, sample};
+use cipherform_ring::{Limbs, Modulus, Ring, RnsBasis, sample};
 use rayon::prelude::*;
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ const STREAM_WORDS: usize = 1 << 24;
 
 /// Measured in the thread pool that is used.
 pub(crate) struct Machine {
-    /// One transform of n = 2^16 with its data in cache, one thread, in ms.
+    /// One transform of the ring's degree with its data in cache, one thread, in ms.
     transform_ms: f64,
     /// Bytes read and written per ms while copying, all threads.
     bytes_per_ms: f64,
@@ -33,12 +33,9 @@ impl Machine {
             let bytes_per_ms = ring.copy_bandwidth(4 * STREAM_WORDS, 8)? / 1e3;
             return Ok(Self { transform_ms: 0.0, bytes_per_ms });
         }
-        // The largest primes of the set `lev16_36`.
-        let q = (8_589_934_569 << 17) + 1;
-        let p = (8_589_934_556 << 17) + 1;
-        let basis = RnsBasis::new(1 << 16, &[q], &[p], &[1])?;
-        let ring = Ring::new(basis, &Device::cpu())?;
-        let a = sample::uniform(&ring, Limbs::q(1), &[0; 32], 0)?;
+        let first = ring.basis().q().first().map_or(0, Modulus::value);
+        let one = Ring::new(RnsBasis::new(ring.n(), &[first], &[], &[])?, ring.device())?;
+        let a = sample::uniform(&one, Limbs::q(1), &[0; 32], 0)?;
         let transform_ms = fastest(40, || {
             let coefficients = a.clone().into_coeff()?;
             let begin = Instant::now();

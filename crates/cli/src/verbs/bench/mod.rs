@@ -62,7 +62,7 @@ pub(crate) struct Args {
     /// Parameter set of --boot, and of the full bootstraps of `soak`.
     #[arg(long, default_value = "boot16")]
     boot_set: String,
-    /// With --boot: the precise mode.
+    /// With --boot, and for the full bootstraps of `soak`: the precise mode.
     #[arg(long)]
     precise: bool,
     /// Bootstraps of `soak` in the toy set.
@@ -117,6 +117,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let flags = Machine::cpu_flags();
     let cpu = cpu_model().unwrap_or_else(|| "unknown CPU".to_owned());
     let machine = format!("{cpu}, {}", flags.join(" "));
+    if args.peers && threads.len() > 1 {
+        bail!("--peers compares one number of threads at a time; got {threads:?}");
+    }
     println!("{machine}\n{chosen}");
     let rounds = args.runs.max(1);
     let mut report = json!({
@@ -129,6 +132,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 toy: args.toy,
                 full: args.full,
                 full_set: &args.boot_set,
+                precise: args.precise,
                 device: chosen,
                 json: args.json.as_deref(),
             };
@@ -169,8 +173,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 let mut peer = None;
                 if let Some(library) = peer_library(args) {
                     eprintln!("starting {}, which makes its keys first", Peer::NAME);
-                    let threads = threads.iter().copied().max().unwrap_or(1);
-                    let started = Peer::start(&library, threads, None)?;
+                    let started =
+                        Peer::start(&library, threads.iter().copied().max().unwrap_or(1), None)?;
                     report["peer"] = started.setup.clone();
                     peer = Some(started);
                 }

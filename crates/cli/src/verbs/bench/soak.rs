@@ -38,6 +38,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) toy: u64,
     pub(crate) full: u64,
     pub(crate) full_set: &'a str,
+    /// Whether the full ones are precise.
+    pub(crate) precise: bool,
     pub(crate) device: Device,
     pub(crate) json: Option<&'a Path>,
 }
@@ -259,7 +261,11 @@ fn soak(
         let kind = kinds.get(i as usize % kinds.len()).copied().unwrap_or(BootstrapKind::Complex);
         let shape =
             SHAPES.get(i as usize / kinds.len() % SHAPES.len()).copied().unwrap_or("uniform");
-        let error = bench.run(kind, shape)?;
+        // A bootstrap that refuses is wrong too, and the others still run.
+        let error = bench.run(kind, shape).unwrap_or_else(|error| {
+            eprintln!("{error:#}");
+            f64::INFINITY
+        });
         tally.runs += 1;
         // Also true for an error that is not a number.
         if error.partial_cmp(&tally.bound) != Some(std::cmp::Ordering::Less) {
@@ -312,7 +318,8 @@ pub(crate) fn run(plan: &Plan<'_>, machine: &str, flags: &[&str]) -> Result<()> 
         }
     }
     if plan.full > 0 && !interrupted.load(Ordering::Relaxed) {
-        let options = BootstrapOptions { memory_limit: available_memory(), ..all };
+        let options =
+            BootstrapOptions { memory_limit: available_memory(), precise: plan.precise, ..all };
         tallies.push(soak((plan.full_set, options), plan.full, false, plan.device, &interrupted)?);
     }
     let wrong: u64 = tallies.iter().map(|tally| tally.wrong).sum();
