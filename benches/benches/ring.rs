@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 use cipherform_ring::{
-    Device, GaloisElement, Limbs, Ring, RingPoly, RnsBasis, SubringPoly, primes, sample,
+    Baby, Device, GaloisElement, Limbs, Ring, RingPoly, RnsBasis, SubringPoly, primes, sample,
 };
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use std::sync::Arc;
@@ -80,11 +80,30 @@ fn benches(c: &mut Criterion) {
     c.bench_function(&id("mod_down", 21), |x| {
         x.iter_batched(|| wide.clone(), |a| a.mod_down().unwrap(), fresh);
     });
+    c.bench_function(&id("mod_down_rescale", 21), |x| {
+        x.iter_batched(|| wide.clone(), |a| a.mod_down_rescale(1).unwrap(), fresh);
+    });
     c.bench_function(&id("key_switch", 21), |x| {
+        x.iter(|| a.key_switch(&key, [Some(&wide), None], Some(g)).unwrap());
+    });
+    c.bench_function(&id("rotate", 21), |x| {
         x.iter(|| {
-            let halves = a.decompose().unwrap().inner_product(&key).unwrap();
+            let halves = a.key_switch(&key, [Some(&wide), None], Some(g)).unwrap();
             halves.map(|half| half.mod_down().unwrap())
         });
+    });
+    let b = random(&ring, l21, 1);
+    c.bench_function(&id("tensor", 21), |x| {
+        x.iter(|| RingPoly::tensor([&a, &b], [&b, &wide]).unwrap());
+    });
+    // 8 baby steps, the identity among them, and 4 giant steps; one key stands for all: none stays in a cache.
+    let weight = SubringPoly::from_i64(&ring, all, &small).unwrap();
+    let switched = |k| Baby::Switched { galois: GaloisElement::rotation(k, ring.n()), key: &key };
+    let babies: Vec<Baby<'_>> =
+        std::iter::once(Baby::Identity).chain((1..8).map(switched)).collect();
+    let weights = vec![vec![Some(&weight); babies.len()]; 4];
+    c.bench_function(&id("hoisted_sums/8x4/m=1024", 21), |x| {
+        x.iter(|| digits.hoisted_sums([&b, &a], &babies, &weights).unwrap());
     });
 }
 

@@ -141,3 +141,36 @@ impl std::ops::DerefMut for Words {
         &mut self.all[self.start..][..self.len]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_aligned_and_reused() {
+        let pool = Arc::new(Pool::default());
+        for len in [1, 16, SMALLEST_WORDS, 3 * SMALLEST_WORDS] {
+            let mut words = pool.take(len);
+            assert_eq!(words.as_ptr().align_offset(ALIGNMENT), 0);
+            words.fill(7);
+            let address = words.as_ptr();
+            drop(words);
+            let again = pool.zeros(len);
+            assert!(again.len() == len && again.iter().all(|&word| word == 0));
+            assert!(again.as_ptr() == address || len < SMALLEST_WORDS, "{len}");
+            assert_eq!(*pool.adopt(vec![5; len]), vec![5; len]);
+        }
+    }
+
+    #[test]
+    fn truncated_and_wiped_words_forget() {
+        let pool = Arc::new(Pool::default());
+        let mut words = pool.adopt((1..=64).collect());
+        words.truncate(40);
+        assert_eq!(*words, (1..=40).collect::<Vec<u64>>());
+        words.truncate(10);
+        assert_eq!(*words, (1..=10).collect::<Vec<u64>>());
+        words.wipe();
+        assert!(words.all.iter().all(|&word| word == 0));
+    }
+}
