@@ -39,6 +39,8 @@
 //! # }
 //! ```
 //!
+//! When levels run out, a [`Bootstrapper`] brings them back, in sets that can (`boot*`).
+//!
 //! # Security
 //! Every parameter set that passes [`ParametersLiteral::check`], and every key at construction, meets the 128-bit
 //! [`SecurityTable`]. That is IND-CPA security: it ends where somebody else sees *decryptions*, which carry the noise

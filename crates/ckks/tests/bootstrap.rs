@@ -24,8 +24,8 @@ mod common;
 
 use cipherform_ckks::noise::{NoiseMode, NoiseModel};
 use cipherform_ckks::{
-    BootstrapKind, BootstrapOptions, Bootstrapper, Ciphertext, Context, Error, EvaluationKeys,
-    Polynomial, PrecisionStats, presets,
+    BootstrapEstimate, BootstrapKind, BootstrapOptions, Bootstrapper, Ciphertext, Context, Error,
+    EvaluationKeys, Polynomial, PrecisionStats, presets,
 };
 use cipherform_profile::{Counter, record};
 use cipherform_ring::Device;
@@ -390,10 +390,11 @@ fn wrong_options() {
     for error in invalid {
         assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
     }
-    // The estimate before anything exists is that of the finished object.
+    // The limit applies before anything exists.
     for options in [plain, PRECISE, BootstrapOptions { log2_slots: Some(3), ..plain }] {
         let f = Fixture::new("toy10_boot", Device::cpu());
-        let bytes = Bootstrapper::new(&f.ctx, options).unwrap().memory_bytes();
+        let bytes = BootstrapEstimate::new(f.ctx.params(), options).unwrap().memory_bytes;
+        assert_eq!(Bootstrapper::new(&f.ctx, options).unwrap().memory_bytes(), bytes);
         let limited = |limit| BootstrapOptions { memory_limit: Some(limit), ..options };
         assert!(Bootstrapper::new(&f.ctx, limited(bytes)).is_ok());
         let error = refused("toy10_boot", limited(bytes - 1));

@@ -360,3 +360,36 @@ impl<'a> Plan<'a> {
         (transform.max(reduction) * params.n() * 8) as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bootstrap::Bootstrapper;
+    use crate::{Context, Device, presets};
+
+    #[test]
+    fn the_estimate_is_true_of_the_maps() {
+        let ctx = Context::new(presets::get("toy10_boot").unwrap(), &Device::cpu()).unwrap();
+        for log2_slots in [None, Some(0), Some(1), Some(5), Some(8)] {
+            let options = BootstrapOptions { log2_slots, ..BootstrapOptions::default() };
+            let plan = Plan::new(ctx.params(), options).unwrap();
+            let b = Bootstrapper::new(&ctx, options).unwrap();
+            let maps = || {
+                let low = b.slots_to_coefficients.iter().chain(&b.coefficients_to_slots);
+                low.chain(&b.repetition_sums)
+            };
+            // Every rotation that a map needs and no other, at the highest level of its use.
+            let mut highest: BTreeMap<KeyKind, usize> = BTreeMap::new();
+            for spec in maps().flat_map(LinearTransform::keys) {
+                let level = highest.entry(spec.kind).or_insert(0);
+                *level = (*level).max(spec.level);
+            }
+            let rotations = b.keys().into_iter().filter(|s| matches!(s.kind, KeyKind::Rotation(_)));
+            assert_eq!(rotations.map(|s| (s.kind, s.level)).collect::<BTreeMap<_, _>>(), highest);
+            let keys = b.keys();
+            let keys = keys.iter().map(|&s| SwitchingKey::expanded_bytes(ctx.params(), s));
+            let bytes = keys.chain(maps().map(LinearTransform::bytes)).sum::<u64>();
+            assert_eq!(b.memory_bytes(), bytes + plan.working_bytes(), "{log2_slots:?}");
+        }
+    }
+}
