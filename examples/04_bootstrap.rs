@@ -7,15 +7,25 @@
 use anyhow::{Context as _, Result};
 use cipherform_ckks::{
     BootstrapKind, BootstrapOptions, Bootstrapper, Context, Decryptor, Device, Encoder, Encryptor,
-    EvaluationKeys, Evaluator, KeyGenerator, PrecisionStats, SeededKey, presets,
+    Evaluator, KeyGenerator, PrecisionStats, SeededKey, presets,
 };
 use cipherform_profile::{Recording, record};
 use num_complex::Complex64;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// What the circuit consists of, by name of the span; the correction is there in precise mode only.
+const STAGES: [&str; 7] = [
+    "correction",
+    "slots_to_coefficients",
+    "raise",
+    "coefficients_to_slots",
+    "split",
+    "eval_mod",
+    "sines",
+];
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();
@@ -37,22 +47,15 @@ fn main() -> Result<()> {
     let (low, high) = (bootstrapper.input_level(), bootstrapper.output_level());
     let predicted = *bootstrapper.precision();
     println!("  {} levels between two bootstraps: {low} to {high}.", high - low);
-    println!(
-        "  fails with probability 2^{:.1}; security {} bits.",
-        bootstrapper.failure_log2(),
-        params.security_bits()
-    );
+    let failure = bootstrapper.failure_log2();
+    println!("  fails with probability 2^{failure:.1}; security {} bits.", params.security_bits());
     println!(
         "  predicted: noise of {:.1} bits, {:.1} in the worst slot; {:.1} with the sine's error.",
         predicted.noise_std, predicted.noise_worst, predicted.worst
     );
-    println!(
-        "  {:.2} GB of keys, diagonals and work. Diagonals: {:.1?}.",
-        bootstrapper.memory_bytes() as f64 / 1e9,
-        start.elapsed()
-    );
+    let memory = bootstrapper.memory_bytes() as f64 / 1e9;
+    println!("  {memory:.2} GB of keys, diagonals and work. Diagonals: {:.1?}.", start.elapsed());
 
-    // Every core makes keys; each is expanded as soon as it is there.
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)?;
     let mut rng = ChaCha20Rng::from_seed(seed);
@@ -61,12 +64,7 @@ fn main() -> Result<()> {
     let specs = bootstrapper.keys();
     let seeded: usize = specs.iter().map(|&s| SeededKey::serialized_len(&params, s)).sum();
     let start = Instant::now();
-    let keys = Mutex::new(EvaluationKeys::new(&ctx));
-    generator.evaluation_keys(&secret, &specs, &mut rng, |key| {
-        let key = key.expand(&ctx)?;
-        keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key)
-    })?;
-    let keys = keys.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let keys = generator.expanded_keys(&secret, &specs, &mut rng, |_| ())?;
     println!(
         "{} keys in {:.1?}: {:.2} GB seeded, {:.2} GB expanded.",
         specs.len(),
@@ -117,11 +115,8 @@ fn main() -> Result<()> {
         x = product.into_iter().next().context("one product gives one result")?;
     }
     let turns = (high - low) as f64;
-    let clear: Vec<Complex64> = want
-        .iter()
-        .enumerate()
-        .map(|(j, z)| z * Complex64::from_polar(1.0, turns * j as f64))
-        .collect();
+    let turned = |(j, z): (usize, &Complex64)| z * Complex64::from_polar(1.0, turns * j as f64);
+    let clear: Vec<Complex64> = want.iter().enumerate().map(turned).collect();
     let got = encoder.decode(&decryptor.decrypt(&x)?)?;
     let used = PrecisionStats::compare(&clear, &got);
     println!("Multiplied down to level {}: worst slot {:.1} bits.", x.level(), used.min);
@@ -135,24 +130,11 @@ fn print_times(recording: &Recording) {
     let mut own: BTreeMap<&str, Duration> = BTreeMap::new();
     let spans = recording.spans();
     for (i, span) in spans.iter().enumerate() {
-        let children: Duration = spans
-            .iter()
-            .enumerate()
-            .filter(|(j, child)| child.parent == i && *j != i)
-            .map(|(_, child)| child.wall)
-            .sum();
+        let children = spans.iter().enumerate().filter(|(j, child)| child.parent == i && *j != i);
+        let children: Duration = children.map(|(_, child)| child.wall).sum();
         *own.entry(&span.operator.name).or_default() += span.wall.saturating_sub(children);
     }
-    let stages = [
-        "correction",
-        "slots_to_coefficients",
-        "raise",
-        "coefficients_to_slots",
-        "split",
-        "eval_mod",
-        "sines",
-    ];
-    for stage in stages {
+    for stage in STAGES {
         let total: Duration =
             spans.iter().filter(|s| s.operator.name == stage).map(|s| s.wall).sum();
         println!("  {stage:<22} {total:>8.1?}");

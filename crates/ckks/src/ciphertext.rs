@@ -1,6 +1,7 @@
 //! Ciphertexts.
 
 use crate::params::Parameters;
+use crate::rlwe::SecretId;
 use cipherform_ring::RingPoly;
 
 /// An encrypted vector: polynomials (c_0, c_1) with c_0 + c_1 s = scale * message + noise modulo the primes of its
@@ -8,6 +9,7 @@ use cipherform_ring::RingPoly;
 #[derive(Clone, Debug)]
 pub struct Ciphertext {
     pub(crate) params: Parameters,
+    pub(crate) secret: SecretId,
     pub(crate) level: usize,
     pub(crate) scale: f64,
     /// Two or three polynomials over the limbs of `level`, in NTT order.
@@ -46,6 +48,12 @@ impl Ciphertext {
     #[must_use]
     pub fn params(&self) -> &Parameters {
         &self.params
+    }
+
+    /// The name of the secret that it belongs to.
+    #[must_use]
+    pub fn secret_id(&self) -> SecretId {
+        self.secret
     }
 
     /// Bytes of the words it holds on the device.

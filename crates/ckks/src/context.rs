@@ -71,7 +71,7 @@ impl Context {
 
     /// The limbs of a key at a level: those of a ciphertext and all special ones.
     pub(crate) fn key_limbs(&self, level: usize) -> Limbs {
-        Limbs { q: self.params().limbs_at(level), p: self.params().special().len() }
+        self.params().key_limbs_at(level)
     }
 
     /// Fails unless the scale is finite and positive and fits the modulus of the level.

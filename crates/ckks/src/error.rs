@@ -1,6 +1,6 @@
 //! The crate's errors: every mismatch names both sides and says what to do.
 
-use crate::rlwe::KeySpec;
+use crate::rlwe::{KeySpec, SecretId};
 use crate::security::SecretDistribution;
 
 /// Result of this crate.
@@ -66,6 +66,18 @@ pub enum Error {
         expected: String,
         /// Name and fingerprint of the other set.
         got: String,
+    },
+    /// Two objects belong to different secret keys.
+    #[error(
+        "{op}: secret keys differ (expected {expected}, got {got}); use the keys of the secret that encrypted"
+    )]
+    KeyMismatch {
+        /// The operation.
+        op: &'static str,
+        /// Name of the expected secret.
+        expected: SecretId,
+        /// Name of the other secret.
+        got: SecretId,
     },
     /// Two operands are at different levels.
     #[error(

@@ -5,8 +5,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::params::Parameters;
 use crate::plaintext::{PlainPoly, Plaintext};
-use crate::rlwe::EvaluationKeys;
-use crate::rlwe::KeyKind;
+use crate::rlwe::{EvaluationKeys, KeyKind, SecretId};
 use cipherform_profile::{Counter, count, primitive};
 use cipherform_ring::RingPoly;
 use num_complex::Complex64;
@@ -51,6 +50,7 @@ impl Evaluator {
     fn check_pair(&self, op: &'static str, a: &Ciphertext, b: &Ciphertext) -> Result<()> {
         self.check(op, a)?;
         self.check(op, b)?;
+        a.secret.require_same(op, b.secret)?;
         check_levels(op, a.level, b.level)
     }
 
@@ -303,6 +303,7 @@ impl Evaluator {
         let (a, b) = if a.level <= b.level { (a, b) } else { (b, a) };
         self.check(OP, a)?;
         self.check(OP, b)?;
+        a.secret.require_same(OP, b.secret)?;
         Self::check_degree_1(OP, a)?;
         Self::check_degree_1(OP, b)?;
         let scale = a.scale * b.scale;
@@ -313,7 +314,7 @@ impl Evaluator {
         let _span = primitive("tensor");
         count(Counter::CtCt, 1);
         let polys = RingPoly::tensor([a0, a1], [b0, b1])?;
-        Ok(self.ciphertext(a.level, scale, polys.into()))
+        Ok(self.ciphertext(a.secret, a.level, scale, polys.into()))
     }
 
     /// The tensor product of a ciphertext with itself; see [`Self::mul`].
@@ -331,7 +332,7 @@ impl Evaluator {
     pub fn relinearize(&self, a: &Ciphertext, keys: &EvaluationKeys) -> Result<Ciphertext> {
         const OP: &str = "relinearize";
         self.check(OP, a)?;
-        self.ctx.params().require_same(OP, keys.params())?;
+        keys.check(OP, a)?;
         let [c0, c1, c2] = a.polys.as_slice() else {
             return Err(Error::DegreeMismatch { op: OP, degree: a.degree(), needed: 2 });
         };
@@ -340,7 +341,7 @@ impl Evaluator {
         count(Counter::Relinearizations, 1);
         count(Counter::KeySwitches, 1);
         let [k0, k1] = c2.key_switch(key, [Some(c0), Some(c1)], None)?;
-        Ok(self.ciphertext(a.level, a.scale, RingPoly::mod_down_many(vec![k0, k1], 0)?))
+        Ok(self.ciphertext(a.secret, a.level, a.scale, RingPoly::mod_down_many(vec![k0, k1], 0)?))
     }
 
     /// [`Self::relinearize`] and [`Self::rescale`] of products of one level, with one division and one rounding each, and
@@ -367,6 +368,7 @@ impl Evaluator {
         let mut batch = Vec::with_capacity(products.len());
         for a in products {
             self.check(OP, a)?;
+            keys.check(OP, a)?;
             check_levels(OP, from, a.level)?;
             let [c0, c1, c2] = a.polys.as_slice() else {
                 return Err(Error::DegreeMismatch { op: OP, degree: a.degree(), needed: 2 });
@@ -381,7 +383,7 @@ impl Evaluator {
         let halves = switched.into_iter().flatten().collect();
         let mut halves = RingPoly::mod_down_many(halves, primes)?.into_iter();
         let finish = |a: &Ciphertext| {
-            self.ciphertext(level, a.scale / divisor, halves.by_ref().take(2).collect())
+            self.ciphertext(a.secret, level, a.scale / divisor, halves.by_ref().take(2).collect())
         };
         Ok(products.iter().map(finish).collect())
     }
@@ -495,7 +497,7 @@ impl Evaluator {
         let params = self.ctx.params();
         let (scale, primes) =
             (a.scale / params.modulus_at(a.level) as f64, params.primes_at(a.level));
-        Ok(self.ciphertext(a.level - 1, scale, RingPoly::rescale_many(a.polys, primes)?))
+        Ok(self.ciphertext(a.secret, a.level - 1, scale, RingPoly::rescale_many(a.polys, primes)?))
     }
 
     /// Forgets limbs down to a level; the scale stays. Free. The product of two ciphertexts whose scales are not the
@@ -513,7 +515,7 @@ impl Evaluator {
         }
         let limbs = self.ctx.limbs(level);
         let polys = a.polys.iter().map(|p| p.with_limbs(limbs)).collect::<Result<_, _>>()?;
-        Ok(self.ciphertext(level, a.scale, polys))
+        Ok(self.ciphertext(a.secret, level, a.scale, polys))
     }
 
     /// Brings a ciphertext to a level *and its exact nominal scale*, so that it can be added to others there.
@@ -537,8 +539,14 @@ impl Evaluator {
         Ok(out)
     }
 
-    pub(crate) fn ciphertext(&self, level: usize, scale: f64, polys: Vec<RingPoly>) -> Ciphertext {
-        Ciphertext { params: self.ctx.params().clone(), level, scale, polys, seed: None }
+    pub(crate) fn ciphertext(
+        &self,
+        secret: SecretId,
+        level: usize,
+        scale: f64,
+        polys: Vec<RingPoly>,
+    ) -> Ciphertext {
+        Ciphertext { params: self.ctx.params().clone(), secret, level, scale, polys, seed: None }
     }
 }
 

@@ -67,8 +67,9 @@ impl Foreign {
 
     /// In the byte format of this crate: its header, then the two polynomials as the program packed them.
     fn ciphertext(&self, name: &str) -> Ciphertext {
-        let mut out = b"CFRM\x01\x00\x01\x02".to_vec();
+        let mut out = b"CFRM\x02\x00\x01\x02".to_vec();
         out.extend(self.ctx.params().fingerprint());
+        out.extend(self.secret.id().0);
         out.extend((self.level as u16).to_le_bytes());
         out.push(1);
         out.extend(self.scale.to_le_bytes());

@@ -91,7 +91,7 @@ pub use polynomial::{Basis, Polynomial};
 pub use precision::PrecisionStats;
 pub use rlwe::{
     Decryptor, Encryptor, EvaluationKeys, KeyGenerator, KeyKind, KeySpec, MIN_STATISTICAL_SECURITY,
-    PublicKey, Publication, PublicationLedger, SecretKey, SeededKey, SwitchingKey,
+    PublicKey, Publication, PublicationLedger, SecretId, SecretKey, SeededKey, SwitchingKey,
 };
 pub use security::{SecretDistribution, SecurityTable};
 

@@ -175,7 +175,7 @@ impl Evaluator {
         } else {
             sums.into()
         };
-        Ok(self.ciphertext(a.level, scale, polys))
+        Ok(self.ciphertext(a.secret, a.level, scale, polys))
     }
 
     /// Applies a linear map and rescales, with one division and one rounding.
@@ -206,7 +206,7 @@ impl Evaluator {
         } else {
             RingPoly::rescale_many(sums.into(), primes)?
         };
-        Ok(self.ciphertext(level, scale, polys))
+        Ok(self.ciphertext(a.secret, level, scale, polys))
     }
 
     /// Refuses what does not fit; the scale of the result before any rescaling.
@@ -220,7 +220,7 @@ impl Evaluator {
         self.check(OP, a)?;
         let params = self.context().params();
         params.require_same(OP, &map.params)?;
-        params.require_same(OP, keys.params())?;
+        keys.check(OP, a)?;
         Self::check_degree_1(OP, a)?;
         if a.level != map.level {
             return Err(Error::LevelMismatch { op: OP, lhs: a.level, rhs: map.level });

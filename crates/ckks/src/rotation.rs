@@ -37,7 +37,7 @@ impl Evaluator {
         keys: &EvaluationKeys,
     ) -> Result<Ciphertext> {
         self.check(op, a)?;
-        self.context().params().require_same(op, keys.params())?;
+        keys.check(op, a)?;
         Self::check_degree_1(op, a)?;
         let ([c0, c1], Some([g, _])) =
             (a.polys.as_slice(), kind.galois_elements(self.context().params().n()))
@@ -49,7 +49,7 @@ impl Evaluator {
         count(Counter::Rotations, 1);
         count(Counter::KeySwitches, 1);
         let [k0, k1] = c1.key_switch(key, [Some(c0), None], Some(g))?;
-        Ok(self.ciphertext(a.level, a.scale, RingPoly::mod_down_many(vec![k0, k1], 0)?))
+        Ok(self.ciphertext(a.secret, a.level, a.scale, RingPoly::mod_down_many(vec![k0, k1], 0)?))
     }
 
     /// Rotates by many amounts with one digit decomposition: each rotation costs an inner product and a mod-down.
@@ -69,7 +69,7 @@ impl Evaluator {
         const OP: &str = "hoisted_rotations";
         self.check(OP, a)?;
         let params = self.context().params();
-        params.require_same(OP, keys.params())?;
+        keys.check(OP, a)?;
         Self::check_degree_1(OP, a)?;
         let [c0, c1] = a.polys.as_slice() else {
             return Err(Error::DegreeMismatch { op: OP, degree: a.degree(), needed: 1 });
@@ -94,7 +94,12 @@ impl Evaluator {
                 count(Counter::KeySwitches, 1);
                 count(Counter::Hoisted, 1);
                 let [k0, k1] = digits.key_switch(key, [Some(c0), None], Some(g))?;
-                Ok(self.ciphertext(a.level, a.scale, RingPoly::mod_down_many(vec![k0, k1], 0)?))
+                Ok(self.ciphertext(
+                    a.secret,
+                    a.level,
+                    a.scale,
+                    RingPoly::mod_down_many(vec![k0, k1], 0)?,
+                ))
             })
             .collect()
     }

@@ -1,4 +1,4 @@
-//! The byte format of ciphertexts and keys, version 1. Integers are little-endian.
+//! The byte format of ciphertexts and keys, version 2. Integers are little-endian.
 //!
 //! | bytes | field |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | 1 | kind: 1 ciphertext, 2 evaluation key, 3 public key |
 //! | 1 | flags: bit 0 the last polynomial is a seed, bit 1 insecure parameters; others 0 |
 //! | 32 | fingerprint of the parameter set |
+//! | 32 | name of the secret key, see [`SecretId`] |
 //! | ciphertext: 2, 1, 8 | level, degree (1 or 2), scale as f64 |
 //! | evaluation key: 1, 8, 2 | kind, amount (0 but for rotations), level |
 //! | | kinds: 0 relinearization, 1 rotation, 2 conjugation, 3 dense to sparse, 4 sparse to dense |
@@ -22,14 +23,14 @@ use crate::ciphertext::Ciphertext;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::params::Parameters;
-use crate::rlwe::{CIPHERTEXT_DOMAIN, KeyKind, KeySpec, PublicKey, SeededKey};
+use crate::rlwe::{CIPHERTEXT_DOMAIN, KeyKind, KeySpec, PublicKey, SecretId, SeededKey};
 use cipherform_ring::{Limbs, Ring, RingPoly, sample};
 use rayon::prelude::*;
 use std::sync::Arc;
 
 const MAGIC: [u8; 4] = *b"CFRM";
-const VERSION: u16 = 1;
-const HEADER_LEN: usize = 40;
+const VERSION: u16 = 2;
+const HEADER_LEN: usize = 40 + SecretId::LEN;
 const SEED_LEN: usize = 32;
 
 const SEEDED: u8 = 1;
@@ -68,17 +69,20 @@ fn poly_len(params: &Parameters, limbs: Limbs) -> usize {
     primes(params, limbs).into_iter().map(|p| packed_len(params.n(), bit_length(p))).sum()
 }
 
-fn key_limbs(params: &Parameters, level: usize) -> Limbs {
-    Limbs { q: params.limbs_at(level), p: params.special().len() }
-}
-
-fn write_header(params: &Parameters, kind: Kind, seeded: bool, capacity: usize) -> Vec<u8> {
+fn write_header(
+    params: &Parameters,
+    secret: SecretId,
+    kind: Kind,
+    seeded: bool,
+    capacity: usize,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(capacity);
     out.extend(MAGIC);
     out.extend(VERSION.to_le_bytes());
     let toy = if params.is_toy() { TOY } else { 0 };
     out.extend([kind as u8, toy | if seeded { SEEDED } else { 0 }]);
     out.extend(params.fingerprint());
+    out.extend(secret.0);
     out
 }
 
@@ -113,8 +117,8 @@ impl<'a> Reader<'a> {
         Ok(*field)
     }
 
-    /// Opens a byte string and checks its header; returns whether it is seeded.
-    fn open(kind: Kind, params: &'a Parameters, bytes: &'a [u8]) -> Result<(Self, bool)> {
+    /// Opens a byte string and checks its header; returns the name of its secret and whether it is seeded.
+    fn open(kind: Kind, params: &'a Parameters, bytes: &'a [u8]) -> Result<(Self, SecretId, bool)> {
         let mut reader = Self { kind, params, total: bytes.len(), rest: bytes };
         if reader.take::<4>()? != MAGIC {
             return Err(reader.malformed("it does not start with CFRM"));
@@ -139,7 +143,8 @@ impl<'a> Reader<'a> {
         if (flags & TOY != 0) != params.is_toy() {
             return Err(reader.malformed("its insecurity flag contradicts its parameter set"));
         }
-        Ok((reader, flags & SEEDED != 0))
+        let secret = SecretId(reader.take()?);
+        Ok((reader, secret, flags & SEEDED != 0))
     }
 
     fn level(&mut self) -> Result<usize> {
@@ -193,7 +198,7 @@ impl Ciphertext {
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let (params, seeded) = (&self.params, self.seed.is_some());
         let len = Self::serialized_len(params, self.level, self.degree(), seeded);
-        let mut out = write_header(params, Kind::Ciphertext, seeded, len);
+        let mut out = write_header(params, self.secret, Kind::Ciphertext, seeded, len);
         out.extend((self.level as u16).to_le_bytes());
         out.push(self.degree() as u8);
         out.extend(self.scale.to_le_bytes());
@@ -217,7 +222,7 @@ impl Ciphertext {
     /// [`Error::Malformed`]; [`Error::ParameterMismatch`]; [`Error::LevelTooHigh`].
     pub fn from_bytes(ctx: &Context, bytes: &[u8]) -> Result<Self> {
         let params = ctx.params();
-        let (mut reader, seeded) = Reader::open(Kind::Ciphertext, params, bytes)?;
+        let (mut reader, secret, seeded) = Reader::open(Kind::Ciphertext, params, bytes)?;
         let level = reader.level()?;
         let [degree] = reader.take()?;
         let degree = usize::from(degree);
@@ -239,7 +244,7 @@ impl Ciphertext {
         if let Some(seed) = &seed {
             polys.push(sample::uniform(ctx.ring(), limbs, seed, CIPHERTEXT_DOMAIN)?);
         }
-        Ok(Self { params: params.clone(), level, scale, polys, seed })
+        Ok(Self { params: params.clone(), secret, level, scale, polys, seed })
     }
 }
 
@@ -261,7 +266,7 @@ impl SeededKey {
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let params = &self.params;
         let len = Self::serialized_len(params, self.spec);
-        let mut out = write_header(params, Kind::EvaluationKey, true, len);
+        let mut out = write_header(params, self.secret, Kind::EvaluationKey, true, len);
         let (kind, amount) = match self.spec.kind {
             KeyKind::Relinearization => (0, 0),
             KeyKind::Rotation(k) => (1, k),
@@ -286,7 +291,7 @@ impl SeededKey {
     /// [`Error::Malformed`]; [`Error::ParameterMismatch`]; [`Error::LevelTooHigh`]; [`Error::Insecure`].
     pub fn from_bytes(ctx: &Context, bytes: &[u8]) -> Result<Self> {
         let params = ctx.params();
-        let (mut reader, seeded) = Reader::open(Kind::EvaluationKey, params, bytes)?;
+        let (mut reader, secret, seeded) = Reader::open(Kind::EvaluationKey, params, bytes)?;
         if !seeded {
             return Err(reader.malformed("keys are always seeded"));
         }
@@ -308,7 +313,7 @@ impl SeededKey {
         let (ring, limbs) = (ctx.key_ring(kind)?, spec.limbs(params));
         let digits = spec.digits(params);
         let b = digits.iter().map(|_| reader.poly(ring, limbs)).collect::<Result<_>>()?;
-        Ok(Self { params: params.clone(), spec, seed, b })
+        Ok(Self { params: params.clone(), secret, spec, seed, b })
     }
 }
 
@@ -316,7 +321,7 @@ impl PublicKey {
     /// Exact number of bytes of a serialised public key.
     #[must_use]
     pub fn serialized_len(params: &Parameters) -> usize {
-        HEADER_LEN + SEED_LEN + poly_len(params, key_limbs(params, params.max_level()))
+        HEADER_LEN + SEED_LEN + poly_len(params, params.key_limbs_at(params.max_level()))
     }
 
     /// Serialises: the seed and one polynomial.
@@ -325,7 +330,8 @@ impl PublicKey {
     /// [`Error::Ring`] for an error of the device.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let params = &self.params;
-        let mut out = write_header(params, Kind::PublicKey, true, Self::serialized_len(params));
+        let mut out =
+            write_header(params, self.secret, Kind::PublicKey, true, Self::serialized_len(params));
         out.extend(self.seed);
         write_poly(params, &self.b, &mut out)?;
         Ok(out)
@@ -338,13 +344,13 @@ impl PublicKey {
     /// [`Error::Malformed`]; [`Error::ParameterMismatch`]; [`Error::Insecure`].
     pub fn from_bytes(ctx: &Context, bytes: &[u8]) -> Result<Self> {
         let params = ctx.params();
-        let (mut reader, seeded) = Reader::open(Kind::PublicKey, params, bytes)?;
+        let (mut reader, secret, seeded) = Reader::open(Kind::PublicKey, params, bytes)?;
         if !seeded {
             return Err(reader.malformed("keys are always seeded"));
         }
         reader.check_len(Self::serialized_len(params))?;
         let seed = reader.take()?;
         let b = reader.poly(ctx.ring(), ctx.key_limbs(params.max_level()))?;
-        Self::from_parts(ctx, seed, b)
+        Self::from_parts(ctx, secret, seed, b)
     }
 }

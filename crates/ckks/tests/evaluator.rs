@@ -9,6 +9,7 @@
 //! | `levels_and_scales_must_agree` | typed errors, nothing aligned behind the caller's back |
 //! | `missing_keys_are_named` | rotation and level in the message |
 //! | `parameter_sets_do_not_mix` | every entry point |
+//! | `secrets_do_not_mix` | keys and ciphertexts of two secrets of one set, every entry point |
 //! | `sums_of_degree_two` | products summed before one relinearization |
 
 #![expect(clippy::float_cmp, reason = "exact by construction")]
@@ -18,7 +19,7 @@ mod common;
 
 use cipherform_ckks::{
     Ciphertext, Context, Decryptor, Encoder, Encryptor, Error, EvaluationKeys, Evaluator,
-    KeyGenerator, KeySpec, cost,
+    KeyGenerator, KeySpec, LinearTransform, Polynomial, cost,
 };
 use cipherform_profile::{Cost, Counter, record};
 use cipherform_ring::Device;
@@ -280,6 +281,60 @@ fn parameter_sets_do_not_mix() {
     let plain = Decryptor::new(&f.ctx, &f.secret).unwrap().decrypt(&sum).unwrap();
     let got = Encoder::new(&twin).decode(&plain).unwrap();
     assert!((got[0].re - 1.0).abs() < 1e-6);
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "results are used up here")]
+fn strange<T>(r: Result<T, Error>) -> bool {
+    matches!(r, Err(Error::KeyMismatch { .. }))
+}
+
+#[test]
+fn secrets_do_not_mix() {
+    let mut f = Fixture::new("toy11_deep", Device::cpu());
+    let other = KeyGenerator::new(&f.ctx).secret_key(&mut f.rng).unwrap();
+    assert_ne!(f.secret.id(), other.id());
+    let specs = [KeySpec::relinearization(2), KeySpec::conjugation(2), f.rotation(1, 2)];
+    let (a, keys) = (f.encrypt(&[0.5], 2), f.keys(specs));
+    let own = std::mem::replace(&mut f.secret, other);
+    let (b, their_keys) = (f.encrypt(&[0.5], 2), f.keys(specs));
+    let public = KeyGenerator::new(&f.ctx).public_key(&f.secret, &mut f.rng).unwrap();
+    assert_eq!((a.secret_id(), keys.secret_id()), (own.id(), Some(own.id())));
+    assert_eq!((b.secret_id(), public.secret_id()), (f.secret.id(), f.secret.id()));
+
+    let e = &f.evaluator;
+    assert!(strange(e.add(&a, &b)) && strange(e.sub(&a, &b)) && strange(e.mul(&b, &a)));
+    assert!(strange(e.rotate(&b, 1, &keys)) && strange(e.conjugate(&a, &their_keys)));
+    assert!(strange(e.hoisted_rotations(&b, &[0, 1], &keys)));
+    let product = e.mul(&a, &a).unwrap();
+    assert!(strange(e.relinearize(&product, &their_keys)));
+    assert!(strange(e.relinearize_rescale(std::slice::from_ref(&product), &their_keys)));
+    let map = [(1, vec![1.0.into(); f.ctx.params().slots()])].into();
+    let map = LinearTransform::new(&f.encoder, 2, f.ctx.params().scale_at(2), &map, 1).unwrap();
+    assert!(strange(e.linear_transform(&b, &map, &keys)));
+    assert!(strange(e.linear_transform_rescale(&b, &map, &keys)));
+    let square = Polynomial::new(cipherform_ckks::Basis::Monomial, vec![0.0, 0.0, 1.0]).unwrap();
+    assert!(strange(e.polynomial(&a, &square, &their_keys)));
+    assert!(strange(Decryptor::new(&f.ctx, &own).unwrap().decrypt(&b)));
+
+    // The first key decides; one of another secret changes nothing.
+    let mut mixed = keys.clone();
+    let generator = KeyGenerator::new(&f.ctx);
+    let spec = f.rotation(2, 2);
+    let foreign = generator.evaluation_key(&f.secret, spec, &mut f.rng).unwrap();
+    assert!(strange(mixed.insert(foreign.expand(&f.ctx).unwrap())));
+    assert_eq!(mixed.specs(), keys.specs());
+
+    // What comes of operations and public keys is still named.
+    let relinearized = e.relinearize_rescale(&[product], &keys).unwrap().remove(0);
+    let conjugate = e.conjugate(&e.drop_level(&relinearized, 1).unwrap(), &keys).unwrap();
+    assert_eq!(conjugate.secret_id(), own.id());
+    Decryptor::new(&f.ctx, &own).unwrap().decrypt(&conjugate).unwrap();
+    let plain = f.encoder.encode(&[0.5], 2, b.scale()).unwrap();
+    let sent = Encryptor::with_public_key(&f.ctx, &public).unwrap().encrypt(&plain, &mut f.rng);
+    assert_eq!(sent.unwrap().secret_id(), f.secret.id());
+    // A name, not the secret: four bytes of it in messages.
+    let text = e.add(&a, &b).unwrap_err().to_string();
+    assert!(text.contains(&own.id().to_string()) && text.contains("secret keys differ"), "{text}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! | `keys_survive` | all kinds and levels, exact lengths, the same key afterwards |
 //! | `truncated_or_extended` | every other length is refused, for every kind |
 //! | `every_header_bit_counts` | a flipped bit anywhere before the scale's mantissa is refused |
+//! | `the_secret_is_named` | every object says under which secret it is, and the first version is refused |
 //! | `hostile_fields` | level, degree, scale, kind, amount |
 //! | `residues_above_the_prime` | refused, with the limb named |
 //! | `keys_of_bootstrapping` | the key to the ephemeral secret lives modulo q_0 P' only; its size, tags, levels |
@@ -82,7 +83,7 @@ fn ciphertexts_survive() {
     }
     // The format's sizes, by hand: 25 limbs at n = 2^11: a 50-bit base and 24 primes of 36 or 37 bits.
     let bits: u32 = f.ctx.params().q().iter().map(|p| 64 - p.leading_zeros()).sum();
-    let want = 40 + 11 + 32 + 2048 / 8 * bits as usize;
+    let want = 72 + 11 + 32 + 2048 / 8 * bits as usize;
     assert_eq!(Ciphertext::serialized_len(f.ctx.params(), 24, 1, true), want);
 }
 
@@ -148,20 +149,22 @@ fn every_header_bit_counts() {
     for (name, bytes, read) in objects(&mut f) {
         // Header, level and degree of ciphertexts; header, kind, amount and level of keys.
         let fields = match name {
-            "key" => 40 + 11,
-            "public" => 40,
-            _ => 40 + 3,
+            "key" => 72 + 11,
+            "public" => 72,
+            _ => 72 + 3,
         };
         for bit in 0..8 * fields {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             // A rotation by another amount is a well-formed key, just not the one that was asked for.
-            let amount = name == "key" && (41..49).contains(&(bit / 8));
+            let amount = name == "key" && (73..81).contains(&(bit / 8));
+            // An object of another secret is well-formed too: see `the_secret_is_named`.
+            let secret = (40..72).contains(&(bit / 8));
             match read(&f.ctx, &flipped) {
-                Ok(()) => assert!(amount, "{name}: bit {bit} went unnoticed"),
+                Ok(()) => assert!(amount || secret, "{name}: bit {bit} went unnoticed"),
                 Err(Error::Malformed { .. }) => {}
                 Err(Error::ParameterMismatch { .. }) => assert!((8..40).contains(&(bit / 8))),
-                Err(Error::LevelTooHigh { .. }) => assert!(bit / 8 >= 40),
+                Err(Error::LevelTooHigh { .. }) => assert!(bit / 8 >= 72),
                 Err(other) => panic!("{name}: bit {bit}: {other}"),
             }
         }
@@ -175,6 +178,31 @@ fn every_header_bit_counts() {
 }
 
 #[test]
+fn the_secret_is_named() {
+    let mut f = toy();
+    let id = f.secret.id();
+    for (name, bytes, _) in objects(&mut f) {
+        let read = match name {
+            "key" => SeededKey::from_bytes(&f.ctx, &bytes).map(|key| key.secret_id()),
+            "public" => PublicKey::from_bytes(&f.ctx, &bytes).map(|key| key.secret_id()),
+            _ => Ciphertext::from_bytes(&f.ctx, &bytes).map(|ct| ct.secret_id()),
+        };
+        assert_eq!(read.unwrap(), id, "{name}");
+    }
+    for (name, mut bytes, read) in objects(&mut f) {
+        bytes[4] = 1;
+        let error = read(&f.ctx, &bytes).unwrap_err();
+        assert!(error.to_string().contains("format version 1; this is 2"), "{name}: {error}");
+    }
+    // A name that was changed on the way does not match.
+    let mut bytes = f.encrypt(&[0.5], 1).to_bytes().unwrap();
+    bytes[71] ^= 1;
+    let other = Ciphertext::from_bytes(&f.ctx, &bytes).unwrap();
+    let decryptor = cipherform_ckks::Decryptor::new(&f.ctx, &f.secret).unwrap();
+    assert!(matches!(decryptor.decrypt(&other), Err(Error::KeyMismatch { .. })));
+}
+
+#[test]
 fn hostile_fields() {
     let mut f = toy();
     let good = f.encrypt(&[0.5], 1).to_bytes().unwrap();
@@ -183,24 +211,24 @@ fn hostile_fields() {
         bytes[at..at + field.len()].copy_from_slice(field);
         Ciphertext::from_bytes(&f.ctx, &bytes)
     };
-    assert!(with(40, &1u16.to_le_bytes()).is_ok());
+    assert!(with(72, &1u16.to_le_bytes()).is_ok());
     for level in [4u16, 255, u16::MAX] {
-        assert!(matches!(with(40, &level.to_le_bytes()), Err(Error::LevelTooHigh { .. })));
+        assert!(matches!(with(72, &level.to_le_bytes()), Err(Error::LevelTooHigh { .. })));
     }
     for degree in [0u8, 2, 3, 255] {
-        assert!(matches!(with(42, &[degree]), Err(Error::Malformed { .. })), "degree {degree}");
+        assert!(matches!(with(74, &[degree]), Err(Error::Malformed { .. })), "degree {degree}");
     }
     let scales = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, -1.0, 1e-310, 1e300];
     for scale in scales {
-        assert!(matches!(with(43, &scale.to_le_bytes()), Err(Error::Malformed { .. })), "{scale}");
+        assert!(matches!(with(75, &scale.to_le_bytes()), Err(Error::Malformed { .. })), "{scale}");
     }
     let spec = f.rotation(3, 1);
     let key = KeyGenerator::new(&f.ctx).evaluation_key(&f.secret, spec, &mut f.rng).unwrap();
     let good = key.to_bytes().unwrap();
     for (kind, amount) in [(0u8, 3i64), (1, 0), (1, -1), (1, 1024), (1, i64::MIN), (2, 1), (3, 0)] {
         let mut bytes = good.clone();
-        bytes[40] = kind;
-        bytes[41..49].copy_from_slice(&amount.to_le_bytes());
+        bytes[72] = kind;
+        bytes[73..81].copy_from_slice(&amount.to_le_bytes());
         let error = SeededKey::from_bytes(&f.ctx, &bytes).unwrap_err();
         assert!(matches!(error, Error::Malformed { .. }), "{kind} {amount}: {error}");
     }
@@ -234,7 +262,7 @@ fn keys_of_bootstrapping() {
         let back = SeededKey::from_bytes(&f.ctx, &bytes).unwrap();
         assert_eq!((back.spec(), back.to_bytes().unwrap()), (spec, bytes.clone()));
         back.expand(&f.ctx).unwrap();
-        for length in [0, 39, 50, 82, bytes.len() - 1] {
+        for length in [0, 39, 71, 82, 114, bytes.len() - 1] {
             let error = SeededKey::from_bytes(&f.ctx, &bytes[..length]).unwrap_err();
             assert!(matches!(error, Error::Malformed { .. }), "{spec} at {length}: {error}");
         }
@@ -245,7 +273,7 @@ fn keys_of_bootstrapping() {
         written.push(bytes);
     }
     // One digit over q_0 and two special primes of 50 bits each.
-    assert_eq!(written[0].len(), 40 + 11 + 32 + 3 * 1024 / 8 * 50);
+    assert_eq!(written[0].len(), 72 + 11 + 32 + 3 * 1024 / 8 * 50);
     // The tag says under which secret and modulus: neither may be exchanged, nor the level raised.
     let with = |bytes: &[u8], at: usize, field: &[u8]| {
         let mut changed = bytes.to_vec();
@@ -253,12 +281,12 @@ fn keys_of_bootstrapping() {
         SeededKey::from_bytes(&f.ctx, &changed).unwrap_err()
     };
     for tag in [0, 2, 4, 5] {
-        assert!(matches!(with(&written[0], 40, &[tag]), Error::Malformed { .. }), "{tag}");
+        assert!(matches!(with(&written[0], 72, &[tag]), Error::Malformed { .. }), "{tag}");
     }
-    assert!(matches!(with(&written[1], 40, &[3]), Error::InvalidArgument { .. }));
-    assert!(matches!(with(&written[0], 41, &[1]), Error::Malformed { .. }));
+    assert!(matches!(with(&written[1], 72, &[3]), Error::InvalidArgument { .. }));
+    assert!(matches!(with(&written[0], 73, &[1]), Error::Malformed { .. }));
     for level in [1, top as u8] {
-        assert!(matches!(with(&written[0], 49, &[level]), Error::InvalidArgument { .. }));
+        assert!(matches!(with(&written[0], 81, &[level]), Error::InvalidArgument { .. }));
     }
     // A set without bootstrapping has neither.
     let mut other = toy();

@@ -107,7 +107,7 @@ pub enum Error {
     /// The scheme refused something.
     #[error(transparent)]
     Ckks(#[from] cipherform_ckks::Error),
-    /// The decryption is noise: another key, another model, or a server that computes something else.
+    /// The decryption is noise: keys under a false name, another model, or a server that computes something else.
     #[error(
         "the result decrypts to nonsense: {value:.3e} where this model's logits stay below {limit:.3e}; the evaluation keys may belong to another secret key"
     )]

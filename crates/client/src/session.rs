@@ -347,7 +347,7 @@ impl Session {
     ///
     /// # Errors
     /// An error of the scheme for bytes that are no ciphertext of this set, of the model for slots that hold no logits;
-    /// [`Error::Implausible`] for noise, which is what a wrong key gives.
+    /// [`Error::Implausible`] for noise, which is what a wrong key under a false name gives.
     ///
     /// # Security
     /// For the owner of the key. The server must not learn what came out, nor whether anything sensible did: do not

@@ -1,7 +1,6 @@
 //! Key sets in memory, by (owner, id): filled key by key, used by jobs, dropped when nobody has used them for long.
 
 use crate::config::Limits;
-use crate::convert;
 use crate::registry::Served;
 use crate::uploads::{busy, lock};
 use cipherform_ckks::{EvaluationKeys, SwitchingKey};
@@ -109,7 +108,8 @@ impl KeyStore {
         if !*present {
             // An incomplete set is never lent to a job, so the set is ours alone.
             let keys = Arc::get_mut(&mut set.keys).ok_or(Fault::Internal)?;
-            keys.insert(key).map_err(|error| convert::ckks(&error))?;
+            keys.insert(key)
+                .map_err(|error| Fault::malformed("evaluation key", error.to_string()))?;
             *present = true;
             // Only a new key keeps an incomplete set alive, so that it cannot be held with one key for ever.
             set.touched = Instant::now();

@@ -21,7 +21,7 @@ impl Bootstrapper {
     ) -> Result<[Option<Ciphertext>; 2]> {
         let inputs: Vec<&Ciphertext> = inputs.into_iter().flatten().collect();
         inputs.iter().try_for_each(|ct| self.check_input(ct))?;
-        self.ctx.params().require_same(OP, keys.params())?;
+        inputs.iter().try_for_each(|ct| keys.check(OP, ct))?;
         if let Some(&spec) = keys.missing(&self.keys()).first() {
             return Err(Error::MissingKey { spec });
         }
@@ -135,7 +135,7 @@ impl Bootstrapper {
         let [c0, c1] = raised.as_slice() else { return Err(super::nothing()) };
         let polys = switch(c0, c1, KeyKind::SparseToDense, top)?;
         let base = params.modulus_at(0) as f64;
-        let mut x = self.evaluator.ciphertext(top, base, polys);
+        let mut x = self.evaluator.ciphertext(ct.secret, top, base, polys);
         // What raising adds fills all coefficients: sum over the rotations that leave the slots alone.
         for sum in &self.repetition_sums {
             let terms = sum.terms() as f64;

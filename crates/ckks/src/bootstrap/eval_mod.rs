@@ -23,7 +23,7 @@ const SQUARINGS: usize = 3;
 const DEGREE: usize = (1 << (EVAL_MOD_LEVELS - SQUARINGS)) - 1;
 
 /// L - K: room for the message around the outermost multiple.
-const MARGIN: f64 = 0.02;
+pub(super) const MARGIN: f64 = 0.02;
 
 /// The modular reduction of a set, for one scale of the result.
 #[derive(Clone, Debug)]

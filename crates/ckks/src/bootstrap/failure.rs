@@ -14,9 +14,13 @@ const SHIFT: f64 = 1.0 / 256.0;
 /// log2 of the probability that one bootstrap fails in any coefficient; minus infinity if it cannot. For |m| up to q_0 / R
 /// and a hundredth more, for noise and correction.
 pub(crate) fn failure_log2(n: usize, set: &BootstrappingLiteral, log2_ratio: u32) -> f64 {
-    let shift = SHIFT.max(1.01 / f64::from(log2_ratio).exp2());
-    let threshold = f64::from(set.overflow_bound) + 0.5 - shift;
+    let threshold = f64::from(set.overflow_bound) + 0.5 - SHIFT.max(message(log2_ratio));
     1.0 + (n as f64).log2() + upper_tail_log2(set.ephemeral_weight, threshold)
+}
+
+/// Bound of |m| / q_0 for slots within their bound: 1 / R, and a hundredth more.
+pub(super) fn message(log2_ratio: u32) -> f64 {
+    1.01 / f64::from(log2_ratio).exp2()
 }
 
 /// P(|I| = k): how often a multiple is met.

@@ -365,6 +365,8 @@ impl<'a> Plan<'a> {
 mod tests {
     use super::*;
     use crate::bootstrap::Bootstrapper;
+    use crate::bootstrap::eval_mod::MARGIN;
+    use crate::bootstrap::failure::message;
     use crate::{Context, Device, presets};
 
     #[test]
@@ -391,5 +393,26 @@ mod tests {
             let bytes = keys.chain(maps().map(LinearTransform::bytes)).sum::<u64>();
             assert_eq!(b.memory_bytes(), bytes + plan.working_bytes(), "{log2_slots:?}");
         }
+    }
+
+    #[test]
+    fn every_mode_keeps_the_message_where_the_failures_are_counted() {
+        let cases = [("boot16", false, 11), ("boot16", true, 7), ("boot16_hp", false, 7)];
+        let mut failures = Vec::new();
+        for (set, precise, log2_ratio) in cases.into_iter().chain([("boot16_hp", true, 6)]) {
+            let params = presets::get(set).unwrap();
+            let options = BootstrapOptions { precise, ..Default::default() };
+            let plan = Plan::new(&params, options).unwrap();
+            assert_eq!(plan.log2_ratio(), log2_ratio);
+            // The correction lengthens the slots; without one they enter as they are.
+            let gain = plan.correction().unwrap().map_or(1.0, |p| p.evaluate_f64(1.0));
+            let bound = message(log2_ratio);
+            assert!(gain / plan.ratio() < bound && bound < MARGIN, "{set}: {gain}");
+            failures.push(BootstrapEstimate::new(&params, options).unwrap().failure_log2);
+        }
+        // Both sets have the same n, weight and K: the smaller R is, the likelier a failure.
+        let [plain, cubic, same, quintic] = failures.try_into().unwrap();
+        assert!(plain < cubic && cubic < quintic, "{plain} {cubic} {quintic}");
+        assert!((cubic - same).abs() < 1e-9 && quintic < -128.0, "{cubic} {same} {quintic}");
     }
 }

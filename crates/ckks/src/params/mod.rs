@@ -6,6 +6,7 @@ pub use literal::{BootstrappingLiteral, ParametersLiteral};
 
 use crate::error::{Error, Result};
 use crate::security::SecurityTable;
+use cipherform_ring::Limbs;
 use std::fmt;
 use std::sync::Arc;
 
@@ -91,6 +92,11 @@ impl Parameters {
     #[must_use]
     pub fn limbs_at(&self, level: usize) -> usize {
         self.0.limbs.get(level).copied().unwrap_or(self.0.q.len())
+    }
+
+    /// Limbs of a key at a level: those of a ciphertext and all special ones.
+    pub(crate) fn key_limbs_at(&self, level: usize) -> Limbs {
+        Limbs { q: self.limbs_at(level), p: self.special().len() }
     }
 
     /// Number of primes that rescaling from a level removes; 0 at level 0.

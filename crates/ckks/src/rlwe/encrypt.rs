@@ -58,7 +58,7 @@ impl<'k> Encryptor<'k> {
         let _span = primitive("encrypt");
         let (ctx, level) = (&self.ctx, plaintext.level());
         ctx.params().require_same("encrypt", plaintext.params())?;
-        let (mut c0, c1, seed) = match self.key {
+        let (id, mut c0, c1, seed) = match self.key {
             Key::Secret(secret) => {
                 let limbs = ctx.limbs(level);
                 let seed = fresh_seed(rng);
@@ -68,7 +68,7 @@ impl<'k> Encryptor<'k> {
                 let mut c0 = sample::gaussian(ctx.ring(), rng).to_ntt(ctx.ring(), limbs)?;
                 c0.sub_assign(&mask)?;
                 mask.zeroize();
-                (c0, c1, Some(seed))
+                (secret.id(), c0, c1, Some(seed))
             }
             Key::Public(public) => {
                 let limbs = ctx.key_limbs(level);
@@ -78,7 +78,7 @@ impl<'k> Encryptor<'k> {
                 c0.mul_add_assign(&u, &public.b)?;
                 c1.mul_add_assign(&u, &public.a)?;
                 u.zeroize();
-                (c0.mod_down()?, c1.mod_down()?, None)
+                (public.secret, c0.mod_down()?, c1.mod_down()?, None)
             }
         };
         match &plaintext.poly {
@@ -87,6 +87,7 @@ impl<'k> Encryptor<'k> {
         }
         Ok(Ciphertext {
             params: ctx.params().clone(),
+            secret: id,
             level,
             scale: plaintext.scale(),
             polys: vec![c0, c1],
@@ -115,7 +116,8 @@ impl<'k> Decryptor<'k> {
     /// Decrypts: c_0 + c_1 s (+ c_2 s^2), the message with its noise.
     ///
     /// # Errors
-    /// [`crate::Error::ParameterMismatch`] for a ciphertext of another set.
+    /// [`crate::Error::ParameterMismatch`] for a ciphertext of another set; [`crate::Error::KeyMismatch`] for one of
+    /// another secret.
     ///
     /// # Security
     /// For the owner of the key only. CKKS decryptions carry the noise of the computation, and that noise tells about
@@ -127,6 +129,7 @@ impl<'k> Decryptor<'k> {
         let _span = primitive("decrypt");
         let ctx = &self.ctx;
         ctx.params().require_same("decrypt", ciphertext.params())?;
+        self.secret.id().require_same("decrypt", ciphertext.secret)?;
         let limbs = ctx.limbs(ciphertext.level());
         let mut message = cipherform_ring::RingPoly::zero(ctx.ring(), limbs)?;
         // Horner in s: ((c_2) s + c_1) s + c_0.

@@ -3,14 +3,15 @@
 use crate::context::Context;
 use crate::error::Result;
 use crate::rlwe::{
-    KeyKind, KeySpec, PUBLIC_KEY_DOMAIN, PublicKey, SecretKey, SeededKey, fresh_seed,
+    EvaluationKeys, KeyKind, KeySpec, PUBLIC_KEY_DOMAIN, PublicKey, SecretKey, SeededKey,
+    fresh_seed,
 };
 use cipherform_ring::{Limbs, Ring, RingPoly, sample};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{CryptoRng, SeedableRng};
 use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Makes keys for one context.
@@ -50,7 +51,7 @@ impl KeyGenerator {
         params.check_modulus("a public key", params.log_qp())?;
         let seed = fresh_seed(rng);
         let b = encrypt_zero(secret.poly(), &seed, PUBLIC_KEY_DOMAIN, rng)?;
-        PublicKey::from_parts(&self.ctx, seed, b)
+        PublicKey::from_parts(&self.ctx, secret.id(), seed, b)
     }
 
     /// A key-switching key, usable at `spec.level` and below. Rotation amounts are taken modulo the slots.
@@ -88,7 +89,7 @@ impl KeyGenerator {
             b.push(b_d);
         }
         target.zeroize();
-        Ok(SeededKey { params: params.clone(), spec, seed, b })
+        Ok(SeededKey { params: params.clone(), secret: secret.id(), spec, seed, b })
     }
 
     /// Makes many keys on all cores; each goes to `sink` as soon as it is ready, in any order and from any thread.
@@ -111,6 +112,30 @@ impl KeyGenerator {
             let mut rng = ChaCha20Rng::from_seed(**seed);
             sink(self.evaluation_key(secret, spec, &mut rng)?)
         })
+    }
+
+    /// Makes and expands many keys on all cores, for use where they are made; `done` hears of each, from any thread.
+    ///
+    /// Memory: [`crate::SwitchingKey::expanded_bytes`] of all, and one seeded key a core.
+    ///
+    /// # Errors
+    /// As [`Self::evaluation_key`].
+    pub fn expanded_keys<R: CryptoRng + ?Sized>(
+        &self,
+        secret: &SecretKey,
+        specs: &[KeySpec],
+        rng: &mut R,
+        done: impl Fn(KeySpec) + Sync,
+    ) -> Result<EvaluationKeys> {
+        let keys = Mutex::new(EvaluationKeys::new(&self.ctx));
+        self.evaluation_keys(secret, specs, rng, |key| {
+            let (spec, key) = (key.spec(), key.expand(&self.ctx)?);
+            keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key)?;
+            done(spec);
+            Ok(())
+        })?;
+        // A panic of `done` would have left this function: the keys are whole.
+        Ok(keys.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The secrets that a key switches from and to, see [`crate::SwitchingKey`].

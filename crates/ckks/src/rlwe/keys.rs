@@ -1,9 +1,10 @@
 //! Public keys and key-switching keys.
 
+use crate::ciphertext::Ciphertext;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::params::{ENCAPSULATION_KEY, ENCAPSULATION_SPECIAL, Parameters};
-use crate::rlwe::PUBLIC_KEY_DOMAIN;
+use crate::rlwe::{PUBLIC_KEY_DOMAIN, SecretId};
 use crate::security::{SecretDistribution, SecurityTable};
 use cipherform_ring::{GaloisElement, Limbs, RingPoly, sample};
 use serde::{Deserialize, Serialize};
@@ -103,7 +104,7 @@ impl KeySpec {
     pub(crate) fn limbs(self, params: &Parameters) -> Limbs {
         match self.kind {
             KeyKind::DenseToSparse => Limbs { q: 1, p: ENCAPSULATION_SPECIAL },
-            _ => Limbs { q: params.limbs_at(self.level), p: params.special().len() },
+            _ => params.key_limbs_at(self.level),
         }
     }
 
@@ -173,18 +174,24 @@ impl fmt::Display for KeySpec {
 #[derive(Clone, Debug)]
 pub struct PublicKey {
     pub(crate) params: Parameters,
+    pub(crate) secret: SecretId,
     pub(crate) seed: [u8; 32],
     pub(crate) b: RingPoly,
     pub(crate) a: RingPoly,
 }
 
 impl PublicKey {
-    pub(crate) fn from_parts(ctx: &Context, seed: [u8; 32], b: RingPoly) -> Result<Self> {
+    pub(crate) fn from_parts(
+        ctx: &Context,
+        secret: SecretId,
+        seed: [u8; 32],
+        b: RingPoly,
+    ) -> Result<Self> {
         let params = ctx.params();
         params.check_modulus("a public key", params.log_qp())?;
         let limbs = ctx.key_limbs(params.max_level());
         let a = sample::uniform(ctx.ring(), limbs, &seed, PUBLIC_KEY_DOMAIN)?;
-        Ok(Self { params: params.clone(), seed, b, a })
+        Ok(Self { params: params.clone(), secret, seed, b, a })
     }
 
     /// The parameter set.
@@ -192,12 +199,19 @@ impl PublicKey {
     pub fn params(&self) -> &Parameters {
         &self.params
     }
+
+    /// The name of the secret that it belongs to.
+    #[must_use]
+    pub fn secret_id(&self) -> SecretId {
+        self.secret
+    }
 }
 
 /// A key-switching key as it travels: one polynomial a digit, and the seed of the uniform halves.
 #[derive(Clone, Debug)]
 pub struct SeededKey {
     pub(crate) params: Parameters,
+    pub(crate) secret: SecretId,
     pub(crate) spec: KeySpec,
     pub(crate) seed: [u8; 32],
     /// b_d over the key's limbs, see [`KeySpec::limbs`].
@@ -217,6 +231,12 @@ impl SeededKey {
         &self.params
     }
 
+    /// The name of the secret that it belongs to.
+    #[must_use]
+    pub fn secret_id(&self) -> SecretId {
+        self.secret
+    }
+
     /// The key ready for use. Cost: one uniform polynomial a digit from the seed; doubles the memory.
     ///
     /// # Errors
@@ -233,7 +253,7 @@ impl SeededKey {
             .enumerate()
             .map(|(d, b)| Ok([b, sample::uniform(ring, limbs, &self.seed, d as u64)?]))
             .collect::<Result<_>>()?;
-        Ok(SwitchingKey { params: params.clone(), spec: self.spec, digits })
+        Ok(SwitchingKey { params: params.clone(), secret: self.secret, spec: self.spec, digits })
     }
 }
 
@@ -249,6 +269,7 @@ impl SeededKey {
 #[derive(Clone, Debug)]
 pub struct SwitchingKey {
     pub(crate) params: Parameters,
+    pub(crate) secret: SecretId,
     pub(crate) spec: KeySpec,
     pub(crate) digits: Vec<[RingPoly; 2]>,
 }
@@ -258,6 +279,12 @@ impl SwitchingKey {
     #[must_use]
     pub fn spec(&self) -> KeySpec {
         self.spec
+    }
+
+    /// The name of the secret that it belongs to.
+    #[must_use]
+    pub fn secret_id(&self) -> SecretId {
+        self.secret
     }
 
     /// Bytes of the words it holds on the device.
@@ -274,10 +301,12 @@ impl SwitchingKey {
     }
 }
 
-/// The keys an evaluator works with: at most one of each kind, the highest inserted.
+/// The keys an evaluator works with, all of one secret: at most one of each kind, the highest inserted.
 #[derive(Clone, Debug)]
 pub struct EvaluationKeys {
     params: Parameters,
+    /// Of the first key.
+    secret: Option<SecretId>,
     keys: BTreeMap<KeyKind, SwitchingKey>,
 }
 
@@ -285,15 +314,18 @@ impl EvaluationKeys {
     /// No keys yet.
     #[must_use]
     pub fn new(ctx: &Context) -> Self {
-        Self { params: ctx.params().clone(), keys: BTreeMap::new() }
+        Self { params: ctx.params().clone(), secret: None, keys: BTreeMap::new() }
     }
 
     /// Adds a key; of two of the same kind the one with the higher level stays.
     ///
     /// # Errors
-    /// [`Error::ParameterMismatch`] for a key of another set.
+    /// [`Error::ParameterMismatch`] for a key of another set; [`Error::KeyMismatch`] for one of another secret than the
+    /// first.
     pub fn insert(&mut self, key: SwitchingKey) -> Result<()> {
-        self.params.require_same("insert key", &key.params)?;
+        const OP: &str = "insert key";
+        self.params.require_same(OP, &key.params)?;
+        self.secret.get_or_insert(key.secret).require_same(OP, key.secret)?;
         let kind = key.spec.kind;
         if self.keys.get(&kind).is_none_or(|old| old.spec.level < key.spec.level) {
             self.keys.insert(kind, key);
@@ -330,6 +362,18 @@ impl EvaluationKeys {
     #[must_use]
     pub fn params(&self) -> &Parameters {
         &self.params
+    }
+
+    /// The name of the secret that the keys belong to; `None` without keys.
+    #[must_use]
+    pub fn secret_id(&self) -> Option<SecretId> {
+        self.secret
+    }
+
+    /// Refuses a ciphertext of another parameter set or secret.
+    pub(crate) fn check(&self, op: &'static str, ct: &Ciphertext) -> Result<()> {
+        ct.params.require_same(op, &self.params)?;
+        self.secret.map_or(Ok(()), |id| ct.secret.require_same(op, id))
     }
 
     /// The digits of the key for a kind, usable at a level.

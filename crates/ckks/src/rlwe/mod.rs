@@ -11,7 +11,7 @@ pub use encrypt::{Decryptor, Encryptor};
 pub use keygen::KeyGenerator;
 pub use keys::{EvaluationKeys, KeyKind, KeySpec, PublicKey, SeededKey, SwitchingKey};
 pub use publish::{MIN_STATISTICAL_SECURITY, Publication, PublicationLedger};
-pub use secret::SecretKey;
+pub use secret::{SecretId, SecretKey};
 
 /// Stream of a seed that holds the uniform half of a ciphertext; digits of keys use 0, 1, ..
 pub(crate) const CIPHERTEXT_DOMAIN: u64 = 1 << 32;

@@ -58,7 +58,7 @@ impl PublicationLedger {
             let detail = "a ledger that allows no publication has no use".to_owned();
             return Err(Error::InvalidArgument { op: "publication ledger", detail });
         }
-        Ok(Self { key: secret.id(), allowed, published: 0 })
+        Ok(Self { key: secret.id().0, allowed, published: 0 })
     }
 
     /// tau: how many publications the flooding is sized for.
@@ -268,7 +268,7 @@ impl Decryptor<'_> {
         if publication.statistical_security < MIN_STATISTICAL_SECURITY {
             return Err(invalid("the statistical security must be at least 30"));
         }
-        if ledger.key != self.secret.id() {
+        if ledger.key != self.secret.id().0 {
             return Err(invalid("the ledger belongs to another secret key"));
         }
         let available = publication.available_bits(ledger.allowed);

@@ -1,7 +1,7 @@
 //! The secret key.
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::params::Parameters;
 use crate::rlwe::EPHEMERAL_SECRET_CONTEXT;
 use cipherform_ring::{Limbs, Ring, RingPoly, sample};
@@ -13,6 +13,37 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Domain of the hash behind [`SecretKey::id`].
 const KEY_ID_CONTEXT: &str = "cipherform 2026-11 name of a secret key";
+
+/// Names a secret key, so that what belongs to different ones is not mixed: a hash that tells nothing about the secret.
+///
+/// Every key and ciphertext carries the name of its secret, in memory and serialised. Mixing two would give a result that
+/// decrypts to noise; here it is an [`Error::KeyMismatch`]. It finds mistakes, not attacks: a name that came over a wire is
+/// whatever its sender wrote, and all that one key made can be linked by it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SecretId(pub(crate) [u8; SecretId::LEN]);
+
+impl SecretId {
+    /// Bytes of a name.
+    pub(crate) const LEN: usize = 32;
+
+    /// Fails unless both are the same.
+    pub(crate) fn require_same(self, op: &'static str, got: Self) -> Result<()> {
+        if self == got { Ok(()) } else { Err(Error::KeyMismatch { op, expected: self, got }) }
+    }
+}
+
+/// The first four bytes, in hexadecimal.
+impl fmt::Display for SecretId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for SecretId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretId({self})")
+    }
+}
 
 /// The secret s: uniform ternary, derived from a 32-byte seed. Zeroised on drop; prints no content; not serialisable.
 ///
@@ -72,11 +103,12 @@ impl SecretKey {
         Ok(sample::ternary_of_weight(ring, weight as usize, &mut rng)?.to_ntt(ring, limbs)?)
     }
 
-    /// A name of the key that tells nothing about it: BLAKE3 of its seed and set, for this purpose alone.
-    pub(crate) fn id(&self) -> [u8; 32] {
+    /// The name of the key: BLAKE3 of its seed and set, for this purpose alone.
+    #[must_use]
+    pub fn id(&self) -> SecretId {
         let mut hasher = blake3::Hasher::new_derive_key(KEY_ID_CONTEXT);
         hasher.update(&self.seed).update(&self.params.fingerprint());
-        *hasher.finalize().as_bytes()
+        SecretId(*hasher.finalize().as_bytes())
     }
 
     /// **Hands out the secret itself**: 32 bytes from which anyone recovers the key.

@@ -81,13 +81,14 @@ impl Fixture {
     /// As [`Self::keys`], on all cores.
     pub(crate) fn many_keys(&mut self, specs: &[KeySpec]) -> EvaluationKeys {
         let generator = KeyGenerator::new(&self.ctx);
-        let keys = std::sync::Mutex::new(EvaluationKeys::new(&self.ctx));
-        let sink = |key: cipherform_ckks::SeededKey| {
-            let key = key.expand(&self.ctx)?;
-            keys.lock().unwrap().insert(key)
+        let count = std::sync::atomic::AtomicUsize::new(0);
+        let done = |spec| {
+            assert!(specs.contains(&spec));
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         };
-        generator.evaluation_keys(&self.secret, specs, &mut self.rng, sink).unwrap();
-        keys.into_inner().unwrap()
+        let keys = generator.expanded_keys(&self.secret, specs, &mut self.rng, done).unwrap();
+        assert_eq!((count.into_inner(), keys.missing(specs)), (specs.len(), Vec::new()));
+        keys
     }
 
     pub(crate) fn rotation(&self, k: i64, level: usize) -> KeySpec {

@@ -33,7 +33,12 @@ impl Handlers {
                 let detail = format!("it is not a ciphertext for {}", request.model);
                 return Err(Fault::malformed("upload", detail));
             }
-            inputs.push(served.input(index, &bytes)?);
+            let input = served.input(index, &bytes)?;
+            if keys.secret_id() != Some(input.secret_id()) {
+                let detail = "it was encrypted under another secret than that of the key set";
+                return Err(Fault::malformed(format!("input {index}"), detail));
+            }
+            inputs.push(input);
         }
         let work: Work = Box::new(move |on_progress| {
             let outputs = served

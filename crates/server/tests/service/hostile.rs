@@ -50,6 +50,10 @@ pub(crate) struct Maker {
 impl Maker {
     pub(crate) fn new(context: Context) -> Self {
         let secret = KeyGenerator::new(&context).secret_key(&mut rng()).unwrap();
+        Self::with_secret(context, secret)
+    }
+
+    pub(crate) fn with_secret(context: Context, secret: SecretKey) -> Self {
         Self { context, secret }
     }
 
@@ -95,15 +99,19 @@ fn job(key_set: Id, uploads: Vec<Id>) -> JobRequest {
     JobRequest { model: model().config.name.clone(), key_set, uploads, idempotency_key }
 }
 
+/// Where a serialised object names its secret.
+pub(crate) const SECRET: std::ops::Range<usize> = 40..72;
+
 /// Bytes damaged in the ways that storage, networks and enemies have.
 fn damaged(good: &[u8]) -> Vec<Vec<u8>> {
     let n = good.len();
     let mut all = vec![Vec::new(), good[..1].to_vec(), good[..40.min(n)].to_vec()];
     all.push(good[..n - 1].to_vec());
     all.push([good, &[0]].concat());
-    // Magic, version, kind, flags, fingerprint and fields (level and scale, or kind, amount and level) are 51 bytes, and a
-    // flipped bit in any of them must be noticed. Behind them it gives another seed or residue, or one that is too large.
-    for at in 0..51.min(n) {
+    // Magic, version, kind, flags, fingerprint, the secret's name and fields (level and scale, or kind, amount and level)
+    // are 83 bytes. A flipped bit in any of them must be noticed, the name's where another object has one. Behind them it
+    // gives another seed or residue, or one that is too large.
+    for at in (0..83.min(n)).filter(|at| !SECRET.contains(at)) {
         let mut bytes = good.to_vec();
         bytes[at] ^= 0x10;
         all.push(bytes);
@@ -253,6 +261,11 @@ async fn damaged_keys_are_refused() {
     // And a right one is.
     let upload = raw.upload(&key_header(0), &good).await.unwrap();
     set = Some(raw.commit(upload, set).await.unwrap().id);
+    // Keys of two secrets do not make a set.
+    let strange = Maker::new(context()).key(plan().0[1]);
+    let upload = raw.upload(&key_header(1), &strange).await.unwrap();
+    let refused = raw.commit(upload, set).await.expect_err("a key of another secret was taken");
+    assert!(refused.to_string().contains("secret keys differ"), "{refused}");
     // Into a foreign or unknown set, nothing goes.
     let upload = raw.upload(&key_header(0), &good).await.unwrap();
     let unknown = Some(Id::random().unwrap());
@@ -307,6 +320,11 @@ async fn damaged_inputs_are_refused() {
     let upload = raw.upload(&input_header(0), &loud).await.unwrap();
     let refused = raw.submit(with_first(upload)).await;
     assert!(matches!(refused, Err(Fault::Malformed { .. })), "{refused:?}");
+    // Under another secret than the keys.
+    let strange = Maker::new(context()).input(0);
+    let upload = raw.upload(&input_header(0), &strange).await.unwrap();
+    let refused = raw.submit(with_first(upload)).await.expect_err("a foreign input was taken");
+    assert!(refused.to_string().contains("another secret"), "{refused}");
     // Too few, too many, unknown, and keys in the place of ciphertexts.
     let name = |r: &Result<Id, Fault>| matches!(r, Err(Fault::Malformed { .. }));
     assert!(name(&raw.submit(job(set, Vec::new())).await));

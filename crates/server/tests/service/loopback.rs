@@ -12,21 +12,21 @@
 //! | `a_server_that_falls_silent_is_noticed` | keepalive: no hang on a dead line |
 //! | `an_upload_resumes_where_it_stopped` | another connection sends what is missing, and only that |
 //! | `key_memory_is_bounded` | too large, busy, and the longest unused makes room |
-//! | `a_foreign_key_gives_a_typed_error` | evaluation keys of another secret key: noise is not sold as a result |
+//! | `a_foreign_key_gives_a_typed_error` | evaluation keys of another secret key: refused before the job waits |
 //! | `what_came_out_changes_no_call` | the same calls whether the result decrypts or not |
 //! | `an_unreachable_server_is_a_typed_error` | refused and silent ports |
 //! | `toy_parameters_are_refused_unless_allowed` | by the server and by the client |
 
-use crate::hostile::{Maker, plan};
+use crate::hostile::{Maker, SECRET, plan};
 use crate::support::{
     Raw, assert_logits, config, context, input, key_header, model, open, open_with_keys, options,
     registry, serve,
 };
 use bytes::Bytes;
-use cipherform_ckks::SwitchingKey;
+use cipherform_ckks::{SecretKey, SwitchingKey};
 use cipherform_client::{Client, Error, Fault, JobState, KeyBundle, Options};
 use cipherform_nn::Matrix;
-use cipherform_proto::{BlobHeader, CHUNK_BYTES, Chunked, Missing, wire};
+use cipherform_proto::{BlobHeader, CHUNK_BYTES, Chunked, Missing, SessionToken, wire};
 use cipherform_server::{Limits, Server};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -321,7 +321,7 @@ async fn a_foreign_key_gives_a_typed_error() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("key");
     session.bundle().save(&path)?;
-    // The same session token beside another secret key: the server cannot tell, the client can.
+    // The same session token beside another secret key.
     let mut bytes = std::fs::read(&path)?;
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
@@ -332,7 +332,8 @@ async fn a_foreign_key_gives_a_typed_error() -> Result<()> {
     let mut foreign = client.session(described, context(), bundle)?;
     foreign.ensure_keys(&mut |_| {}).await?;
     let outcome = foreign.infer(&input(0), &mut |_| {}).await;
-    assert!(matches!(outcome, Err(Error::Implausible { .. })), "{outcome:?}");
+    let Err(Error::Refused(fault)) = outcome else { panic!("{outcome:?}") };
+    assert!(fault.to_string().contains("another secret"), "{fault}");
     let prediction = session.infer(&input(0), &mut |_| {}).await?;
     assert_logits(&prediction.logits, 0);
     Ok(())
@@ -375,18 +376,28 @@ fn calls(said: &[u8]) -> usize {
 /// Otherwise the server learns from a call that stays away whether its result decrypted to something.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_came_out_changes_no_call() -> Result<()> {
-    let server = serve(&config());
-    let first = open_with_keys(&server.url()).await;
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("key");
-    first.bundle().save(&path)?;
+    KeyBundle::generate(&context())?.save(&path)?;
+    // The file ends with the session token and the secret key.
+    let file = std::fs::read(&path)?;
+    let (rest, secret) = file.split_last_chunk::<32>().ok_or("no bytes")?;
+    let (_, token) = rest.split_last_chunk::<32>().ok_or("no bytes")?;
+    let token = SessionToken::from_bytes(*token).to_header()?;
+    let own = Maker::with_secret(context(), SecretKey::from_stored_bytes(&context(), secret)?);
+    let name = own.key(plan().0[0])[SECRET].to_vec();
     let mut counts = Vec::new();
     for honest in [true, false] {
-        if !honest {
-            // Another secret key with the same token: the result decrypts to noise.
-            let mut bytes = std::fs::read(&path)?;
-            *bytes.last_mut().ok_or("no bytes")? ^= 1;
-            std::fs::write(&path, bytes)?;
+        let server = serve(&config());
+        // Keys of another secret under the name of this one: the result decrypts to noise.
+        let maker = if honest { &own } else { &Maker::new(context()) };
+        let mut raw = Raw::with_token(&server.url(), Some(token.clone())).await;
+        let mut set = None;
+        for (i, spec) in plan().0.iter().enumerate() {
+            let mut key = maker.key(*spec);
+            key[SECRET].copy_from_slice(&name);
+            let upload = raw.upload(&key_header(i as u32), &key).await?;
+            set = Some(raw.commit(upload, set).await?.id);
         }
         let (url, heard) = listen_in(server.local_addr()).await?;
         let client = Client::connect(&url, options()).await?;
@@ -395,7 +406,8 @@ async fn what_came_out_changes_no_call() -> Result<()> {
         let mut session = client.session(described, context(), bundle)?;
         session.ensure_keys(&mut |_| {}).await?;
         let outcome = session.infer(&input(0), &mut |_| {}).await;
-        assert_eq!(outcome.is_ok(), honest, "{outcome:?}");
+        let noise = matches!(outcome, Err(Error::Implausible { .. }));
+        assert!(if honest { outcome.is_ok() } else { noise }, "{outcome:?}");
         counts.push(calls(&heard.lock().unwrap()));
     }
     // Negotiate, describe, list, begin and chunks of each input, submit, watch, result, profile.
