@@ -36,7 +36,7 @@ fn main() -> Result<()> {
         precise: args.iter().any(|a| a == "--precise"),
         log2_bound: after("--log2-bound").map_or(Ok(0), |k| k.parse())?,
         log2_slots: after("--log2-slots").map(|k| k.parse()).transpose()?,
-        memory_limit: Some(14 << 30),
+        memory_limit: None,
     };
 
     let params = presets::get(set)?;

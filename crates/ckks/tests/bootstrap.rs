@@ -401,6 +401,11 @@ fn wrong_options() {
         let Error::InsufficientMemory { needed, limit, .. } = error else { panic!("{error}") };
         assert_eq!((needed, limit), (bytes, bytes - 1));
     }
+    // A forecast has no limit.
+    let params = presets::get("toy10_boot").unwrap();
+    let limited = BootstrapOptions { memory_limit: Some(1), ..plain };
+    let forecast = BootstrapEstimate::new(&params, limited).unwrap();
+    assert_eq!(forecast, BootstrapEstimate::new(&params, plain).unwrap());
     // Correction needs two levels of the three, and degree 5 all of them.
     let mut literal = presets::literal("toy10_boot").unwrap();
     literal.name = "toy10_ratio8".into();

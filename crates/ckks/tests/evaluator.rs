@@ -308,7 +308,7 @@ fn secrets_do_not_mix() {
     let product = e.mul(&a, &a).unwrap();
     assert!(strange(e.relinearize(&product, &their_keys)));
     assert!(strange(e.relinearize_rescale(std::slice::from_ref(&product), &their_keys)));
-    let map = [(1, vec![1.0.into(); f.ctx.params().slots()])].into();
+    let map = [(1, vec![1.0; f.ctx.params().slots()])].into();
     let map = LinearTransform::new(&f.encoder, 2, f.ctx.params().scale_at(2), &map, 1).unwrap();
     assert!(strange(e.linear_transform(&b, &map, &keys)));
     assert!(strange(e.linear_transform_rescale(&b, &map, &keys)));

@@ -117,6 +117,20 @@ impl Device {
         !matches!(self.kind, Kind::Cpu(_) | Kind::Reference)
     }
 
+    /// Most bytes that a ring on the CPU keeps for reuse once they were used.
+    pub const KEPT_BYTES: usize = 1 << 30;
+
+    /// Bytes that the machine could give to this process now; `None` if it does not say, and for cards.
+    #[must_use]
+    pub fn available_memory(&self) -> Option<u64> {
+        if self.runs_behind() {
+            return None;
+        }
+        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
+    }
+
     /// The device in words, for reports: threads and the instruction set that is used.
     #[must_use]
     pub fn description(&self) -> String {

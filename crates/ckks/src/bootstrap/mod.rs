@@ -51,7 +51,8 @@ pub struct BootstrapOptions {
     pub log2_bound: u32,
     /// log2 of the period of the slots, if they repeat: fewer diagonals, a few more rotations. All slots if `None`.
     pub log2_slots: Option<u32>,
-    /// Refuse if [`Bootstrapper::memory_bytes`] would be more than this.
+    /// [`Bootstrapper::new`] refuses if [`Bootstrapper::memory_bytes`] would be more than this; if `None`, more than
+    /// [`cipherform_ring::Device::available_memory`].
     pub memory_limit: Option<u64>,
 }
 
@@ -92,9 +93,10 @@ impl Bootstrapper {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a set that cannot bootstrap or options outside their range;
-    /// [`Error::InsufficientMemory`] above the limit of the options, before anything is allocated.
+    /// [`Error::InsufficientMemory`] above the limit of the options or of the machine, before anything is allocated.
     pub fn new(ctx: &Context, options: BootstrapOptions) -> Result<Self> {
         let plan = Plan::new(ctx.params(), options)?;
+        plan.check_memory(ctx.ring().device().available_memory())?;
         let (eval_mod, encoder) = (plan.eval_mod()?, Encoder::new(ctx));
         Ok(Self {
             ctx: ctx.clone(),
@@ -151,7 +153,8 @@ impl Bootstrapper {
         &self.estimate.precision
     }
 
-    /// Bytes for expanded keys, encoded diagonals and the largest working set of a bootstrap.
+    /// Bytes for expanded keys, encoded diagonals and the largest working set of a bootstrap, see
+    /// [`BootstrapEstimate::memory_bytes`].
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.estimate.memory_bytes

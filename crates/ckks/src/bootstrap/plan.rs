@@ -11,9 +11,12 @@ use crate::linear::LinearTransform;
 use crate::params::{BootstrappingLiteral, Parameters};
 use crate::polynomial::Polynomial;
 use crate::rlwe::{KeyKind, KeySpec, SwitchingKey};
+use cipherform_ring::Device;
 use num_complex::Complex64;
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
+
+const OP: &str = "bootstrapper";
 
 /// log2 of R by correction: the smaller, the less noise, and the larger the sine's error that the correction leaves. These
 /// balance the two for the scales of the sets.
@@ -47,7 +50,7 @@ pub struct BootstrapEstimate {
     pub precision: BootstrapPrecision,
     /// The keys that all kinds of bootstraps need.
     pub keys: Vec<KeySpec>,
-    /// Bytes for expanded keys, encoded diagonals and the largest working set.
+    /// Bytes for expanded keys, encoded diagonals, the largest working set, and what a CPU keeps of it for reuse.
     pub memory_bytes: u64,
 }
 
@@ -55,8 +58,7 @@ impl BootstrapEstimate {
     /// Predicts. Cost: microseconds.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a set that cannot bootstrap or options outside their range;
-    /// [`Error::InsufficientMemory`] above the limit of the options.
+    /// [`Error::InvalidArgument`] for a set that cannot bootstrap or options outside their range. Memory is not limited.
     pub fn new(params: &Parameters, options: BootstrapOptions) -> Result<Self> {
         let plan = Plan::new(params, options)?;
         plan.estimate(&plan.eval_mod()?)
@@ -73,7 +75,6 @@ pub(super) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     pub(super) fn new(params: &'a Parameters, options: BootstrapOptions) -> Result<Self> {
-        const OP: &str = "bootstrapper";
         let invalid = |detail: String| Error::InvalidArgument { op: OP, detail };
         let Some(set) = params.bootstrapping() else {
             return Err(invalid(format!("{} cannot bootstrap", params.label())));
@@ -93,12 +94,17 @@ impl<'a> Plan<'a> {
         if plan.input_level() >= params.application_level() {
             return Err(invalid("the correction leaves no level between two bootstraps".into()));
         }
-        let needed = plan.memory_bytes();
-        match options.memory_limit {
+        Ok(plan)
+    }
+
+    /// `available` is what holds without a limit in the options.
+    pub(super) fn check_memory(&self, available: Option<u64>) -> Result<()> {
+        let needed = self.memory_bytes();
+        match self.options.memory_limit.or(available) {
             Some(limit) if needed > limit => {
                 Err(Error::InsufficientMemory { op: OP, needed, limit })
             }
-            _ => Ok(plan),
+            _ => Ok(()),
         }
     }
 
@@ -306,7 +312,10 @@ impl<'a> Plan<'a> {
         let ones = repetitions.iter().map(|stage| stage.diagonals.len() * 2 * rows(top));
         let stages = self.stages().into_iter();
         let weights = stages.map(|(s, level)| s.diagonals() * 2 * s.period() * rows(level));
-        keys.sum::<u64>() + 8 * weights.chain(ones).sum::<usize>() as u64 + self.working_bytes()
+        let work = self.working_bytes();
+        // Buffers that are kept for reuse seldom have the size of the next one.
+        let kept = work.min(Device::KEPT_BYTES as u64);
+        keys.sum::<u64>() + 8 * weights.chain(ones).sum::<usize>() as u64 + work + kept
     }
 
     /// Stages of both embeddings and their levels.
@@ -348,7 +357,7 @@ impl<'a> Plan<'a> {
         highest.into_iter().map(|(kind, level)| KeySpec { kind, level }).collect()
     }
 
-    /// The largest working set: in coefficients-to-slots the digits of one polynomial and the sums of all giant steps; in
+    /// The largest working set, above that of making keys, a few polynomials a core: in coefficients-to-slots the digits of one polynomial and the sums of all giant steps; in
     /// the modular reduction seven basis functions, products and digits of two ciphertexts at its highest level.
     fn working_bytes(&self) -> u64 {
         let params = self.params;
@@ -393,6 +402,21 @@ mod tests {
             let bytes = keys.chain(maps().map(LinearTransform::bytes)).sum::<u64>();
             assert_eq!(b.memory_bytes(), bytes + plan.working_bytes(), "{log2_slots:?}");
         }
+    }
+
+    #[test]
+    fn without_a_limit_the_machine_has_one() {
+        let params = presets::get("boot15").unwrap();
+        let plain = BootstrapOptions::default();
+        let plan = Plan::new(&params, plain).unwrap();
+        let needed = plan.memory_bytes();
+        plan.check_memory(Some(needed)).unwrap();
+        plan.check_memory(None).unwrap();
+        let error = plan.check_memory(Some(needed - 1)).unwrap_err();
+        assert!(matches!(error, Error::InsufficientMemory { limit, .. } if limit == needed - 1));
+        // A limit is the caller's decision, in both directions.
+        let raised = BootstrapOptions { memory_limit: Some(needed), ..plain };
+        Plan::new(&params, raised).unwrap().check_memory(Some(1)).unwrap();
     }
 
     #[test]

@@ -37,13 +37,6 @@ pub(crate) fn target(device: Device) -> Option<f64> {
     }
 }
 
-/// Bytes that the system could give to this process now, if it says so.
-pub(crate) fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
-}
-
 /// Uniform in [-1, 1], exact in 32 bits, because that is what the peer's interface takes.
 fn inputs(slots: usize) -> Result<Vec<f32>> {
     let mut rng = entropy()?;
@@ -68,11 +61,7 @@ pub(crate) fn run(plan: &Plan<'_>) -> Result<(Vec<Measured>, Value)> {
 fn ours(plan: &Plan<'_>, values: &[f32]) -> Result<(Vec<Measured>, Value)> {
     let context = Context::new(presets::get(plan.set)?, &plan.device)?;
     let params = context.params();
-    let options = BootstrapOptions {
-        precise: plan.precise,
-        memory_limit: available_memory(),
-        ..BootstrapOptions::default()
-    };
+    let options = BootstrapOptions { precise: plan.precise, ..BootstrapOptions::default() };
     let begin = Instant::now();
     let bootstrapper = Bootstrapper::new(&context, options)?;
     let setup_s = begin.elapsed().as_secs_f64();

@@ -4,7 +4,6 @@
 //! fresh secrets every few hundred runs, all kinds of bootstraps, and inputs at the ends of their range.
 
 use crate::output::{bar, write_json};
-use crate::verbs::bench::boot::available_memory;
 use crate::verbs::bench::keys::generate;
 use anyhow::{Result, bail};
 use cipherform_ckks::noise::NoiseModel;
@@ -318,8 +317,7 @@ pub(crate) fn run(plan: &Plan<'_>, machine: &str, flags: &[&str]) -> Result<()> 
         }
     }
     if plan.full > 0 && !interrupted.load(Ordering::Relaxed) {
-        let options =
-            BootstrapOptions { memory_limit: available_memory(), precise: plan.precise, ..all };
+        let options = BootstrapOptions { precise: plan.precise, ..all };
         tallies.push(soak((plan.full_set, options), plan.full, false, plan.device, &interrupted)?);
     }
     let wrong: u64 = tallies.iter().map(|tally| tally.wrong).sum();

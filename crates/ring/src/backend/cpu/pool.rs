@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::Zeroize;
 
 /// Most bytes kept for reuse: the sums of a doubly hoisted map and the digits of two polynomials at N = 2^16.
-const KEPT_BYTES: usize = 1 << 30;
+const KEPT_BYTES: usize = Device::KEPT_BYTES;
 /// Smaller vectors go to the allocator directly.
 const SMALLEST_WORDS: usize = 1 << 13;
 
