@@ -216,6 +216,11 @@ fn misuse() {
     let ct = f.encrypt(&[0.5], LEVEL);
     let low = f.evaluator.drop_level(&ct, LEVEL - 1).unwrap();
     let base = f.evaluator.drop_level(&ct, 0).unwrap();
+    let foreign = {
+        let mut other = Fixture::new("lev14", Device::cpu());
+        other.secret = KeyGenerator::new(&other.ctx).secret_key(&mut f.rng).unwrap();
+        other.encrypt(&[0.5], LEVEL)
+    };
     let error = estimate(&f, NoiseMode::Bound);
     let mut ledger = PublicationLedger::new(&f.secret, 1).unwrap();
     let good = Publication { bits: 2, statistical_security: 30, error: &error };
@@ -224,6 +229,7 @@ fn misuse() {
         assert_eq!(ledger.published(), 0);
         outcome.unwrap_err()
     };
+    assert!(matches!(refused(&foreign, &good), Error::KeyMismatch { .. }));
     let weak = Publication { statistical_security: 29, ..good };
     assert!(refused(&ct, &weak).to_string().contains("at least 30"));
     assert!(matches!(refused(&low, &good), Error::LevelMismatch { .. }));

@@ -251,6 +251,7 @@ impl Decryptor<'_> {
         let invalid = |detail: &str| Error::InvalidArgument { op: OP, detail: detail.to_owned() };
         let (params, error) = (self.ctx.params(), publication.error);
         params.require_same(OP, ciphertext.params())?;
+        self.secret.id().require_same(OP, ciphertext.secret_id())?;
         params.require_same(OP, encoder.context().params())?;
         params.require_same(OP, error.params())?;
         check_levels(OP, ciphertext.level(), error.level())?;
@@ -357,6 +358,7 @@ mod tests {
         // (0, 2^40): decrypts to 2^40 s.
         let chosen = Ciphertext {
             params: ctx.params().clone(),
+            secret: secret.id(),
             level,
             scale,
             polys: vec![
