@@ -53,6 +53,12 @@ impl Maker {
         Self::with_secret(context, secret)
     }
 
+    /// As [`Self::new`], which always gives the same one, with another secret.
+    fn stranger() -> Self {
+        let secret = SecretKey::from_stored_bytes(&context(), &[7; 32]).unwrap();
+        Self::with_secret(context(), secret)
+    }
+
     pub(crate) fn with_secret(context: Context, secret: SecretKey) -> Self {
         Self { context, secret }
     }
@@ -262,7 +268,7 @@ async fn damaged_keys_are_refused() {
     let upload = raw.upload(&key_header(0), &good).await.unwrap();
     set = Some(raw.commit(upload, set).await.unwrap().id);
     // Keys of two secrets do not make a set.
-    let strange = Maker::new(context()).key(plan().0[1]);
+    let strange = Maker::stranger().key(plan().0[1]);
     let upload = raw.upload(&key_header(1), &strange).await.unwrap();
     let refused = raw.commit(upload, set).await.expect_err("a key of another secret was taken");
     assert!(refused.to_string().contains("secret keys differ"), "{refused}");
@@ -321,7 +327,7 @@ async fn damaged_inputs_are_refused() {
     let refused = raw.submit(with_first(upload)).await;
     assert!(matches!(refused, Err(Fault::Malformed { .. })), "{refused:?}");
     // Under another secret than the keys.
-    let strange = Maker::new(context()).input(0);
+    let strange = Maker::stranger().input(0);
     let upload = raw.upload(&input_header(0), &strange).await.unwrap();
     let refused = raw.submit(with_first(upload)).await.expect_err("a foreign input was taken");
     assert!(refused.to_string().contains("another secret"), "{refused}");
