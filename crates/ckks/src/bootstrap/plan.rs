@@ -312,10 +312,7 @@ impl<'a> Plan<'a> {
         let ones = repetitions.iter().map(|stage| stage.diagonals.len() * 2 * rows(top));
         let stages = self.stages().into_iter();
         let weights = stages.map(|(s, level)| s.diagonals() * 2 * s.period() * rows(level));
-        let work = self.working_bytes();
-        // Buffers that are kept for reuse seldom have the size of the next one.
-        let kept = work.min(Device::KEPT_BYTES as u64);
-        keys.sum::<u64>() + 8 * weights.chain(ones).sum::<usize>() as u64 + work + kept
+        keys.sum::<u64>() + 8 * weights.chain(ones).sum::<usize>() as u64 + self.working_bytes()
     }
 
     /// Stages of both embeddings and their levels.
@@ -357,8 +354,9 @@ impl<'a> Plan<'a> {
         highest.into_iter().map(|(kind, level)| KeySpec { kind, level }).collect()
     }
 
-    /// The largest working set, above that of making keys, a few polynomials a core: in coefficients-to-slots the digits of one polynomial and the sums of all giant steps; in
-    /// the modular reduction seven basis functions, products and digits of two ciphertexts at its highest level.
+    /// The largest working set and what a CPU keeps of it: in coefficients-to-slots the digits of one polynomial and the
+    /// sums of all giant steps; in the modular reduction seven basis functions, products and digits of two ciphertexts at
+    /// its highest level. Making keys takes less beside them, a few polynomials a core.
     fn working_bytes(&self) -> u64 {
         let params = self.params;
         let top = params.max_level();
@@ -366,7 +364,9 @@ impl<'a> Plan<'a> {
         let split = params.limbs_at(params.application_level() + EVAL_MOD_LEVELS);
         let transform = (params.digits_at(top).len() + 4 + 2 * 8) * extended;
         let reduction = 2 * (7 * 2 * split + 3 * 3 * split + (params.dnum() + 4) * extended);
-        (transform.max(reduction) * params.n() * 8) as u64
+        let work = (transform.max(reduction) * params.n() * 8) as u64;
+        // Buffers that are kept for reuse seldom have the size of the next one.
+        work + work.min(Device::KEPT_BYTES as u64)
     }
 }
 
@@ -376,7 +376,7 @@ mod tests {
     use crate::bootstrap::Bootstrapper;
     use crate::bootstrap::eval_mod::MARGIN;
     use crate::bootstrap::failure::message;
-    use crate::{Context, Device, presets};
+    use crate::{Context, presets};
 
     #[test]
     fn the_estimate_is_true_of_the_maps() {
