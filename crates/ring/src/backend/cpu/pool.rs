@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn words_are_aligned_and_reused() {
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(Pool::new(InstructionSet::Scalar));
         for len in [1, 16, SMALLEST_WORDS, 3 * SMALLEST_WORDS] {
             let mut words = pool.take(len);
             assert_eq!(words.as_ptr().align_offset(ALIGNMENT), 0);
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn truncated_and_wiped_words_forget() {
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(Pool::new(InstructionSet::Scalar));
         let mut words = pool.adopt((1..=64).collect());
         words.truncate(40);
         assert_eq!(*words, (1..=40).collect::<Vec<u64>>());
