@@ -218,7 +218,7 @@ pub struct Operator {
     pub layer: String,
 }
 
-/// A scheduled two-party computation. See the [module documentation](self).
+/// A scheduled two-party computation.
 #[derive(Clone, Debug)]
 pub struct Circuit {
     pub(crate) instructions: Vec<Instruction>,

@@ -160,7 +160,7 @@ pub(crate) fn denominator(b: &mut Builder, weights: Share, kind: Attention, eps:
 
 /// Rows of weights that sum to about 1, stand-alone, `[.., T]` at [`SCALE`].
 ///
-/// 1. [Scores to weights](self).
+/// 1. Scores to weights, as at the top of this module.
 /// 2. Open weights and row sums; reciprocal of the row sums by knots.
 /// 3. Open and lift the reciprocal.
 /// 4. Open it, one product.
