@@ -1,12 +1,13 @@
 //! From one basis to another: digits, division, lifting.
 //!
-//! A row is converted by blocks of columns and at once transformed and used, all of it in the second cache; the source rows
-//! are read again for every target, which the last cache bears better than writing and reading many targets.
+//! A row is converted by blocks of columns and at once transformed, all of it in the second cache, the second pass of the
+//! transform piece by piece with the use of the row; the source rows are read again for every target, which the last cache bears better than writing and reading many targets.
 
 use super::Cpu;
 use super::kernels::{self, BLOCK, Constants, Factor};
 use super::pool::Words;
 use super::tables::{Converter, Prime};
+use super::transform::PIECE;
 use crate::backend::View;
 use crate::basis::Limbs;
 use crate::error::Result;
@@ -20,7 +21,8 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Writes the row in NTT order from the `sources`, coefficients below 2^50. A single source has the factor 1.
+    /// Writes the row from the `sources`, coefficients below 2^50, up to the second pass of its transform. A single source
+    /// has the factor 1.
     pub(super) fn convert(&self, sources: &[&[u64]], out: &mut [u64]) {
         let Target { prime, factors, init } = *self;
         let mut inputs: Vec<&[u64]> = Vec::with_capacity(sources.len());
@@ -32,7 +34,7 @@ impl Target<'_> {
                 _ => kernels::convert(&prime.constants, out, &inputs, factors, init),
             }
         }
-        prime.transform.forward(out);
+        prime.transform.first_pass(out);
     }
 }
 
@@ -61,7 +63,11 @@ impl Cpu {
             |remainder, ((words, prime), kept)| {
                 let (factors, init) = (&kept.factors[..], kept.minus_half);
                 Target { prime, factors, init }.convert(&sources, remainder);
-                kernels::sub_scale(&prime.constants, words, remainder, kept.inv);
+                let pieces = words.chunks_mut(PIECE).zip(remainder.chunks_mut(PIECE));
+                for (i, (words, remainder)) in pieces.enumerate() {
+                    prime.transform.second_pass(i * PIECE, remainder);
+                    kernels::sub_scale(&prime.constants, words, remainder, kept.inv);
+                }
             },
         );
         a.truncate(kept * n);
@@ -81,6 +87,7 @@ impl Cpu {
             }
             let init = prime.modulus.neg(prime.modulus.reduce_u64(h));
             Target { prime, factors: &[1], init }.convert(&[&lifted], words);
+            prime.transform.second_pass(0, words);
         });
         out
     }
@@ -141,7 +148,9 @@ impl Cpu {
                 words.copy_from_slice(Self::row(a, limbs, row, n));
             } else {
                 let sources = &prepared[converter.source.clone()];
-                self.target(converter, limbs, row).convert(sources, words);
+                let target = self.target(converter, limbs, row);
+                target.convert(sources, words);
+                target.prime.transform.second_pass(0, words);
             }
         });
         digits

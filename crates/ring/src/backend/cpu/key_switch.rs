@@ -3,24 +3,32 @@
 //! digits of two polynomials push more out of the caches than reading a key again costs, at N = 2^16 with 8 to 24 limbs.
 
 use super::Cpu;
-use super::kernels::{self, Constants, Plus};
+use super::kernels::{self, Plus};
 use super::pool::Words;
-use super::tables::Converter;
+use super::tables::{Converter, Prime};
+use super::transform::PIECE;
 use crate::automorphism::Permutation;
 use crate::backend::{KeySwitch, Member, Source, View};
 use crate::basis::Limbs;
 use rayon::prelude::*;
 
 /// Words of a block: a page, beyond which nothing is fetched ahead, of every row.
-const BLOCK: usize = 512;
+const BLOCK: usize = PIECE;
 
 /// Both halves of one block of columns.
 #[repr(align(64))]
 struct Block([[u64; BLOCK]; 2]);
 
+/// One row of a digit.
+enum Digit<'a> {
+    Whole(&'a [u64]),
+    /// Its transform lacks the second pass.
+    Begun(&'a mut [u64]),
+}
+
 /// One row of a member.
 struct MemberRow<'a> {
-    digits: Vec<&'a [u64]>,
+    digits: Vec<Digit<'a>>,
     /// Times P modulo the prime of the row.
     plus: [Plus<'a>; 2],
 }
@@ -58,13 +66,13 @@ impl Cpu {
                 }
                 let input = self.member_row(member, switch, &converters, row, converted);
                 let keys = self.key_row(&switch.keys, limbs, row);
-                multiply(&self.prime(limbs, row).constants, &keys, &[input], &blocks, &mut outs);
+                multiply(self.prime(limbs, row), &keys, &mut [input], &blocks, &mut outs);
             },
         );
         out
     }
 
-    /// The digits of a prepared polynomial at one row, its own left out.
+    /// The digits of a prepared polynomial at one row up to the second pass of their transforms, its own left out.
     fn convert_digits(
         &self,
         prepared: &Words,
@@ -89,17 +97,19 @@ impl Cpu {
         switch: &KeySwitch<'_, Words>,
         converters: &[&Converter],
         row: usize,
-        converted: &'a Words,
+        converted: &'a mut Words,
     ) -> MemberRow<'a> {
         let (n, limbs) = (self.n, switch.limbs);
         let digits = match &member.source {
-            Source::Digits(digits) => digits.iter().map(|d| &d[row * n..][..n]).collect(),
-            Source::Poly(a) => (converters.iter().zip(converted.chunks_exact(n)))
+            Source::Digits(digits) => {
+                digits.iter().map(|d| Digit::Whole(&d[row * n..][..n])).collect()
+            }
+            Source::Poly(a) => (converters.iter().zip(converted.chunks_exact_mut(n)))
                 .map(|(converter, converted)| {
                     if converter.source.contains(&row) {
-                        Self::row(a, limbs, row, n)
+                        Digit::Whole(Self::row(a, limbs, row, n))
                     } else {
-                        converted
+                        Digit::Begun(converted)
                     }
                 })
                 .collect(),
@@ -132,16 +142,15 @@ impl Cpu {
     ) {
         let n = self.n;
         rows(n, limbs.rows(), out).into_par_iter().enumerate().for_each(|(row, mut outs)| {
-            let inputs: Vec<MemberRow<'_>> = batch
+            let mut inputs: Vec<MemberRow<'_>> = batch
                 .iter()
                 .map(|digits| MemberRow {
-                    digits: digits.iter().map(|d| &d[row * n..][..n]).collect(),
+                    digits: digits.iter().map(|d| Digit::Whole(&d[row * n..][..n])).collect(),
                     plus: [None, None],
                 })
                 .collect();
             let keys = self.key_row(keys, limbs, row);
-            let constants = &self.prime(limbs, row).constants;
-            multiply(constants, &keys, &inputs, &None, &mut outs);
+            multiply(self.prime(limbs, row), &keys, &mut inputs, &None, &mut outs);
         });
     }
 }
@@ -167,11 +176,11 @@ fn destinations(permutation: &Permutation, n: usize) -> Vec<usize> {
     destinations
 }
 
-/// One row of all members, by blocks of columns.
+/// One row of all members, by blocks of columns; the second pass of a transform just before its block is multiplied.
 fn multiply(
-    constants: &Constants,
+    prime: &Prime,
     keys: &[[&[u64]; 2]],
-    members: &[MemberRow<'_>],
+    members: &mut [MemberRow<'_>],
     blocks: &Blocks<'_>,
     outs: &mut [[&mut [u64]; 2]],
 ) {
@@ -179,24 +188,30 @@ fn multiply(
     let width = n.min(BLOCK);
     let mut image = Block([[0; BLOCK]; 2]);
     let mut key_block: Vec<[&[u64]; 2]> = Vec::with_capacity(keys.len());
-    let mut digit_block: Vec<&[u64]> = Vec::with_capacity(keys.len());
     for from in (0..n).step_by(width) {
         let columns = from..from + width;
         key_block.clear();
         key_block.extend(keys.iter().map(|key| key.map(|half| &half[columns.clone()])));
-        for (member, out) in members.iter().zip(&mut *outs) {
-            digit_block.clear();
-            digit_block.extend(member.digits.iter().map(|digit| &digit[columns.clone()]));
+        for (member, out) in members.iter_mut().zip(&mut *outs) {
+            let digits = member.digits.iter_mut().map(|digit| match digit {
+                Digit::Whole(row) => &row[columns.clone()],
+                Digit::Begun(row) => {
+                    let piece = &mut row[columns.clone()];
+                    prime.transform.second_pass(from, piece);
+                    &*piece
+                }
+            });
+            let digits: Vec<&[u64]> = digits.collect();
             let to = blocks.as_ref().map_or(from, |(_, to)| to[from / width]);
             let mut out = out.each_mut().map(|half| &mut half[to..to + width]);
             let mut image = image.0.each_mut().map(|half| &mut half[..width]);
             let plus = member.plus.map(|plus| plus.map(|(row, p)| (&row[columns.clone()], p)));
             let [half0, half1] = if blocks.is_some() { &mut image } else { &mut out };
-            kernels::inner_product(constants, [half0, half1], &digit_block, &key_block, &plus);
+            kernels::inner_product(&prime.constants, [half0, half1], &digits, &key_block, &plus);
             if let Some((permutation, _)) = blocks {
                 let piece = permutation.piece(to..to + width);
                 for (out, image) in out.iter_mut().zip(&image) {
-                    kernels::permute(constants.isa, out, image, &piece);
+                    kernels::permute(prime.constants.isa, out, image, &piece);
                 }
             }
         }

@@ -139,10 +139,11 @@ impl<'a, L: Butterflies> Layers<'a, L> {
         Self { s, w: s.prime(c), order, table }
     }
 
+    /// The first pass.
     #[inline(always)]
-    pub(super) fn forward(&self, words: &mut [u64]) {
+    pub(super) fn columns_forward(&self, words: &mut [u64]) {
         let s = self.s;
-        let Order { columns, runs, norm } = self.order;
+        let columns = &self.order.columns;
         let rows = words.len() / RUN;
         let mut scratch = Scratch([0; SCRATCH]);
         let width = 1 << L::LOG_WIDTH;
@@ -172,18 +173,23 @@ impl<'a, L: Butterflies> Layers<'a, L> {
                 }
             }
         }
-        let tables = self.table.runs.chunks_exact(self.table.runs.len() / rows);
-        for (run, mut twiddles) in words.chunks_exact_mut(RUN).zip(tables) {
+    }
+
+    /// The second pass of runs from the one with index `first` on.
+    #[inline(always)]
+    pub(super) fn runs_forward(&self, first: usize, words: &mut [u64]) {
+        let s = self.s;
+        for (run, mut twiddles) in words.chunks_exact_mut(RUN).zip(self.table.runs().skip(first)) {
             let run = s.split_mut(run);
-            for step in runs {
+            for step in &self.order.runs {
                 let (own, rest) = twiddles.split_at(step.twiddles::<L>());
                 twiddles = rest;
-                let gap = (RUN / width) >> (step.first + step.layers);
+                let gap = (RUN >> L::LOG_WIDTH) >> (step.first + step.layers);
                 with_step!(step, gap, L::STEP, [16 4 2 1], |LAYERS, NORM, GAP| {
                     self.step_forward::<LAYERS, NORM, false, GAP, _>(Run::<L>(run), gap, own);
                 });
             }
-            if *norm {
+            if self.order.norm {
                 self.squares_forward::<true>(run, twiddles);
             } else {
                 self.squares_forward::<false>(run, twiddles);
@@ -270,8 +276,8 @@ impl<'a, L: Butterflies> Layers<'a, L> {
         let Order { columns, runs, .. } = self.order;
         let rows = words.len() / RUN;
         let width = 1 << L::LOG_WIDTH;
-        let tables = self.table.runs.chunks_exact(self.table.runs.len() / rows);
-        for (i, (run, mut twiddles)) in words.chunks_exact_mut(RUN).zip(tables).enumerate() {
+        let runs_and_tables = words.chunks_exact_mut(RUN).zip(self.table.runs());
+        for (i, (run, mut twiddles)) in runs_and_tables.enumerate() {
             if let Some(from) = from {
                 run.copy_from_slice(&from[i * RUN..(i + 1) * RUN]);
             }

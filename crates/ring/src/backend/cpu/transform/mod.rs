@@ -19,7 +19,9 @@ use layers::Layers;
 const RUN: usize = 256;
 const LOG_RUN: usize = 8;
 /// Largest degree of the plain loops.
-const PLAIN: usize = 512;
+const PLAIN: usize = PIECE;
+/// Words of a row that go through the second pass together: a page.
+pub(super) const PIECE: usize = 512;
 /// Some layers that are taken through registers together.
 #[derive(Clone, Copy, Debug)]
 struct Step {
@@ -67,6 +69,7 @@ struct Table {
     columns: Vec<u64>,
     /// Of the second pass, run by run.
     runs: Vec<u64>,
+    per_run: usize,
     /// The only factor of the outermost layer.
     outermost: u64,
 }
@@ -109,7 +112,8 @@ impl Table {
     fn new<L: Butterflies>(_: L, c: &Constants, powers: &[u64], order: &Order) -> Self {
         let n = powers.len();
         let rows = n / RUN;
-        let mut out = Self { columns: Vec::new(), runs: Vec::new(), outermost: powers[1] };
+        let (columns, runs) = (Vec::new(), Vec::new());
+        let mut out = Self { columns, runs, per_run: 0, outermost: powers[1] };
         let put = |to: &mut Vec<u64>, factors: &[u64]| {
             let prepared: Vec<[u64; 2]> = factors.iter().map(|&f| L::twiddle(c, f)).collect();
             to.extend(prepared.iter().map(|t| t[0]));
@@ -156,7 +160,13 @@ impl Table {
                 }
             }
         }
+        out.per_run = out.runs.len() / rows;
         out
+    }
+
+    /// The factors of the second pass, run by run.
+    fn runs(&self) -> std::slice::ChunksExact<'_, u64> {
+        self.runs.chunks_exact(self.per_run)
     }
 }
 
@@ -177,10 +187,26 @@ impl Transform {
 
     /// Coefficients to NTT order.
     pub(super) fn forward(&self, words: &mut [u64]) {
+        self.first_pass(words);
+        self.second_pass(0, words);
+    }
+
+    /// The first pass of a row. The second may go piece by piece, with whatever follows it.
+    pub(super) fn first_pass(&self, words: &mut [u64]) {
+        if let Kind::Blocked { order, forward, .. } = &self.kind {
+            on_lanes!(self.constants.isa, RUN, |s| {
+                Layers::new(s, &self.constants, order, forward).columns_forward(words);
+            });
+        }
+    }
+
+    /// The second pass of words from `start` on: multiples of [`PIECE`], all of a shorter row.
+    pub(super) fn second_pass(&self, start: usize, piece: &mut [u64]) {
         match &self.kind {
-            Kind::Plain { forward, .. } => plain_forward(&self.constants, words, forward),
+            Kind::Plain { forward, .. } => plain_forward(&self.constants, piece, forward),
             Kind::Blocked { order, forward, .. } => on_lanes!(self.constants.isa, RUN, |s| {
-                Layers::new(s, &self.constants, order, forward).forward(words);
+                let layers = Layers::new(s, &self.constants, order, forward);
+                layers.runs_forward(start / RUN, piece);
             }),
         }
     }
