@@ -5,8 +5,9 @@
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 use cipherform_ckks::{
-    Ciphertext, Context, Decryptor, Device, Encoder, Encryptor, EvaluationKeys, Evaluator,
-    KeyGenerator, KeySpec, LinearTransform, Parameters, Polynomial, SeededKey, presets,
+    BootstrapOptions, Bootstrapper, Ciphertext, Context, Decryptor, Device, Encoder, Encryptor,
+    EvaluationKeys, Evaluator, KeyGenerator, KeySpec, LinearTransform, Parameters, Polynomial,
+    SeededKey, presets,
 };
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use rand_chacha::ChaCha20Rng;
@@ -108,10 +109,30 @@ fn at_level(c: &mut Criterion, set: &str, level: usize) {
     });
 }
 
+/// All slots of one complex ciphertext, from the lowest level to the highest that is left.
+fn bootstrap(c: &mut Criterion, set: &str) {
+    let ctx = Context::new(presets::get(set).unwrap(), &Device::cpu()).unwrap();
+    let params = ctx.params();
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let generator = KeyGenerator::new(&ctx);
+    let secret = generator.secret_key(&mut rng).unwrap();
+    let bootstrapper = Bootstrapper::new(&ctx, BootstrapOptions::default()).unwrap();
+    let keys = generator.expanded_keys(&secret, &bootstrapper.keys(), &mut rng, |_| ()).unwrap();
+    let level = bootstrapper.input_level();
+    let values: Vec<f64> = (0..params.slots()).map(|i| (i as f64).sin()).collect();
+    let plain = Encoder::new(&ctx).encode(&values, level, params.scale_at(level)).unwrap();
+    let ct = Encryptor::with_secret_key(&ctx, &secret).unwrap().encrypt(&plain, &mut rng).unwrap();
+    c.bench_function(&format!("bootstrap/{set}/cpu"), |b| {
+        b.iter(|| bootstrapper.bootstrap(&ct, &keys).unwrap());
+    });
+}
+
 fn benches(c: &mut Criterion) {
     at_level(c, "lev16_36", 23);
     at_level(c, "lev16_36", 20);
     at_level(c, "lev14", 7);
+    bootstrap(c, "toy12_boot");
+    bootstrap(c, "boot15");
 }
 
 criterion_group! {

@@ -399,16 +399,16 @@ impl Evaluator {
         let scale = self.check_product("mul_plain", a, b)?;
         let _span = primitive("mul_plain");
         count(Counter::CtPt, 1);
-        let mut out = a.clone();
-        out.seed = None;
-        out.scale = scale;
-        for poly in &mut out.polys {
-            match &b.poly {
-                PlainPoly::Dense(plain) => poly.mul_assign(plain)?,
-                PlainPoly::Periodic(plain) => poly.mul_subring_assign(plain)?,
+        let product = |poly: &RingPoly| match &b.poly {
+            PlainPoly::Dense(plain) => poly.product(plain),
+            PlainPoly::Periodic(plain) => {
+                let mut out = poly.clone();
+                out.mul_subring_assign(plain)?;
+                Ok(out)
             }
-        }
-        Ok(out)
+        };
+        let polys = a.polys.iter().map(product).collect::<Result<_, _>>()?;
+        Ok(self.ciphertext(a.secret, a.level, scale, polys))
     }
 
     /// `acc += a * b` for a plaintext, without an intermediate ciphertext. Counts one `ct_pt`.

@@ -297,6 +297,19 @@ impl RingPoly {
         dispatch!(ring, |b| b.mul(b.buf_mut("mul", data)?, *limbs, &rhs.view(b, "mul")?))
     }
 
+    /// The product with `rhs`, over the limbs of `self`.
+    ///
+    /// # Errors
+    /// See [`RingPoly`].
+    pub fn product(&self, rhs: &RingPoly) -> Result<RingPoly> {
+        const OP: &str = "product";
+        self.check_operand(OP, rhs)?;
+        let data = dispatch!(self.ring, |x| {
+            store(x, x.product(&self.view(x, OP)?, self.limbs, &rhs.view(x, OP)?)?)
+        });
+        Ok(Self::from_parts(self.ring.clone(), self.limbs, data))
+    }
+
     /// Adds the product of `a` and `b`.
     ///
     /// # Errors

@@ -31,6 +31,7 @@ enum Step {
     Sub,
     Neg,
     Mul,
+    Product,
     MulAdd,
     Tensor,
     Middle,
@@ -58,6 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Step::Sub),
         Just(Step::Neg),
         Just(Step::Mul),
+        Just(Step::Product),
         Just(Step::MulAdd),
         Just(Step::Tensor),
         Just(Step::Middle),
@@ -108,6 +110,7 @@ fn apply(step: &Step, [mut a, mut b]: [RingPoly; 2]) -> [RingPoly; 2] {
         Step::Sub => a.sub_assign(&b).unwrap(),
         Step::Neg => a.neg_assign().unwrap(),
         Step::Mul => a.mul_assign(&b).unwrap(),
+        Step::Product => b = a.product(&b).unwrap(),
         Step::MulAdd => b.mul_add_assign(&a, &a).unwrap(),
         Step::Tensor => [a, _, b] = RingPoly::tensor([&a, &b], [&b, &a]).unwrap(),
         Step::Middle => [_, b, _] = RingPoly::tensor([&a, &b], [&b, &a]).unwrap(),
@@ -213,9 +216,16 @@ fn results(a: &RingPoly) -> Vec<(String, Vec<u64>)> {
     out.extend(many.unwrap().iter().map(|a| ("rescaled".to_owned(), words(a))));
     let raised = a.with_limbs(Limbs::q(1)).unwrap().mod_raise(all.q).unwrap();
     out.push(("raised".to_owned(), words(&raised)));
-    for step in
-        [Step::Add, Step::Sub, Step::Neg, Step::Mul, Step::MulAdd, Step::Tensor, Step::Middle]
-    {
+    for step in [
+        Step::Add,
+        Step::Sub,
+        Step::Neg,
+        Step::Mul,
+        Step::Product,
+        Step::MulAdd,
+        Step::Tensor,
+        Step::Middle,
+    ] {
         let both = apply(&step, [a.clone(), a.clone()]);
         out.extend(both.iter().map(|a| (format!("{step:?}"), words(a))));
     }

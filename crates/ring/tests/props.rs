@@ -53,6 +53,7 @@ fn sum(a: &RingPoly, b: &RingPoly) -> RingPoly {
 fn product(a: &RingPoly, b: &RingPoly) -> RingPoly {
     let mut out = a.clone();
     out.mul_assign(b).unwrap();
+    assert_eq!(words(&out), words(&a.product(b).unwrap()));
     out
 }
 
@@ -537,6 +538,7 @@ fn limbs_are_views(device: &Device) {
         assert_eq!(words(&part), words(&random(&ring, limbs, 1)));
         let mut left = random(&ring, limbs, 2);
         let mut right = left.clone();
+        assert_eq!(words(&left.product(&big).unwrap()), words(&left.product(&part).unwrap()));
         left.mul_assign(&big).unwrap();
         right.mul_assign(&part).unwrap();
         assert_eq!(words(&left), words(&right));

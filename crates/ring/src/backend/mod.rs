@@ -97,6 +97,17 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
     fn neg(&self, a: &mut Self::Buf, limbs: Limbs) -> Result<()>;
     /// `a *= b`, word by word.
     fn mul(&self, a: &mut Self::Buf, limbs: Limbs, b: &View<'_, Self::Buf>) -> Result<()>;
+    /// `a · b`, word by word, over `limbs`. The body is the definition.
+    fn product(
+        &self,
+        a: &View<'_, Self::Buf>,
+        limbs: Limbs,
+        b: &View<'_, Self::Buf>,
+    ) -> Result<Self::Buf> {
+        let mut out = self.select(a, limbs)?;
+        self.mul(&mut out, limbs, b)?;
+        Ok(out)
+    }
     /// `acc += a · b`, word by word.
     fn mul_add(
         &self,
@@ -113,14 +124,9 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
         b: [View<'_, Self::Buf>; 2],
     ) -> Result<[Self::Buf; 3]> {
         let ([a0, a1], [b0, b1]) = (a, b);
-        let product = |a, b| {
-            let mut out = self.select(a, limbs)?;
-            self.mul(&mut out, limbs, b)?;
-            Ok(out)
-        };
-        let mut middle = product(&a0, &b1)?;
+        let mut middle = self.product(&a0, limbs, &b1)?;
         self.mul_add(&mut middle, limbs, &a1, &b0)?;
-        Ok([product(&a0, &b0)?, middle, product(&a1, &b1)?])
+        Ok([self.product(&a0, limbs, &b0)?, middle, self.product(&a1, limbs, &b1)?])
     }
     /// Row r times `scalars[r]`.
     fn mul_scalars(&self, a: &mut Self::Buf, limbs: Limbs, scalars: &[u64]) -> Result<()>;

@@ -46,10 +46,11 @@ fn inputs(slots: usize) -> Result<Vec<f32>> {
 /// The rows, and everything that is not a time.
 pub(crate) fn run(plan: &Plan<'_>) -> Result<(Vec<Measured>, Value)> {
     let values = inputs(presets::get(plan.set)?.slots())?;
+    // Both together would not fit most machines, so the two sides follow each other: the peer first, because its process
+    // ends and gives everything back, which an allocator need not.
+    let peer = plan.peer.map(|library| theirs(library, &values, plan)).transpose()?;
     let (mut rows, mut facts) = ours(plan, &values)?;
-    // Both together would not fit most machines, so the two sides follow each other.
-    if let Some(library) = plan.peer {
-        let (times, setup) = theirs(library, &values, plan)?;
+    if let Some((times, setup)) = peer {
         for row in rows.iter_mut().filter(|row| row.op == "bootstrap") {
             row.peer = Some(times.clone());
         }

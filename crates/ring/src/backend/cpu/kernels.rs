@@ -122,6 +122,17 @@ pub(super) fn mul(c: &Constants, a: &mut [u64], b: &[u64]) {
     });
 }
 
+/// `out = a · b`.
+pub(super) fn product(c: &Constants, out: &mut [u64], a: &[u64], b: &[u64]) {
+    on_lanes!(c.isa, out.len(), |s| {
+        let (w, zero) = (s.prime(c), s.splat(0));
+        let pairs = s.split(a).iter().zip(s.split(b));
+        for (out, (a, b)) in s.split_mut(out).iter_mut().zip(pairs) {
+            *out = s.store(s.mul_add(&w, zero, s.load(*a), s.load(*b)));
+        }
+    });
+}
+
 pub(super) fn mul_add(c: &Constants, acc: &mut [u64], a: &[u64], b: &[u64]) {
     on_lanes!(c.isa, acc.len(), |s| {
         let w = s.prime(c);

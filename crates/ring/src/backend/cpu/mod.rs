@@ -204,6 +204,15 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn product(&self, a: &View<'_, Words>, limbs: Limbs, b: &View<'_, Words>) -> Result<Words> {
+        let mut out = self.pool.take(limbs.rows() * self.n);
+        self.each_row(&mut out, limbs, self.n, |prime, row, words| {
+            let (a, b) = (Self::row(a, limbs, row, self.n), Self::row(b, limbs, row, self.n));
+            kernels::product(&prime.constants, words, a, b);
+        });
+        Ok(out)
+    }
+
     fn mul_add(
         &self,
         acc: &mut Words,

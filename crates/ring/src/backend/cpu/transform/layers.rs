@@ -111,7 +111,8 @@ macro_rules! with_step {
             (3, true, _) if $largest == 4 => arm!(3, true, 0),
             (4, false, _) if $largest == 4 => arm!(4, false, 0),
             (4, true, _) if $largest == 4 => arm!(4, true, 0),
-            _ => {}
+            // `Order` plans no longer step than the instruction set takes.
+            (layers, ..) => debug_assert!(false, "a step of {layers} layers"),
         }
     }};
 }
