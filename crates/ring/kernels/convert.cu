@@ -7,9 +7,8 @@
 // targets, blockIdx.z = digit + digits * polynomial.
 // Layout: sources and targets are rows of n words; `Digit` says which, in words of the launch's pointers.
 //
-// A source is centred, y = y1 * 2^25 + y0 with |y0|, |y1| <= 2^24, and so is a factor: sums of 16 products stay within
-// 2^52 and are exact. Sum = s2 * 2^50 + (s1 + s3) * 2^25 + s0. (The one source of a division by one prime is not centred:
-// |y1| <= 2^25.)
+// Sources and factors are centred `Operand`s of a sum of at most 16 products. With -DINTEGER there are no tensor cores to
+// gain from: all kernels are of the first kind.
 #pragma once
 #include "field.cuh"
 
@@ -32,13 +31,6 @@ struct Target {
     u64 init;   // added, in [0, p)
 };
 
-__device__ __forceinline__ double2 split(double x) {
-    // 1.5 * 2^77: rounds to a multiple of 2^25.
-    const double coarse = 6755399441055744.0 * 33554432.0;
-    const double high = __dadd_rn(__dadd_rn(x, coarse), -coarse);
-    return make_double2(__dadd_rn(x, -high), __dmul_rn(high, 1.0 / 33554432.0));
-}
-
 // floor(y * ratio / 2^bits), y < 2^50, ratio <= 2^51.
 __device__ __forceinline__ u64 quotient_of(u64 y, const Prime& m) {
     const u64 high = __umul64hi(y, m.ratio), low = y * m.ratio;
@@ -53,13 +45,13 @@ __device__ __forceinline__ u32 source_prime(const Digit& d, u32 k) {
 
 #define CONVERT_ARGS                                                                                                   \
     const u64 *in, u64 in_step, u64 *out, u64 out_step, const Digit *__restrict__ digits, u32 digit_count,             \
-        const Target *__restrict__ targets, const double2 *__restrict__ factors, const Prime *__restrict__ primes, u32 n, \
-        u32 group
+        const Target *__restrict__ targets, const Operand *__restrict__ factors, const Prime *__restrict__ primes,     \
+        u32 n, u32 group
 
 // At most K sources. Factors: K a target, 0 where there is no source, and one for the quotient.
 template <int K>
 __device__ __forceinline__ void convert(CONVERT_ARGS) {
-    __shared__ double2 f[GROUP * (K + 1)];
+    __shared__ Operand f[GROUP * (K + 1)];
     __shared__ Prime target_primes[GROUP];
     const Digit d = digits[blockIdx.z % digit_count];
     const u32 polynomial = blockIdx.z / digit_count, first = blockIdx.y * group;
@@ -73,23 +65,23 @@ __device__ __forceinline__ void convert(CONVERT_ARGS) {
     in += polynomial * in_step + (size_t)d.source * n + i;
     out += polynomial * out_step + i;
 
-    double2 x[K];
+    Operand x[K];
     u64 fractions = 0;
     int negative = 0;
     const bool centred = d.flags & (CENTRED | QUOTIENT);
 #pragma unroll
     for (int k = 0; k < K; k++) {
-        x[k] = make_double2(0, 0);
+        x[k] = Operand{};
         if (k < d.sources) {
             const Prime& m = primes[source_prime(d, k)];
             const u64 word = in[(size_t)k * n];
-            double y = load(word);
+            Lazy y = load(word);
             if (centred && word > m.word / 2) {
-                y = __dadd_rn(y, -m.p);
+                y = minus(y, m.p);
                 negative++;
             }
             if (d.flags & QUOTIENT) fractions += quotient_of(word, m);
-            x[k] = split(y);
+            x[k] = operand(y);
         }
     }
     if (d.flags & QUOTIENT) {
@@ -100,24 +92,16 @@ __device__ __forceinline__ void convert(CONVERT_ARGS) {
             fractions += quotient_of(word, m);
         }
     }
-    const double times = (double)((int)(fractions >> 50) - negative);
+    const Lazy times = (Lazy)((int)(fractions >> 50) - negative);
 #pragma unroll 2
     for (u32 j = 0; j < count; j++) {
         const Prime m = target_primes[j];
-        const double2* w = f + j * (K + 1);
-        double s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+        const Operand* w = f + j * (K + 1);
+        Sum sum = {};
 #pragma unroll
-        for (int k = 0; k < K; k++) {
-            const double2 c = w[k];
-            s0 = __fma_rn(x[k].x, c.x, s0);
-            s1 = __fma_rn(x[k].x, c.y, s1);
-            s3 = __fma_rn(x[k].y, c.x, s3);
-            s2 = __fma_rn(x[k].y, c.y, s2);
-        }
-        // |s2| <= 2^52: times 2^25 below p; with s1 + s3 reduced below 1.6 p, times 2^25 below p, and s0.
-        double y = __dadd_rn(mul(s2, m.p25, m), reduce(__dadd_rn(s1, s3), m));
-        y = __dadd_rn(mul(y, m.p25, m), s0);
-        if (d.flags & QUOTIENT) y = __dadd_rn(y, mul(__fma_rn(w[K].y, 33554432.0, w[K].x), times, m));
+        for (int k = 0; k < K; k++) add_product(sum, x[k], w[k]);
+        Lazy y = residue(sum, m);
+        if (d.flags & QUOTIENT) y = plus(y, mul(whole(w[K]), times, m));
         const Target target = targets[j];
         u64* o = out + (size_t)target.row * n;
         u64 word = add_words(store(y, m), target.init, m.word);
@@ -132,6 +116,13 @@ __device__ __forceinline__ void convert(CONVERT_ARGS) {
     }
 CONVERT(1)
 CONVERT(2)
+
+#ifdef INTEGER
+CONVERT(4)
+CONVERT(8)
+CONVERT(12)
+CONVERT(16)
+#else
 
 // c += a * b, a of 8 x 4, b of 4 x 8.
 __device__ __forceinline__ void multiply_tiles(double (&c)[2], double a, double b) {
@@ -166,17 +157,17 @@ __device__ __forceinline__ void convert_tiles(CONVERT_ARGS) {
         for (int t = 0; t < TILES; t++) {
             const u32 i = column + 8 * t + lane / 4;
             const u64 word = present && i < n ? in[(size_t)k * n + i] : 0;
-            double y = load(word);
+            Lazy y = load(word);
             if (word > m.word / 2) {
-                y = __dadd_rn(y, -m.p);
+                y = minus(y, m.p);
                 negative[t]++;
             }
             if (quotient) fractions[t] += quotient_of(word, m);
-            const double2 halves = split(y);
+            const Operand halves = operand(y);
             low[t][s] = halves.x, high[t][s] = halves.y;
         }
     }
-    double times[TILES][2];
+    Lazy times[TILES][2];
     if (quotient) {
 #pragma unroll
         for (int t = 0; t < TILES; t++) {
@@ -193,20 +184,20 @@ __device__ __forceinline__ void convert_tiles(CONVERT_ARGS) {
                 fractions[t] += __shfl_xor_sync(0xffffffff, fractions[t], shift);
                 negative[t] += __shfl_xor_sync(0xffffffff, negative[t], shift);
             }
-            const double mine = (double)((int)(fractions[t] >> 50) - negative[t]);
+            const Lazy mine = (Lazy)((int)(fractions[t] >> 50) - negative[t]);
 #pragma unroll
             for (int e = 0; e < 2; e++) times[t][e] = __shfl_sync(0xffffffff, mine, (lane % 4 * 2 + e) * 4);
         }
     }
     for (u32 tile = first; tile < last; tile++) {
-        const double2* f = factors + d.factor + tile * (32 * S + 8);
-        double2 w[S];
+        const Operand* f = factors + d.factor + tile * (32 * S + 8);
+        Operand w[S];
 #pragma unroll
         for (int s = 0; s < S; s++) w[s] = f[32 * s + lane];
         const u32 j = 8 * tile + lane / 4;
         const Target target = targets[d.target + min(j, d.targets - 1)];
         const Prime m = primes[target.prime];
-        const double2 last_factor = f[32 * S + lane / 4];
+        const Operand last_factor = f[32 * S + lane / 4];
         u64* o = out + (size_t)target.row * n + column + lane % 4 * 2;
 #pragma unroll
         for (int t = 0; t < TILES; t++) {
@@ -220,15 +211,10 @@ __device__ __forceinline__ void convert_tiles(CONVERT_ARGS) {
             }
             if (j < d.targets && column + 8 * t < n) {
                 u64 words[2];
-    #pragma unroll
+#pragma unroll
                 for (int e = 0; e < 2; e++) {
-                    // As in `convert`.
-                    double y = __dadd_rn(mul(s2[e], m.p25, m), reduce(s1[e], m));
-                    y = __dadd_rn(mul(y, m.p25, m), s0[e]);
-                    if (quotient) {
-                        const double by = __fma_rn(last_factor.y, 33554432.0, last_factor.x);
-                        y = __dadd_rn(y, mul(by, times[t][e], m));
-                    }
+                    Lazy y = combine(s0[e], s1[e], s2[e], m);
+                    if (quotient) y = plus(y, mul(whole(last_factor), times[t][e], m));
                     words[e] = add_words(store(y, m), target.init, m.word);
                 }
                 ulonglong2* to = (ulonglong2*)(o + 8 * t);
@@ -251,3 +237,4 @@ CONVERT_TILES(4, 1)
 CONVERT_TILES(8, 2)
 CONVERT_TILES(12, 3)
 CONVERT_TILES(16, 4)
+#endif

@@ -87,9 +87,9 @@ extern "C" __global__ void tensor(Out x, Out y, Out z, In a0, In a1, In b0, In b
     u64 words[2][3];
 #pragma unroll
     for (int k = 0; k < 2; k++) {
-        const double u = load(k ? p.y : p.x), v = load(k ? q.y : q.x), w = load(k ? r.y : r.x), e = load(k ? t.y : t.x);
+        const Lazy u = load(k ? p.y : p.x), v = load(k ? q.y : q.x), w = load(k ? r.y : r.x), e = load(k ? t.y : t.x);
         words[k][0] = word_of(mul(u, w, m), m);
-        words[k][1] = store(__dadd_rn(mul(u, e, m), mul(v, w, m)), m);
+        words[k][1] = store(plus(mul(u, e, m), mul(v, w, m)), m);
         words[k][2] = word_of(mul(v, e, m), m);
     }
     at(x, s)[i] = make_ulonglong2(words[0][0], words[1][0]);
@@ -99,14 +99,14 @@ extern "C" __global__ void tensor(Out x, Out y, Out z, In a0, In a1, In b0, In b
 
 // One number a row, by value: a basis on a CUDA device has at most 256 primes.
 struct Scalars {
-    double of[256];
+    Lazy of[256];
 };
 
 // out = c + a * scalars[row], with c optional (q = 0: none). Scalars are centred.
 extern "C" __global__ void mul_scalars(Out out, In c, In a, const __grid_constant__ Scalars scalars, Shape s) {
     ELEMENT
     const ulonglong2 x = read2(a, s, i);
-    const double f = scalars.of[blockIdx.y];
+    const Lazy f = scalars.of[blockIdx.y];
     ulonglong2 y = make_ulonglong2(word_of(mul(load(x.x), f, m), m), word_of(mul(load(x.y), f, m), m));
     if (c.q) {
         const ulonglong2 z = read2(c, s, i);
@@ -119,9 +119,9 @@ extern "C" __global__ void mul_scalars(Out out, In c, In a, const __grid_constan
 extern "C" __global__ void sub_scale(Out out, In a, In b, const __grid_constant__ Scalars scalars, Shape s) {
     ELEMENT
     const ulonglong2 x = read2(a, s, i), y = read2(b, s, i);
-    const double f = scalars.of[blockIdx.y];
-    at(out, s)[i] = make_ulonglong2(word_of(mul(__dadd_rn(load(x.x), -load(y.x)), f, m), m),
-                                    word_of(mul(__dadd_rn(load(x.y), -load(y.y)), f, m), m));
+    const Lazy f = scalars.of[blockIdx.y];
+    at(out, s)[i] = make_ulonglong2(word_of(mul(minus(load(x.x), load(y.x)), f, m), m),
+                                    word_of(mul(minus(load(x.y), load(y.y)), f, m), m));
 }
 
 // out = a + scalars[row], in [0, p).
@@ -139,17 +139,17 @@ extern "C" __global__ void select_rows(Out out, In a, Shape s) {
 
 // Times X^exponent: word i by psi^(exponent * (2 brv(i) + 1)). Powers of psi come from two tables a prime, 256 low and
 // 2n / 256 (at least one) high digits of the exponent.
-extern "C" __global__ void mul_monomial(Out out, In a, const double* __restrict__ powers, u32 power_stride, u32 log_n,
+extern "C" __global__ void mul_monomial(Out out, In a, const Lazy* __restrict__ powers, u32 power_stride, u32 log_n,
                                         u32 exponent, Shape s) {
     ELEMENT
-    const double* __restrict__ low = powers + (size_t)prime_of(s, blockIdx.y) * power_stride;
+    const Lazy* __restrict__ low = powers + (size_t)prime_of(s, blockIdx.y) * power_stride;
     const ulonglong2 x = read2(a, s, i);
     u64 y[2];
 #pragma unroll
     for (int k = 0; k < 2; k++) {
         const u32 reversed = __brev(2 * i + k) >> (32 - log_n);
         const u32 e = (u32)((u64)exponent * (2 * reversed + 1)) & (2 * s.n - 1);
-        const double f = mul(low[e & 255], low[256 + (e >> 8)], m);
+        const Lazy f = mul(low[e & 255], low[256 + (e >> 8)], m);
         y[k] = word_of(mul(load(k ? x.y : x.x), f, m), m);
     }
     at(out, s)[i] = make_ulonglong2(y[0], y[1]);

@@ -22,7 +22,7 @@ struct Hoisted {
     u32 weight_shift[GIANTS][BABIES];  // of a word of the call's rows to one of the weight's
     u32 galois[BABIES];                // 0: the pair (P c_0, P c_1) itself
     u32 digit_count, babies, giants, log_n, accumulate, unused;
-    double special[256];  // P mod each prime of Q, centred
+    Lazy special[256];  // P mod each prime of Q, centred
 };
 
 template <int G>
@@ -31,8 +31,8 @@ __device__ __forceinline__ void hoisted(const Hoisted& h, const Shape& s) {
     if (i >= s.n) return;
     const Prime m = s.primes[prime_of(s, row)];
     const bool upper = row >= s.q;  // a special row, where P is 0
-    const double special = upper ? 0.0 : h.special[row];
-    double sums[G][2];
+    const Lazy special = upper ? Lazy(0) : h.special[row];
+    Lazy sums[G][2];
 #pragma unroll
     for (int g = 0; g < G; g++) {
         sums[g][0] = sums[g][1] = 0;
@@ -42,7 +42,7 @@ __device__ __forceinline__ void hoisted(const Hoisted& h, const Shape& s) {
         }
     }
     for (u32 b = 0; b < h.babies; b++) {
-        double u0 = 0, u1 = 0;
+        Lazy u0 = 0, u1 = 0;
         if (h.galois[b] == 0) {
             if (upper) continue;
             u0 = mul(load(h.c[0][(size_t)row * s.n + i]), special, m);
@@ -51,27 +51,27 @@ __device__ __forceinline__ void hoisted(const Hoisted& h, const Shape& s) {
             const u32 j = galois_source(i, h.galois[b], h.log_n);
 #pragma unroll 4
             for (u32 d = 0; d < h.digit_count; d++) {
-                const double x = load(h.digits[d][(size_t)row * s.n + j]);
-                const double k0 = load(h.keys[b][d][0][(size_t)row_in(row, s.q, h.key_q[b][d][0]) * s.n + j]);
-                const double k1 = load(h.keys[b][d][1][(size_t)row_in(row, s.q, h.key_q[b][d][1]) * s.n + j]);
-                u0 = __dadd_rn(u0, mul(x, k0, m));
-                u1 = __dadd_rn(u1, mul(x, k1, m));
+                const Lazy x = load(h.digits[d][(size_t)row * s.n + j]);
+                const Lazy k0 = load(h.keys[b][d][0][(size_t)row_in(row, s.q, h.key_q[b][d][0]) * s.n + j]);
+                const Lazy k1 = load(h.keys[b][d][1][(size_t)row_in(row, s.q, h.key_q[b][d][1]) * s.n + j]);
+                u0 = plus(u0, mul(x, k0, m));
+                u1 = plus(u1, mul(x, k1, m));
             }
-            if (!upper) u0 = __dadd_rn(u0, mul(load(h.c[0][(size_t)row * s.n + j]), special, m));
+            if (!upper) u0 = plus(u0, mul(load(h.c[0][(size_t)row * s.n + j]), special, m));
         }
-        u0 = reduce(u0, m);  // 8 * 0.69 p + 0.6 p at most
-        u1 = reduce(u1, m);
+        u0 = make_room(u0, m);  // 8 * 0.69 p + 0.6 p at most
+        u1 = make_room(u1, m);
 #pragma unroll
         for (int g = 0; g < G; g++) {
             if (g < h.giants && h.weights[g][b] != 0) {
                 const u32 shift = h.weight_shift[g][b], at_row = row_in(row, s.q, h.weight_q[g][b]);
-                const double w = load(h.weights[g][b][(size_t)at_row * (s.n >> shift) + (i >> shift)]);
-                sums[g][0] = __dadd_rn(sums[g][0], mul(u0, w, m));
-                sums[g][1] = __dadd_rn(sums[g][1], mul(u1, w, m));
+                const Lazy w = load(h.weights[g][b][(size_t)at_row * (s.n >> shift) + (i >> shift)]);
+                sums[g][0] = plus(sums[g][0], mul(u0, w, m));
+                sums[g][1] = plus(sums[g][1], mul(u1, w, m));
             }
             if (b % 4 == 3) {  // 1 p + 4 * 0.6 p; one step more where an identity is skipped
-                sums[g][0] = reduce(sums[g][0], m);
-                sums[g][1] = reduce(sums[g][1], m);
+                sums[g][0] = make_room(sums[g][0], m);
+                sums[g][1] = make_room(sums[g][1], m);
             }
         }
     }

@@ -31,7 +31,7 @@ struct Switch {
     u32 log_n;
     u32 member_count;               // ntt_rows_switch
     u32 rows;                       // of a digit
-    double special[256];            // P mod each prime of Q, centred
+    Lazy special[256];            // P mod each prime of Q, centred
 };
 
 __device__ __forceinline__ const u64* key_row(const Switch& k, const Shape& s, u32 d, u32 half, u32 row) {
@@ -46,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(256) key_product(const __grid_const
     const u32 row = blockIdx.y;
     const size_t start = (size_t)row * s.n;
     const Member& member = k.members[0];
-    double sums[2][2] = {};
+    Lazy sums[2][2] = {};
     if (k.accumulate) {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
@@ -56,15 +56,15 @@ extern "C" __global__ void __launch_bounds__(256) key_product(const __grid_const
     }
     for (u32 d = 0; d < k.count; d++) {
         const ulonglong2 x = ((const ulonglong2*)(k.digits[d] + start))[i];
-        const double x0 = load(x.x), x1 = load(x.y);
+        const Lazy x0 = load(x.x), x1 = load(x.y);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const ulonglong2 w = ((const ulonglong2*)key_row(k, s, d, h, row))[i];
-            sums[h][0] = __dadd_rn(sums[h][0], mul(x0, load(w.x), m));
-            sums[h][1] = __dadd_rn(sums[h][1], mul(x1, load(w.y), m));
+            sums[h][0] = plus(sums[h][0], mul(x0, load(w.x), m));
+            sums[h][1] = plus(sums[h][1], mul(x1, load(w.y), m));
             if (d % 4 == 3) {  // 1 p + 4 * 0.69 p
-                sums[h][0] = reduce(sums[h][0], m);
-                sums[h][1] = reduce(sums[h][1], m);
+                sums[h][0] = make_room(sums[h][0], m);
+                sums[h][1] = make_room(sums[h][1], m);
             }
         }
     }
@@ -72,8 +72,8 @@ extern "C" __global__ void __launch_bounds__(256) key_product(const __grid_const
     for (int h = 0; h < 2; h++) {
         if (row < s.q && member.plus[h]) {
             const ulonglong2 x = ((const ulonglong2*)(member.plus[h] + start))[i];
-            sums[h][0] = __dadd_rn(sums[h][0], mul(load(x.x), k.special[row], m));
-            sums[h][1] = __dadd_rn(sums[h][1], mul(load(x.y), k.special[row], m));
+            sums[h][0] = plus(sums[h][0], mul(load(x.x), k.special[row], m));
+            sums[h][1] = plus(sums[h][1], mul(load(x.y), k.special[row], m));
         }
         const u64 y0 = store(sums[h][0], m), y1 = store(sums[h][1], m);
         if (k.galois) {
@@ -85,25 +85,25 @@ extern "C" __global__ void __launch_bounds__(256) key_product(const __grid_const
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) ntt_rows_switch(const double* digits,
+extern "C" __global__ void __launch_bounds__(256, 2) ntt_rows_switch(const Lazy* digits,
                                                                      const __grid_constant__ Switch k,
-                                                                     const double* __restrict__ twiddles, u32 stride,
+                                                                     const Lazy* __restrict__ twiddles, u32 stride,
                                                                      Shape s) {
-    extern __shared__ double x[];
+    extern __shared__ Lazy x[];
     const u32 z = blockIdx.x % k.member_count, block = blockIdx.x / k.member_count, row = blockIdx.y;
     const u32 prime = prime_of(s, row);
     const Prime m = s.primes[prime];
-    const double* __restrict__ t = twiddles + (size_t)prime * stride;
+    const Lazy* __restrict__ t = twiddles + (size_t)prime * stride;
     const Member& member = k.members[z];
     const u32 r = threadIdx.x % 16, local = threadIdx.x / 16 * 256 + r;  // word `local` + 16 i of the block
     const size_t start = (size_t)row * s.n + block * ROW_WORDS;
     // This thread's row of either key half.
     u64* key0 = (u64*)(x + 16 * ROW_PAD) + threadIdx.x / 16 * 256;
     u64* key1 = key0 + ROW_WORDS;
-    double sums[2][16] = {};
+    Lazy sums[2][16] = {};
     for (u32 d = 0; d < k.count; d++) {
         const bool own = k.own[d][0] <= row && row < k.own[d][1];
-        double* mine = x + threadIdx.x / 16 * ROW_PAD + r;  // words r + 16 i at r + 17 i
+        Lazy* mine = x + threadIdx.x / 16 * ROW_PAD + r;  // words r + 16 i at r + 17 i
         __syncwarp();
         fetch_row(key0, key_row(k, s, d, 0, row) + block * ROW_WORDS + threadIdx.x / 16 * 256);
         fetch_row(key1, key_row(k, s, d, 1, row) + block * ROW_WORDS + threadIdx.x / 16 * 256);
@@ -117,22 +117,22 @@ extern "C" __global__ void __launch_bounds__(256, 2) ntt_rows_switch(const doubl
         fetched();
 #pragma unroll
         for (int i = 0; i < 16; i++) {
-            const double y = reduce(mine[17 * i], m);
-            sums[0][i] = __dadd_rn(sums[0][i], mul(y, load(key0[r + 16 * i]), m));
-            sums[1][i] = __dadd_rn(sums[1][i], mul(y, load(key1[r + 16 * i]), m));
+            const Lazy y = make_room(mine[17 * i], m);
+            sums[0][i] = plus(sums[0][i], mul(y, load(key0[r + 16 * i]), m));
+            sums[1][i] = plus(sums[1][i], mul(y, load(key1[r + 16 * i]), m));
         }
         if (d % 4 == 3) {  // 4 * 0.6 p + 0.5 p
 #pragma unroll
-            for (int i = 0; i < 16; i++) sums[0][i] = reduce(sums[0][i], m), sums[1][i] = reduce(sums[1][i], m);
+            for (int i = 0; i < 16; i++) sums[0][i] = make_room(sums[0][i], m), sums[1][i] = make_room(sums[1][i], m);
         }
     }
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        const bool plus = row < s.q && member.plus[h];
+        const bool summand = row < s.q && member.plus[h];
 #pragma unroll
         for (int i = 0; i < 16; i++) {
-            double y = sums[h][i];
-            if (plus) y = __dadd_rn(y, mul(load(member.plus[h][start + local + 16 * i]), k.special[row], m));
+            Lazy y = sums[h][i];
+            if (summand) y = plus(y, mul(load(member.plus[h][start + local + 16 * i]), k.special[row], m));
             const u32 to = target_of(k, block * ROW_WORDS + local + 16 * i);
             member.out[h][(size_t)row * s.n + to] = store(y, m);
         }

@@ -10,9 +10,9 @@
 //     first rows r + k * 2^LB, then, exchanged through shared memory, rows r * 2^LA + k.
 //   rows: a block holds 16 rows of 256 words, thread (row, r) = (tid / 16, tid % 16) 16 words of one: first words
 //     r + 16 * k, then words 16 * r + k. 16 neighbouring threads share a row, so warps alone exchange.
-// Between the two kernels words are lazy doubles in place of u64 words.
+// Between the two kernels words are lazy values in place of u64 words.
 //
-// Twiddles, per prime `stride` doubles, centred: t[i] = psi^brv(i) for i < n / 16 (all i < n when n <= 4096), then
+// Twiddles, per prime `stride` lazy values, centred: t[i] = psi^brv(i) for i < n / 16 (all i < n when n <= 4096), then
 // t8[T] = t[n/2 + 8T], T < n/16. The last four stages compute theirs: t[n/4 + 4T] = t8[T]^2 and so on, and
 // t[n/2 + 8T + j] = t8[T] * t[j]. Inverses are reflections: t[2^s + b]^-1 = -t[2^s + (2^s - 1 - b)].
 #pragma once
@@ -24,26 +24,26 @@ struct Job {
     u32 src, dst;
     u32 prime;
     u32 unused;
-    double factor;  // centred: of an inverse transform or a division
-    double add;     // in [0, p)
+    Lazy factor;  // centred: of an inverse transform or a division
+    Lazy add;     // in [0, p)
 };
 
 // ---------------------------------------------------------------- registers
 // Forward stages T ... STAGES - 1 of a pass on E = 2^BITS words: pairs at distance 2^(STAGES - 1 - T), ..., 1.
 // `twiddle(T, b)` is the factor of block b. (Recursion, since loops of changing length are not unrolled.)
 template <int BITS, int STAGES, int T = 0, class F>
-__device__ __forceinline__ void forward(double* x, const Prime& m, F twiddle) {
+__device__ __forceinline__ void forward(Lazy* x, const Prime& m, F twiddle) {
     if constexpr (T < STAGES) {
         constexpr int HALF = 1 << (STAGES - 1 - T), BLOCKS = (1 << BITS) / (2 * HALF);
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++) {
-            const double w = twiddle(T, b);
+            const Lazy w = twiddle(T, b);
 #pragma unroll
             for (int k = 0; k < HALF; k++) {
-                double &u = x[2 * HALF * b + k], &v = x[2 * HALF * b + k + HALF];
-                const double y = mul(v, w, m);
-                v = __dadd_rn(u, -y);
-                u = __dadd_rn(u, y);
+                Lazy &u = x[2 * HALF * b + k], &v = x[2 * HALF * b + k + HALF];
+                const Lazy y = mul(v, w, m);
+                v = minus(u, y);
+                u = plus(u, y);
             }
         }
         forward<BITS, STAGES, T + 1>(x, m, twiddle);
@@ -53,18 +53,18 @@ __device__ __forceinline__ void forward(double* x, const Prime& m, F twiddle) {
 // Inverse stages T ... 0: pairs at distance 1, ..., 2^(STAGES - 1). `twiddle(T, b)` is *minus* the inverse factor of
 // block b. Words come in below 1 p and leave below 0.92 p; with LAST, below 4 p.
 template <int BITS, int STAGES, bool LAST, int T = STAGES - 1, class F>
-__device__ __forceinline__ void backward(double* x, const Prime& m, F twiddle) {
+__device__ __forceinline__ void backward(Lazy* x, const Prime& m, F twiddle) {
     if constexpr (T >= 0) {
         constexpr int DONE = STAGES - 1 - T, HALF = 1 << DONE, BLOCKS = (1 << BITS) / (2 * HALF);
         // Sums double a stage: 1, 2, 4 p. They are reduced after every second stage and at the end of a pass.
         constexpr bool SETTLE = (DONE % 2 == 1 || T == 0) && !(LAST && T == 0);
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++) {
-            const double w = twiddle(T, b);
+            const Lazy w = twiddle(T, b);
 #pragma unroll
             for (int k = 0; k < HALF; k++) {
-                double &u = x[2 * HALF * b + k], &v = x[2 * HALF * b + k + HALF];
-                const double difference = __dadd_rn(v, -u), sum = __dadd_rn(u, v);
+                Lazy &u = x[2 * HALF * b + k], &v = x[2 * HALF * b + k + HALF];
+                const Lazy difference = minus(v, u), sum = plus(u, v);
                 v = mul(difference, w, m);
                 u = SETTLE ? reduce(sum, m) : sum;
             }
@@ -76,10 +76,10 @@ __device__ __forceinline__ void backward(double* x, const Prime& m, F twiddle) {
 // Before a forward pass: from below 4.6 p, so that sums keep below 4 p for STAGES stages more. Four stages of a whole
 // block leave room for second operands as they are.
 template <int BITS, int STAGES>
-__device__ __forceinline__ void settle(double* x, const Prime& m) {
+__device__ __forceinline__ void settle(Lazy* x, const Prime& m) {
     constexpr int E = 1 << BITS;
 #pragma unroll
-    for (int k = 0; k < (BITS == 4 && STAGES == 4 ? E / 2 : E); k++) x[k] = reduce(x[k], m);
+    for (int k = 0; k < (BITS == 4 && STAGES == 4 ? E / 2 : E); k++) x[k] = make_room(x[k], m);
 }
 
 // ---------------------------------------------------------------- columns
@@ -88,15 +88,15 @@ struct Columns {
     static constexpr int E = 1 << LA, THREADS = 1 << LB, R = 1 << (LA + LB), BLOCK = CC << LB;
 };
 
-// Forward, first LA + LB stages. Words in [0, p) of in + src * n to lazy doubles of out + dst * n.
+// Forward, first LA + LB stages. Words in [0, p) of in + src * n to lazy values of out + dst * n.
 template <int LA, int LB, int CC>
-__device__ __forceinline__ void forward_columns(const u64* in, double* out, const double* __restrict__ t, const Prime& m) {
+__device__ __forceinline__ void forward_columns(const u64* in, Lazy* out, const Lazy* __restrict__ t, const Prime& m) {
     typedef Columns<LA, LB, CC> S;
-    __shared__ double s[S::R * CC];
+    __shared__ Lazy s[S::R * CC];
     const int c = threadIdx.x % CC, r = threadIdx.x / CC;
     in += blockIdx.x * CC + c;
     out += blockIdx.x * CC + c;
-    double x[S::E];
+    Lazy x[S::E];
 #pragma unroll
     for (int k = 0; k < S::E; k++) x[k] = load(in[(r + (k << LB)) * 256]);
     forward<LA, LA>(x, m, [&](int st, int b) { return t[(1 << st) + b]; });
@@ -112,16 +112,16 @@ __device__ __forceinline__ void forward_columns(const u64* in, double* out, cons
     for (int k = 0; k < S::E; k++) out[(r * S::E + k) * 256] = x[k];
 }
 
-// Inverse, last LA + LB stages: lazy doubles below 1 p to words in [0, p), times `factor`, plus `add`.
+// Inverse, last LA + LB stages: lazy values below 1 p to words in [0, p), times `factor`, plus `add`.
 template <int LA, int LB, int CC>
-__device__ __forceinline__ void backward_columns(const double* in, u64* out, const double* __restrict__ t, const Prime& m,
-                                                 double factor, double add) {
+__device__ __forceinline__ void backward_columns(const Lazy* in, u64* out, const Lazy* __restrict__ t, const Prime& m,
+                                                 Lazy factor, Lazy add) {
     typedef Columns<LA, LB, CC> S;
-    __shared__ double s[S::R * CC];
+    __shared__ Lazy s[S::R * CC];
     const int c = threadIdx.x % CC, r = threadIdx.x / CC;
     in += blockIdx.x * CC + c;
     out += blockIdx.x * CC + c;
-    double x[S::E];
+    Lazy x[S::E];
 #pragma unroll
     for (int k = 0; k < S::E; k++) x[k] = in[(r * S::E + k) * 256];
     backward<LA, LB, false>(x, m, [&](int st, int b) {
@@ -135,9 +135,9 @@ __device__ __forceinline__ void backward_columns(const double* in, u64* out, con
     backward<LA, LA, true>(x, m, [&](int st, int b) { return t[(2 << st) - 1 - b]; });
 #pragma unroll
     for (int k = 0; k < S::E; k++) {
-        double y = mul(x[k], factor, m);
-        y = __dadd_rn(y < 0.0 ? __dadd_rn(y, m.p) : y, add);
-        out[(r + (k << LB)) * 256] = word_of(y >= m.p ? __dadd_rn(y, -m.p) : y, m);
+        Lazy y = mul(x[k], factor, m);
+        y = plus(y < 0 ? plus(y, m.p) : y, add);
+        out[(r + (k << LB)) * 256] = word_of(y >= m.p ? minus(y, m.p) : y, m);
     }
 }
 
@@ -147,9 +147,9 @@ __device__ __forceinline__ void backward_columns(const double* in, u64* out, con
 
 // The factors of the last four stages for the 16 words T.
 struct Powers {
-    double w[4];  // t[n/16 + T], t[n/8 + 2T], t[n/4 + 4T], t[n/2 + 8T]
+    Lazy w[4];  // t[n/16 + T], t[n/8 + 2T], t[n/4 + 4T], t[n/2 + 8T]
 };
-__device__ __forceinline__ Powers powers(double w8, const Prime& m) {
+__device__ __forceinline__ Powers powers(Lazy w8, const Prime& m) {
     Powers p;
     p.w[3] = w8;
     p.w[2] = mul(p.w[3], p.w[3], m);
@@ -174,18 +174,18 @@ __device__ __forceinline__ void fetched() {
 }
 
 // Forward, last 8 stages of the 16 rows of this block, in shared memory at the end: row * ROW_PAD + i + i / 16 holds
-// lazy doubles below 4 p. `in` points at the first word of this block, number `block` of the row.
-__device__ __forceinline__ void forward_rows(const double* in, u32 block, double* s, const double* __restrict__ t, u32 n,
+// lazy values below 4 p. `in` points at the first word of this block, number `block` of the row.
+__device__ __forceinline__ void forward_rows(const Lazy* in, u32 block, Lazy* s, const Lazy* __restrict__ t, u32 n,
                                              const Prime& m) {
     const int r = threadIdx.x % 16, row = threadIdx.x / 16;
     const u32 chunk = block * 16 + row, chunks = n / 256;
-    double x[16];
+    Lazy x[16];
 #pragma unroll
     for (int k = 0; k < 16; k++) x[k] = in[row * 256 + r + 16 * k];
     settle<4, 4>(x, m);
     const u32 base = chunks + chunk;
     forward<4, 4>(x, m, [&](int st, int b) { return t[(base << st) + b]; });
-    double* sr = s + row * ROW_PAD;
+    Lazy* sr = s + row * ROW_PAD;
 #pragma unroll
     for (int k = 0; k < 16; k++) sr[r + 17 * k] = x[k];
     __syncwarp();
@@ -199,13 +199,13 @@ __device__ __forceinline__ void forward_rows(const double* in, u32 block, double
     __syncwarp();
 }
 
-// Inverse, first 8 stages: words in [0, p) of `in` to lazy doubles below 1 p of `out`.
-__device__ __forceinline__ void backward_rows(const u64* in, double* out, double* s, const double* __restrict__ t, u32 n,
+// Inverse, first 8 stages: words in [0, p) of `in` to lazy values below 1 p of `out`.
+__device__ __forceinline__ void backward_rows(const u64* in, Lazy* out, Lazy* s, const Lazy* __restrict__ t, u32 n,
                                               const Prime& m) {
     const int r = threadIdx.x % 16, row = threadIdx.x / 16;
     const u32 chunk = blockIdx.x * 16 + row, chunks = n / 256;
-    double* sr = s + row * ROW_PAD;
-    double x[16];
+    Lazy* sr = s + row * ROW_PAD;
+    Lazy x[16];
 #pragma unroll
     for (int k = 0; k < 16; k++) sr[r + 17 * k] = load(in[row * 256 + r + 16 * k]);
     __syncwarp();
@@ -229,25 +229,25 @@ __device__ __forceinline__ void backward_rows(const u64* in, double* out, double
 }
 
 // ---------------------------------------------------------------- kernels
-#define JOB                                                                     \
-    const Job job = jobs[blockIdx.y];                                           \
-    const Prime m = primes[job.prime];                                          \
-    const double* __restrict__ t = twiddles + (size_t)job.prime * stride;
+#define JOB                            \
+    const Job job = jobs[blockIdx.y];  \
+    const Prime m = primes[job.prime]; \
+    const Lazy* __restrict__ t = twiddles + (size_t)job.prime * stride;
 
 // Polynomial z of the batch starts at in + z * in_step words and out + z * out_step.
 #define NTT_ARGS                                                                                                        \
     const u64 *in, u64 in_step, u64 *out, u64 out_step, const Job *__restrict__ jobs, const Prime *__restrict__ primes, \
-        const double *__restrict__ twiddles, u32 stride, u32 n
+        const Lazy *__restrict__ twiddles, u32 stride, u32 n
 
-#define COLUMN_KERNELS(LA, LB, CC)                                                                                 \
-    extern "C" __global__ void __launch_bounds__(CC << LB) ntt_columns_##LA##LB(NTT_ARGS) {                        \
-        JOB forward_columns<LA, LB, CC>(in + blockIdx.z * in_step + (size_t)job.src * n,                           \
-                                        (double*)(out + blockIdx.z * out_step + (size_t)job.dst * n), t, m);       \
-    }                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(CC << LB) intt_columns_##LA##LB(NTT_ARGS) {                       \
-        JOB backward_columns<LA, LB, CC>((const double*)(in + blockIdx.z * in_step + (size_t)job.dst * n),         \
-                                         out + blockIdx.z * out_step + (size_t)job.dst * n, t, m, job.factor,      \
-                                         job.add);                                                                 \
+#define COLUMN_KERNELS(LA, LB, CC)                                                                            \
+    extern "C" __global__ void __launch_bounds__(CC << LB) ntt_columns_##LA##LB(NTT_ARGS) {                   \
+        JOB forward_columns<LA, LB, CC>(in + blockIdx.z * in_step + (size_t)job.src * n,                      \
+                                        (Lazy*)(out + blockIdx.z * out_step + (size_t)job.dst * n), t, m);    \
+    }                                                                                                         \
+    extern "C" __global__ void __launch_bounds__(CC << LB) intt_columns_##LA##LB(NTT_ARGS) {                  \
+        JOB backward_columns<LA, LB, CC>((const Lazy*)(in + blockIdx.z * in_step + (size_t)job.dst * n),      \
+                                         out + blockIdx.z * out_step + (size_t)job.dst * n, t, m, job.factor, \
+                                         job.add);                                                            \
     }
 
 COLUMN_KERNELS(4, 1, 128)
@@ -257,10 +257,10 @@ COLUMN_KERNELS(4, 4, 16)
 COLUMN_KERNELS(5, 4, 8)
 
 extern "C" __global__ void __launch_bounds__(256) ntt_rows(NTT_ARGS) {
-    __shared__ double s[16 * ROW_PAD];
+    __shared__ Lazy s[16 * ROW_PAD];
     JOB
     const size_t block = (size_t)job.dst * n + blockIdx.x * ROW_WORDS;
-    forward_rows((const double*)(in + blockIdx.z * in_step) + block, blockIdx.x, s, t, n, m);
+    forward_rows((const Lazy*)(in + blockIdx.z * in_step) + block, blockIdx.x, s, t, n, m);
     u64* o = out + blockIdx.z * out_step + block;
     const int r = threadIdx.x % 16, row = threadIdx.x / 16;
 #pragma unroll
@@ -270,33 +270,33 @@ extern "C" __global__ void __launch_bounds__(256) ntt_rows(NTT_ARGS) {
 // The last 8 stages, and (x - result) * factor: the end of a division (`sub_scale` of backend/cpu). Row `dst` of x, which
 // is fetched meanwhile. Dynamic shared memory: ROW_PAD * 16 + ROW_WORDS words.
 extern "C" __global__ void __launch_bounds__(256) ntt_rows_divide(NTT_ARGS, const u64* x, u64 x_step) {
-    extern __shared__ double s[];
+    extern __shared__ Lazy s[];
     u64* a = (u64*)(s + 16 * ROW_PAD);
     JOB
     const int r = threadIdx.x % 16, row = threadIdx.x / 16;
     const size_t block = (size_t)job.dst * n + blockIdx.x * ROW_WORDS;
     fetch_row(a + row * 256, x + blockIdx.z * x_step + block + row * 256);
-    forward_rows((const double*)(in + blockIdx.z * in_step) + block, blockIdx.x, s, t, n, m);
+    forward_rows((const Lazy*)(in + blockIdx.z * in_step) + block, blockIdx.x, s, t, n, m);
     u64* o = out + blockIdx.z * out_step + block;
     fetched();
 #pragma unroll
     for (int k = 0; k < 16; k++) {
         const int i = row * 256 + r + 16 * k;
-        double y = __dadd_rn(load(a[i]), -reduce(s[row * ROW_PAD + r + 17 * k], m));
+        Lazy y = minus(load(a[i]), reduce(s[row * ROW_PAD + r + 17 * k], m));
         o[i] = word_of(mul(y, job.factor, m), m);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(256) intt_rows(NTT_ARGS) {
-    __shared__ double s[16 * ROW_PAD];
+    __shared__ Lazy s[16 * ROW_PAD];
     JOB
     backward_rows(in + blockIdx.z * in_step + (size_t)job.src * n + blockIdx.x * ROW_WORDS,
-                  (double*)(out + blockIdx.z * out_step) + (size_t)job.dst * n + blockIdx.x * ROW_WORDS, s, t, n, m);
+                  (Lazy*)(out + blockIdx.z * out_step) + (size_t)job.dst * n + blockIdx.x * ROW_WORDS, s, t, n, m);
 }
 
-// One row of up to 4096 words a block, 1 word a row included. Dynamic shared memory: n doubles.
+// One row of up to 4096 words a block, 1 word a row included. Dynamic shared memory: n words.
 extern "C" __global__ void __launch_bounds__(512) ntt_small(NTT_ARGS) {
-    extern __shared__ double a[];
+    extern __shared__ Lazy a[];
     JOB
     in += blockIdx.z * in_step + (size_t)job.src * n;
     out += blockIdx.z * out_step + (size_t)job.dst * n;
@@ -305,9 +305,9 @@ extern "C" __global__ void __launch_bounds__(512) ntt_small(NTT_ARGS) {
         __syncthreads();
         for (u32 i = threadIdx.x; i < n / 2; i += blockDim.x) {
             const u32 b = i / half, j = 2 * half * b + i % half;
-            const double y = mul(a[j + half], t[blocks + b], m), u = a[j];
-            a[j] = reduce(__dadd_rn(u, y), m);
-            a[j + half] = reduce(__dadd_rn(u, -y), m);
+            const Lazy y = mul(a[j + half], t[blocks + b], m), u = a[j];
+            a[j] = make_room(plus(u, y), m);
+            a[j + half] = make_room(minus(u, y), m);
         }
     }
     __syncthreads();
@@ -315,7 +315,7 @@ extern "C" __global__ void __launch_bounds__(512) ntt_small(NTT_ARGS) {
 }
 
 extern "C" __global__ void __launch_bounds__(512) intt_small(NTT_ARGS) {
-    extern __shared__ double a[];
+    extern __shared__ Lazy a[];
     JOB
     in += blockIdx.z * in_step + (size_t)job.src * n;
     out += blockIdx.z * out_step + (size_t)job.dst * n;
@@ -324,15 +324,15 @@ extern "C" __global__ void __launch_bounds__(512) intt_small(NTT_ARGS) {
         __syncthreads();
         for (u32 i = threadIdx.x; i < n / 2; i += blockDim.x) {
             const u32 b = i / half, j = 2 * half * b + i % half;
-            const double u = a[j], v = a[j + half];
-            a[j] = reduce(__dadd_rn(u, v), m);
-            a[j + half] = mul(__dadd_rn(v, -u), t[2 * blocks - 1 - b], m);
+            const Lazy u = a[j], v = a[j + half];
+            a[j] = reduce(plus(u, v), m);
+            a[j + half] = mul(minus(v, u), t[2 * blocks - 1 - b], m);
         }
     }
     __syncthreads();
     for (u32 i = threadIdx.x; i < n; i += blockDim.x) {
-        double y = mul(a[i], job.factor, m);
-        y = __dadd_rn(y < 0.0 ? __dadd_rn(y, m.p) : y, job.add);
-        out[i] = word_of(y >= m.p ? __dadd_rn(y, -m.p) : y, m);
+        Lazy y = mul(a[i], job.factor, m);
+        y = plus(y < 0 ? plus(y, m.p) : y, job.add);
+        out[i] = word_of(y >= m.p ? minus(y, m.p) : y, m);
     }
 }

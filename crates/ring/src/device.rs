@@ -9,6 +9,10 @@ use std::sync::LazyLock;
 /// Names the instruction set of [`Device::cpu`], e.g. `cpu:avx2`.
 pub const CPU_VARIABLE: &str = "CIPHERFORM_CPU";
 
+/// How CUDA cards compute, a list separated by commas: `fp64` or `integer` takes the arithmetic that a card would not get
+/// by measurement, `nvrtc` compiles the kernels on this machine in place of taking the shipped ones.
+pub const CUDA_VARIABLE: &str = "CIPHERFORM_CUDA";
+
 /// What the vector loops of the CPU are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum InstructionSet {
@@ -90,6 +94,10 @@ impl Device {
     /// Needs the feature `cuda`, a driver of the 580 branch or newer and a card of compute capability 8.0 or newer. Work
     /// is asked for and not waited for; what fails is reported by a later call. All rings on a card share its memory.
     ///
+    /// Cards with fast FP64 units (A100, H100, B200) compute with these, others with integers: which is faster is measured
+    /// when a card is first used. The environment variable [`CUDA_VARIABLE`] decides otherwise, for a whole process. The
+    /// words are the same.
+    ///
     /// # Errors
     /// `DeviceUnavailable`, with the reason.
     pub fn cuda(ordinal: u16) -> Result<Self, Error> {
@@ -142,7 +150,7 @@ impl Device {
             }
             #[cfg(feature = "cuda")]
             Kind::Cuda(ordinal) => match crate::backend::cuda::Gpu::get(ordinal) {
-                Ok(gpu) => format!("{self}, {}", gpu.name()),
+                Ok(gpu) => format!("{self}, {}", gpu.description()),
                 Err(_) => self.to_string(),
             },
             Kind::Reference => "reference, 1 thread, scalar".to_owned(),

@@ -63,7 +63,7 @@ mod subring;
 
 pub use automorphism::GaloisElement;
 pub use basis::{Limbs, RnsBasis};
-pub use device::{CPU_VARIABLE, Device};
+pub use device::{CPU_VARIABLE, CUDA_VARIABLE, Device};
 pub use digits::{Baby, Digits};
 pub use error::{Error, Result};
 pub use form::{Coeff, Form, Ntt};

@@ -7,13 +7,15 @@
 //! | hoisted_sums | doubly hoisted sums of many digits and baby steps on random and extreme words |
 //! | wide | digits and divisors of more primes than a kernel takes at once |
 //! | large_degree | one key switch and rescale at N = 2^12 (and 2^16 when asked for: slow) |
-//! | every_degree | all operations on a CUDA card against the CPU, N = 2^10 to 2^17 |
+//! | degree_* | all operations on a CUDA card against the CPU, N = 2^10 to 2^17 |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
-use cipherform_ring::{Baby, Device, GaloisElement, Limbs, Ring, RingPoly, RnsBasis, SubringPoly};
+use cipherform_ring::{
+    Baby, Device, Digits, GaloisElement, Limbs, Ring, RingPoly, RnsBasis, SubringPoly,
+};
 use common::{cuda, devices, mixed_basis, primes_below, random, samples, words};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ enum Step {
     Tensor,
     Middle,
     Integer(i128),
+    Multiple(i128),
     Constant(i128),
     Monomial(i64),
     Rotate(i64),
@@ -64,6 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Step::Tensor),
         Just(Step::Middle),
         any::<i128>().prop_map(Step::Integer),
+        any::<i128>().prop_map(Step::Multiple),
         any::<i128>().prop_map(Step::Constant),
         any::<i32>().prop_map(|e| Step::Monomial(e as i64)),
         any::<i16>().prop_map(|k| Step::Rotate(k as i64)),
@@ -115,6 +119,7 @@ fn apply(step: &Step, [mut a, mut b]: [RingPoly; 2]) -> [RingPoly; 2] {
         Step::Tensor => [a, _, b] = RingPoly::tensor([&a, &b], [&b, &a]).unwrap(),
         Step::Middle => [_, b, _] = RingPoly::tensor([&a, &b], [&b, &a]).unwrap(),
         Step::Integer(c) => a.mul_integer_assign(*c).unwrap(),
+        Step::Multiple(c) => b.add_multiple_assign(&a, *c).unwrap(),
         Step::Constant(c) => a.add_integer_assign(*c).unwrap(),
         Step::Monomial(e) => a.mul_monomial_assign(*e).unwrap(),
         Step::Rotate(k) => a = a.automorphism(GaloisElement::rotation(*k, n)).unwrap(),
@@ -212,8 +217,21 @@ fn results(a: &RingPoly) -> Vec<(String, Vec<u64>)> {
         let pair = digits.key_switch(&key, [Some(&other), None], g).unwrap();
         out.extend(pair.iter().map(|half| ("digits switched".to_owned(), words(half))));
     }
+    let image = digits.automorphism(GaloisElement::conjugation(a.ring().n())).unwrap();
+    out.push(("digit's image".to_owned(), words(&image.digit(0).unwrap())));
+    for pair in Digits::inner_products(&[&digits, &image, &digits], &key).unwrap() {
+        out.extend(pair.iter().map(|half| ("key products".to_owned(), words(half))));
+    }
+    let coefficients = a.clone().into_coeff().unwrap();
+    out.push(("coefficients".to_owned(), words(&coefficients)));
+    out.push(("back".to_owned(), words(&coefficients.into_ntt().unwrap())));
     let many = RingPoly::rescale_many(vec![small.clone(), other.clone(), small.clone()], 1);
     out.extend(many.unwrap().iter().map(|a| ("rescaled".to_owned(), words(a))));
+    for factor in [0, -1, i128::MIN] {
+        let mut sum = other.clone();
+        sum.add_multiple_assign(&small, factor).unwrap();
+        out.push(("multiple".to_owned(), words(&sum)));
+    }
     let raised = a.with_limbs(Limbs::q(1)).unwrap().mod_raise(all.q).unwrap();
     out.push(("raised".to_owned(), words(&raised)));
     for step in [
@@ -225,6 +243,11 @@ fn results(a: &RingPoly) -> Vec<(String, Vec<u64>)> {
         Step::MulAdd,
         Step::Tensor,
         Step::Middle,
+        Step::Integer(i128::MIN),
+        Step::Constant(i128::MAX),
+        Step::Monomial(-1),
+        Step::Subring(vec![i64::MIN, -1]),
+        Step::SubringAdd(vec![i64::MAX; 4]),
     ] {
         let both = apply(&step, [a.clone(), a.clone()]);
         out.extend(both.iter().map(|a| (format!("{step:?}"), words(a))));
@@ -313,39 +336,59 @@ fn wide() {
     }
 }
 
-#[test]
-fn every_degree() {
+/// All operations at N = 2^bits on a CUDA card, which has kernels of its own for most degrees, against the CPU.
+fn degree(bits: u32) {
     let Some(card) = cuda() else { return };
-    for n in (10..=17).map(|bits| 1 << bits) {
-        let basis = mixed_basis(n);
-        let [cpu, card] = [Device::cpu(), card].map(|d| Ring::new(basis.clone(), &d).unwrap());
-        let all = basis.all_limbs();
-        for (on_cpu, on_card) in samples(&cpu, all).iter().zip(&samples(&card, all)) {
-            for (got, expected) in results(on_card).iter().zip(results(on_cpu)) {
-                assert!(*got == expected, "{} at n = {n}", got.0);
-            }
-            let program = |a: &RingPoly| {
-                let a = a.with_limbs(Limbs::q(6)).unwrap();
-                let coefficients = |m: usize| (0..m as i64).map(|i| i * i - 7).collect();
-                let mut steps = vec![
-                    Step::Monomial(3 * n as i64 / 2 + 5),
-                    Step::Rotate(3),
-                    Step::Conjugate,
-                    Step::RoundTrip,
-                    Step::Integer(-(1 << 90)),
-                    Step::Constant(1 << 90),
-                    Step::KeySwitchRescale(5, 2),
-                    Step::Subring(coefficients(n / 16)),
-                    Step::SubringAdd(coefficients(n / 4)),
-                    Step::Raise(4),
-                ];
-                steps.push(Step::Subring(coefficients(n)));
-                let pair = steps.iter().fold([a.clone(), a], |pair, step| apply(step, pair));
-                pair.map(|a| words(&a))
-            };
-            assert!(program(on_card) == program(on_cpu), "program at n = {n}");
+    let n = 1 << bits;
+    let basis = mixed_basis(n);
+    eprintln!("{}", card.description());
+    let [cpu, card] = [Device::cpu(), card].map(|d| Ring::new(basis.clone(), &d).unwrap());
+    let all = basis.all_limbs();
+    for (on_cpu, on_card) in samples(&cpu, all).iter().zip(&samples(&card, all)) {
+        for (got, expected) in results(on_card).iter().zip(results(on_cpu)) {
+            assert!(*got == expected, "{} at n = {n}", got.0);
         }
+        let program = |a: &RingPoly| {
+            let a = a.with_limbs(Limbs::q(6)).unwrap();
+            let coefficients = |m: usize| (0..m as i64).map(|i| i * i - 7).collect();
+            let mut steps = vec![
+                Step::Monomial(3 * n as i64 / 2 + 5),
+                Step::Rotate(3),
+                Step::Conjugate,
+                Step::RoundTrip,
+                Step::Integer(-(1 << 90)),
+                Step::Constant(1 << 90),
+                Step::KeySwitchRescale(5, 2),
+                Step::Subring(coefficients(n / 16)),
+                Step::SubringAdd(coefficients(n / 4)),
+                Step::Raise(4),
+            ];
+            steps.push(Step::Subring(coefficients(n)));
+            let pair = steps.iter().fold([a.clone(), a], |pair, step| apply(step, pair));
+            pair.map(|a| words(&a))
+        };
+        assert!(program(on_card) == program(on_cpu), "program at n = {n}");
     }
+}
+
+/// A test for each degree, by name, so that slow tools can be given some of them.
+macro_rules! every_degree {
+    ($($name:ident = $bits:literal,)*) => { $(
+        #[test]
+        fn $name() {
+            degree($bits);
+        }
+    )* };
+}
+every_degree! {
+    degree_10 = 10,
+    degree_11 = 11,
+    degree_12 = 12,
+    degree_13 = 13,
+    degree_14 = 14,
+    degree_15 = 15,
+    degree_16 = 16,
+    degree_17 = 17,
 }
 
 fn compare_at(n: usize) {

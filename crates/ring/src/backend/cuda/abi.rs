@@ -5,8 +5,12 @@ pub(super) trait Plain: Copy + 'static {}
 
 impl Plain for u32 {}
 impl Plain for u64 {}
-impl Plain for f64 {}
-impl Plain for [f64; 2] {}
+
+/// `Lazy` of field.cuh: the bits of a double or a signed integer, as [`super::arithmetic::Arithmetic`] has it.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lazy(pub(super) u64);
+impl Plain for Lazy {}
 
 /// Largest number of primes of a basis, set by [`Scalars`].
 pub(super) const MAX_PRIMES: usize = 256;
@@ -21,17 +25,18 @@ pub(super) const BABIES: usize = 16;
 pub(super) const GIANTS: usize = 8;
 pub(super) const HOISTED_DIGITS: usize = 8;
 
-/// `struct Prime` of field.cuh.
+/// `struct Prime` of fp64.cuh and integer.cuh.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Prime {
-    pub(super) p: f64,
-    pub(super) p_inv: f64,
+    pub(super) p: Lazy,
+    pub(super) p_inv: Lazy,
     pub(super) word: u64,
     pub(super) ratio: u64,
     pub(super) bits: u32,
     pub(super) unused: u32,
-    pub(super) p25: f64,
+    /// `p25` or `half`.
+    pub(super) last: Lazy,
 }
 impl Plain for Prime {}
 
@@ -43,8 +48,8 @@ pub(super) struct Job {
     pub(super) dst: u32,
     pub(super) prime: u32,
     pub(super) unused: u32,
-    pub(super) factor: f64,
-    pub(super) add: f64,
+    pub(super) factor: Lazy,
+    pub(super) add: Lazy,
 }
 impl Plain for Job {}
 
@@ -115,7 +120,7 @@ impl Plain for Out {}
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scalars {
-    pub(super) of: [f64; MAX_PRIMES],
+    pub(super) of: [Lazy; MAX_PRIMES],
 }
 impl Plain for Scalars {}
 
@@ -143,7 +148,7 @@ pub(super) struct Switch {
     pub(super) log_n: u32,
     pub(super) member_count: u32,
     pub(super) rows: u32,
-    pub(super) special: [f64; MAX_PRIMES],
+    pub(super) special: [Lazy; MAX_PRIMES],
 }
 impl Plain for Switch {}
 
@@ -166,6 +171,6 @@ pub(super) struct Hoisted {
     pub(super) log_n: u32,
     pub(super) accumulate: u32,
     pub(super) unused: u32,
-    pub(super) special: [f64; MAX_PRIMES],
+    pub(super) special: [Lazy; MAX_PRIMES],
 }
 impl Plain for Hoisted {}

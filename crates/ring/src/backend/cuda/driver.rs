@@ -1,4 +1,4 @@
-//! The CUDA driver: context, memory, copies, launches. All `unsafe` of this crate is in this file.
+//! The CUDA driver: context, memory, copies, launches. All `unsafe` of this crate is in this file and modules.rs.
 //!
 //! A [`Gpu`] is one card of this process with one stream. Whatever is asked of it happens in the order of the calls, so
 //! memory that is no longer wanted can be handed out again at once: later work on it comes after earlier work. Calls
@@ -7,6 +7,8 @@
 #![expect(unsafe_code, reason = "the driver's interface is C")]
 
 use super::abi::Plain;
+use super::arithmetic::Arithmetic;
+use super::modules::{Newcomer, Wishes, timed};
 use crate::error::{Error, Result};
 use cudarc::driver::DriverError;
 use cudarc::driver::result as cu;
@@ -17,10 +19,7 @@ use std::ffi::{CString, c_void};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Machine code for sm_80, sm_90 and sm_100, and PTX: made by scripts/build-kernels.
-static FATBIN: &[u8] = include_bytes!("../../../kernels/kernels.fatbin");
-
-/// Defines [`Kernel`] and the names under which the fatbin has them.
+/// Defines [`Kernel`] and the names under which the kernels' sources have them.
 macro_rules! kernels {
     ($($variant:ident = $name:literal,)*) => {
         /// The functions of `kernels/*.cu`.
@@ -76,6 +75,8 @@ kernels! {
 /// fetched words.
 pub(super) const DIVIDE_SHARED: u32 = (16 * 272 + 4096) * 8;
 pub(super) const SWITCH_SHARED: u32 = (16 * 272 + 2 * 4096) * 8;
+// What a block can have on the smallest of the cards that are served (compute capability 8.6, 8.9 and 12.0).
+const _: () = assert!(SWITCH_SHARED <= 99 << 10);
 /// Kernels with more than the 48 KiB that need no asking.
 const LARGE_SHARED: [(Kernel, u32); 2] =
     [(Kernel::NttRowsDivide, DIVIDE_SHARED), (Kernel::NttRowsSwitch, SWITCH_SHARED)];
@@ -102,6 +103,7 @@ struct Shelf {
 pub(crate) struct Gpu {
     ordinal: u16,
     name: String,
+    arithmetic: Arithmetic,
     context: sys::CUcontext,
     stream: sys::CUstream,
     functions: Vec<sys::CUfunction>,
@@ -175,8 +177,13 @@ impl Gpu {
             unsafe { cu::device::get_attribute(device, which) }
                 .map_err(|e| fail("the CUDA driver", e))
         };
-        let major =
-            attribute(sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let [major, minor, multiprocessors] = [
+            sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+            sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+            sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+        ]
+        .map(attribute);
+        let (major, minor, multiprocessors) = (major?, minor?, multiprocessors?);
         if major < 8 {
             let reason = format!("{name} has compute capability {major}.x, 8.0 is needed");
             return Err(unavailable(ordinal, reason));
@@ -188,10 +195,14 @@ impl Gpu {
         unsafe { cu::ctx::set_current(context) }.map_err(|e| fail("no context", e))?;
         let stream = cu::stream::create(cu::stream::StreamKind::NonBlocking)
             .map_err(|e| fail("no stream on the device", e))?;
-        // SAFETY: the image is a whole fatbin, a static; the driver copies it.
-        let module = unsafe { cu::module::load_data(FATBIN.as_ptr().cast()) }.map_err(|e| {
-            fail("the kernels do not load (a driver of the 580 branch is needed)", e)
-        })?;
+        let refuse = |reason: String| unavailable(ordinal, reason);
+        let newcomer = Newcomer {
+            stream,
+            capability: (major, minor),
+            multiprocessors: multiprocessors.unsigned_abs(),
+            wishes: Wishes::from_environment().map_err(refuse)?,
+        };
+        let (arithmetic, module) = newcomer.kernels().map_err(refuse)?;
         let function = |name: &&str| {
             let symbol = CString::new(*name).map_err(|_| unavailable(ordinal, "kernel name"))?;
             // SAFETY: `module` was just loaded and is never unloaded.
@@ -213,7 +224,7 @@ impl Gpu {
             .map_err(|e| fail("not enough shared memory for the kernels", e))?;
         }
         let shelf = Mutex::default();
-        Ok(Self { ordinal, name, context, stream, functions, shelf })
+        Ok(Self { ordinal, name, arithmetic, context, stream, functions, shelf })
     }
 
     /// Position among the cards of this machine.
@@ -221,9 +232,14 @@ impl Gpu {
         self.ordinal
     }
 
-    /// The card's own name.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    /// What its kernels compute with.
+    pub(super) fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
+    /// The card and its arithmetic, for reports.
+    pub(crate) fn description(&self) -> String {
+        format!("{}, {}", self.name, self.arithmetic.name())
     }
 
     fn failure(&self, op: &'static str, error: DriverError) -> Error {
@@ -387,25 +403,14 @@ impl Gpu {
     pub(crate) fn time(&self, f: impl FnOnce() -> Result<()>) -> Result<f64> {
         const OP: &str = "timing";
         self.bind(OP)?;
-        let event = || {
-            cu::event::create(sys::CUevent_flags_enum::CU_EVENT_DEFAULT)
-                .map_err(|e| self.failure(OP, e))
-        };
-        let (start, end) = (event()?, event()?);
-        // SAFETY: both events were just made, live to the end of this function and are recorded on one stream.
-        let record = |event| unsafe { cu::event::record(event, self.stream) };
-        record(start).map_err(|e| self.failure(OP, e))?;
-        f()?;
-        self.bind(OP)?;
-        record(end).map_err(|e| self.failure(OP, e))?;
-        self.synchronize()?;
-        // SAFETY: as above; both have happened.
-        let milliseconds =
-            unsafe { cu::event::elapsed(start, end) }.map_err(|e| self.failure(OP, e))?;
-        for event in [start, end] {
-            // SAFETY: made above and not used again.
-            unsafe { cu::event::destroy(event) }.map_err(|e| self.failure(OP, e))?;
-        }
+        let mut worked = Ok(());
+        let milliseconds = timed(self.stream, || {
+            worked = f();
+            // SAFETY: the context lives as long as the process. `f` may have worked with another card.
+            unsafe { cu::ctx::set_current(self.context) }
+        });
+        worked?;
+        let milliseconds = milliseconds.map_err(|e| self.failure(OP, e))?;
         Ok(f64::from(milliseconds) / 1e3)
     }
 }

@@ -1,7 +1,7 @@
 //! Key switches: digits finished, multiplied with the key and forgotten, in one kernel.
 
 use super::Cuda;
-use super::abi::{KEY_DIGITS, MAX_PRIMES, MEMBERS, Member as Operands, Switch};
+use super::abi::{KEY_DIGITS, Lazy, MAX_PRIMES, MEMBERS, Member as Operands, Switch};
 use super::buffer::Buf;
 use super::driver::Kernel;
 use super::launch::{Batch, each_batch};
@@ -61,7 +61,7 @@ impl Cuda {
             out.push(halves);
         }
         let special = if special.is_empty() {
-            [0.0; MAX_PRIMES]
+            [Lazy::default(); MAX_PRIMES]
         } else {
             self.scalars(Limbs::q(limbs.q), special, true).of
         };

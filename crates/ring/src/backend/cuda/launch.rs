@@ -1,10 +1,10 @@
 //! Launches: grids and parameters from shapes, one function a family of kernels.
 
 use super::Cuda;
-use super::abi::{In, Out, Scalars, Shape, Switch};
+use super::abi::{In, Lazy, MAX_PRIMES, Out, Scalars, Shape, Switch};
 use super::buffer::Buf;
 use super::driver::{Arg, DIVIDE_SHARED, Kernel, Launch, SWITCH_SHARED};
-use super::tables::{Conversion, Jobs, SMALL, centred};
+use super::tables::{Conversion, Jobs, SMALL};
 use crate::backend::View;
 use crate::basis::Limbs;
 use crate::error::Result;
@@ -115,10 +115,15 @@ impl Cuda {
 
     /// Numbers in [0, p) of every row as they are, or centred.
     pub(super) fn scalars(&self, limbs: Limbs, scalars: &[u64], centre: bool) -> Scalars {
-        let mut of = [0.0; super::abi::MAX_PRIMES];
+        let arithmetic = self.gpu.arithmetic();
+        let mut of = [Lazy::default(); MAX_PRIMES];
         let rows = of.iter_mut().zip(scalars).zip(self.basis.row_moduli(limbs));
         for ((to, &value), m) in rows {
-            *to = if centre { centred(value, m) } else { value as f64 };
+            *to = if centre {
+                arithmetic.centred(value, m)
+            } else {
+                arithmetic.lazy(value.cast_signed())
+            };
         }
         Scalars { of }
     }
@@ -146,7 +151,7 @@ impl Cuda {
 
     fn small(jobs: &Jobs, n: usize) -> Launch {
         let block = (n as u32 / 2).clamp(32, 512);
-        let shared = (n * size_of::<f64>()) as u32;
+        let shared = (n * size_of::<Lazy>()) as u32;
         Launch { grid: (1, jobs.count as u32, 1), block, shared }
     }
 
@@ -182,7 +187,7 @@ impl Cuda {
         self.transform(Kernel::NttSmall, Self::small(jobs, n), batch, jobs, n, &[])
     }
 
-    /// The first half of [`Cuda::forward`] for n > 4096: lazy doubles.
+    /// The first half of [`Cuda::forward`] for n > 4096: lazy values.
     pub(super) fn forward_columns(&self, batch: Batch, jobs: &Jobs) -> Result<()> {
         let (kernel, _, shape) = self.columns(jobs);
         self.transform(kernel, shape, batch, jobs, self.n, &[])
@@ -194,7 +199,7 @@ impl Cuda {
         rest: Batch,
         x: (u64, u64),
         jobs: &Jobs,
-        inverses: &[f64],
+        inverses: &[Lazy],
     ) -> Result<()> {
         if self.n > SMALL {
             self.forward_columns(rest, jobs)?;
@@ -204,7 +209,7 @@ impl Cuda {
         }
         self.forward(rest, jobs)?;
         let limbs = Limbs::q(inverses.len());
-        let mut of = [0.0; super::abi::MAX_PRIMES];
+        let mut of = [Lazy::default(); MAX_PRIMES];
         of.iter_mut().zip(inverses).for_each(|(to, &from)| *to = from);
         let scalars = Scalars { of };
         let input = |words, step| In { words, step, q: limbs.q as u32, shift: 0 };
@@ -253,7 +258,7 @@ impl Cuda {
         Ok(())
     }
 
-    /// The last half of the digits' transforms and their products with a key; the digits' lazy doubles are at `digits`.
+    /// The last half of the digits' transforms and their products with a key; the digits' lazy values are at `digits`.
     pub(super) fn rows_switch(&self, limbs: Limbs, digits: u64, operands: &Switch) -> Result<()> {
         let (shape, twiddles) = (self.shape(limbs)?, self.tables.twiddles.at(0, 1)?);
         let stride = self.tables.stride as u32;

@@ -1,14 +1,16 @@
-//! CUDA devices: FP64 kernels over polynomials in device memory, in the order of the calls on one stream a card.
+//! CUDA devices: kernels over polynomials in device memory, in the order of the calls on one stream a card.
 //!
 //! Words are those of the CPU: every kernel is exact modular arithmetic and returns canonical residues, and every choice
 //! (lifts, quotients, rounding) is the integer definition of [`Backend`]. Nothing waits for the card but `download`.
 
 mod abi;
+mod arithmetic;
 mod buffer;
 mod driver;
 mod hoisted;
 mod key_switch;
 mod launch;
+mod modules;
 mod tables;
 
 use super::{Backend, HoistedSums, KeySwitch, Member, Source, Storage, View, storage_variant};

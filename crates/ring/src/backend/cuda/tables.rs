@@ -1,6 +1,7 @@
 //! What kernels look up: constants and twiddles of every prime, and the plans of transforms, conversions and divisions.
 
-use super::abi::{self, ACCUMULATE, CENTRED, Job, MAX_PRIMES, QUOTIENT, SOURCES, Target};
+use super::abi::{self, ACCUMULATE, CENTRED, Job, Lazy, MAX_PRIMES, QUOTIENT, SOURCES, Target};
+use super::arithmetic::{Arithmetic, centred};
 use super::driver::{Gpu, Kernel, Memory};
 use crate::automorphism::brv;
 use crate::backend::cpu::tables::{Converter as Numbers, Divider};
@@ -16,18 +17,6 @@ pub(super) const SMALL: usize = 4096;
 /// Low digits of an exponent in the tables of powers.
 const LOW: usize = 256;
 
-/// The representative of smallest absolute value.
-pub(super) fn centred(value: u64, m: &Modulus) -> f64 {
-    if value > m.value() / 2 { -((m.value() - value) as f64) } else { value as f64 }
-}
-
-/// The 25-bit halves of a centred residue, low half first: low + high · 2^25.
-fn halves(value: u64, m: &Modulus) -> [f64; 2] {
-    let value = centred(value, m) as i64;
-    let high = (value + (1 << 24)) >> 25;
-    [(value - (high << 25)) as f64, high as f64]
-}
-
 /// Constants of the primes in device memory.
 #[derive(Debug)]
 pub(super) struct Tables {
@@ -35,16 +24,16 @@ pub(super) struct Tables {
     pub(super) psi: Vec<u64>,
     /// `abi::Prime` of every prime.
     pub(super) primes: Memory,
-    /// Twiddles, `stride` doubles a prime.
+    /// Twiddles, `stride` values a prime.
     pub(super) twiddles: Memory,
     pub(super) stride: usize,
-    /// Powers of ψ, `power_stride` doubles a prime: ψ^e for e < 256, then ψ^(256·k).
+    /// Powers of ψ, `power_stride` values a prime: ψ^e for e < 256, then ψ^(256·k).
     pub(super) powers: Memory,
     pub(super) power_stride: usize,
 }
 
 /// ψ^brv(i) for the indices of the table of one prime, centred.
-fn twiddles(n: usize, psi: u64, m: &Modulus) -> Vec<f64> {
+fn twiddles(arithmetic: Arithmetic, n: usize, psi: u64, m: &Modulus) -> Vec<Lazy> {
     let bits = n.trailing_zeros();
     let mut powers = vec![0; n];
     let mut power = 1;
@@ -52,7 +41,7 @@ fn twiddles(n: usize, psi: u64, m: &Modulus) -> Vec<f64> {
         powers[brv(e, bits)] = power;
         power = m.mul(power, psi);
     }
-    let entry = |i: usize| centred(powers[i], m);
+    let entry = |i: usize| arithmetic.centred(powers[i], m);
     if n <= SMALL {
         return (0..n).map(entry).collect();
     }
@@ -68,26 +57,19 @@ impl Tables {
             return Err(Error::InvalidBasis { detail });
         }
         let psi = moduli.par_iter().map(|m| ntt::root(n, m)).collect::<Result<Vec<u64>>>()?;
-        let primes: Vec<abi::Prime> = moduli
-            .iter()
-            .map(|m| abi::Prime {
-                p: m.value() as f64,
-                p_inv: 1.0 / m.value() as f64,
-                word: m.value(),
-                ratio: ((1u128 << (m.bits() + 50)) / m.value() as u128) as u64,
-                bits: m.bits(),
-                unused: 0,
-                p25: centred(m.reduce_u64(1 << 25), m),
-            })
-            .collect();
+        let arithmetic = gpu.arithmetic();
+        let primes: Vec<abi::Prime> =
+            moduli.iter().map(|m| arithmetic.prime(m)).collect::<Result<_>>()?;
         let pairs = || moduli.par_iter().zip(&psi);
-        let table: Vec<f64> = pairs().flat_map_iter(|(m, &psi)| twiddles(n, psi, m)).collect();
+        let table: Vec<Lazy> =
+            pairs().flat_map_iter(|(m, &psi)| twiddles(arithmetic, n, psi, m)).collect();
         let high = (2 * n / LOW).max(1);
-        let powers: Vec<f64> = pairs()
+        let powers: Vec<Lazy> = pairs()
             .flat_map_iter(|(m, &psi)| {
                 let step = m.pow(psi, LOW as u64);
-                let low = (0..LOW).map(move |e| centred(m.pow(psi, e as u64), m));
-                low.chain((0..high).map(move |k| centred(m.pow(step, k as u64), m)))
+                let power = move |base, e| arithmetic.centred(m.pow(base, e as u64), m);
+                let low = (0..LOW).map(move |e| power(psi, e));
+                low.chain((0..high).map(move |k| power(step, k)))
             })
             .collect();
         Ok(Self {
@@ -113,16 +95,24 @@ impl Jobs {
         Ok(Self { table: gpu.upload(jobs)?, count: jobs.len() })
     }
 
-    fn job(src: usize, dst: usize, prime: usize, factor: f64, add: u64) -> Job {
+    /// From row `src` to row `dst`, times a centred factor, plus a residue.
+    fn job(
+        arithmetic: Arithmetic,
+        (src, dst): (usize, usize),
+        prime: usize,
+        factor: i64,
+        add: u64,
+    ) -> Job {
         let (src, dst, prime) = (src as u32, dst as u32, prime as u32);
-        Job { src, dst, prime, unused: 0, factor, add: add as f64 }
+        let (factor, add) = (arithmetic.lazy(factor), arithmetic.lazy(add.cast_signed()));
+        Job { src, dst, prime, unused: 0, factor, add }
     }
 
     /// All rows of `limbs`, in place; the inverse divides by n.
     pub(super) fn all(gpu: &Arc<Gpu>, basis: &RnsBasis, limbs: Limbs) -> Result<Self> {
         let jobs = basis.row_moduli(limbs).enumerate().map(|(row, m)| {
             let n_inv = centred(m.inv(basis.n() as u64)?, m);
-            Ok(Self::job(row, row, basis.prime_index(limbs, row), n_inv, 0))
+            Ok(Self::job(gpu.arithmetic(), (row, row), basis.prime_index(limbs, row), n_inv, 0))
         });
         Self::new(gpu, &jobs.collect::<Result<Vec<_>>>()?)
     }
@@ -173,37 +163,43 @@ struct Converter {
     /// Sources it takes.
     sources: usize,
     kernel: Kernel,
-    /// Targets it works on at once, by the layout of the factors; and how many of these a thread does at most.
-    tile: usize,
-    group: usize,
 }
 
 const CONVERTERS: [Converter; 6] = [
-    Converter { sources: 1, kernel: Kernel::Convert1, tile: 1, group: 16 },
-    Converter { sources: 2, kernel: Kernel::Convert2, tile: 1, group: 16 },
-    Converter { sources: 4, kernel: Kernel::Convert4, tile: 8, group: usize::MAX },
-    Converter { sources: 8, kernel: Kernel::Convert8, tile: 8, group: usize::MAX },
-    Converter { sources: 12, kernel: Kernel::Convert12, tile: 8, group: usize::MAX },
-    Converter { sources: SOURCES, kernel: Kernel::Convert16, tile: 8, group: usize::MAX },
+    Converter { sources: 1, kernel: Kernel::Convert1 },
+    Converter { sources: 2, kernel: Kernel::Convert2 },
+    Converter { sources: 4, kernel: Kernel::Convert4 },
+    Converter { sources: 8, kernel: Kernel::Convert8 },
+    Converter { sources: 12, kernel: Kernel::Convert12 },
+    Converter { sources: SOURCES, kernel: Kernel::Convert16 },
 ];
 
 impl Converter {
-    /// The factors of one digit in the kernel's order: `halves(target, source)` of [`Conversion::new`], source
-    /// `self.sources` for the quotient.
-    fn arrange(&self, targets: usize, factor: impl Fn(usize, usize) -> [f64; 2]) -> Vec<[f64; 2]> {
-        if self.tile == 1 {
+    /// Targets it works on at once, by the layout of the factors; and how many of these a thread does at most.
+    fn tile(&self, arithmetic: Arithmetic) -> (usize, usize) {
+        let tensor_cores = arithmetic == Arithmetic::Fp64 && self.sources > 2;
+        if tensor_cores { (8, usize::MAX) } else { (1, 16) }
+    }
+
+    /// The factors of one digit in the kernel's order: `factor(target, source)`, source `self.sources` for the quotient.
+    fn arrange(
+        &self,
+        tile: usize,
+        targets: usize,
+        factor: impl Fn(usize, usize) -> i64,
+    ) -> Vec<i64> {
+        if tile == 1 {
             let row = |j| (0..=self.sources).map(move |k| (j, k));
             return (0..targets).flat_map(row).map(|(j, k)| factor(j, k)).collect();
         }
-        let lanes = 4 * self.tile;
-        let tile = |tile: usize| {
+        let lanes = 4 * tile;
+        let pairs = (0..targets.div_ceil(tile)).flat_map(|t| {
             let products = (0..self.sources / 4).flat_map(move |s| {
-                (0..lanes).map(move |lane| (8 * tile + lane / 4, 4 * s + lane % 4))
+                (0..lanes).map(move |lane| (tile * t + lane / 4, 4 * s + lane % 4))
             });
-            products.chain((0..self.tile).map(move |j| (8 * tile + j, self.sources)))
-        };
-        let pairs = (0..targets.div_ceil(self.tile)).flat_map(tile);
-        pairs.map(|(j, k)| if j < targets { factor(j, k) } else { [0.0; 2] }).collect()
+            products.chain((0..tile).map(move |j| (tile * t + j, self.sources)))
+        });
+        pairs.map(|(j, k)| if j < targets { factor(j, k) } else { 0 }).collect()
     }
 }
 
@@ -215,6 +211,7 @@ impl Conversion {
             let width = (longest - start).min(SOURCES);
             let fitting = CONVERTERS.iter().find(|c| c.sources >= width);
             let converter = fitting.unwrap_or(&CONVERTERS[CONVERTERS.len() - 1]);
+            let (tile, group) = converter.tile(gpu.arithmetic());
             let (mut digits, mut targets, mut factors) = (Vec::new(), Vec::new(), Vec::new());
             for source in &here {
                 let end = source.len.min(start + SOURCES);
@@ -242,14 +239,14 @@ impl Conversion {
                     prime: prime as u32,
                     init: if start == 0 { init } else { 0 },
                 }));
-                factors.extend(converter.arrange(source.targets.len(), |j, k| {
+                factors.extend(converter.arrange(tile, source.targets.len(), |j, k| {
                     let row = &source.targets[j];
                     let factor = match row.factors[start..end].get(k) {
                         Some(&factor) => factor,
                         None if k == converter.sources => row.quotient.unwrap_or(0),
                         None => 0,
                     };
-                    halves(factor, &basis.moduli()[row.prime])
+                    centred(factor, &basis.moduli()[row.prime])
                 }));
             }
             Ok(Chunk {
@@ -257,13 +254,9 @@ impl Conversion {
                 count: digits.len(),
                 digits: gpu.upload(&digits)?,
                 targets: gpu.upload(&targets)?,
-                factors: gpu.upload(&factors)?,
-                units: here
-                    .iter()
-                    .map(|s| s.targets.len().div_ceil(converter.tile))
-                    .max()
-                    .unwrap_or(0),
-                group: converter.group,
+                factors: gpu.upload(&gpu.arithmetic().operands(&factors))?,
+                units: here.iter().map(|s| s.targets.len().div_ceil(tile)).max().unwrap_or(0),
+                group,
             })
         });
         Ok(Self { chunks: chunks.collect::<Result<_>>()? })
@@ -279,16 +272,17 @@ pub(super) struct Division {
     pub(super) conversion: Conversion,
     /// The kept rows, with D^-1.
     pub(super) forward: Jobs,
-    pub(super) inverses: Vec<f64>,
+    pub(super) inverses: Vec<Lazy>,
 }
 
 impl Division {
     pub(super) fn new(gpu: &Arc<Gpu>, basis: &RnsBasis, limbs: Limbs, kept: usize) -> Result<Self> {
         let divider = Divider::new(basis, limbs, kept)?;
+        let arithmetic = gpu.arithmetic();
         let removed = divider.divisors.len();
         let inverse = divider.divisors.iter().enumerate().map(|(i, d)| {
             let factor = centred(d.prepare.value, &basis.moduli()[d.prime]);
-            Jobs::job(kept + i, i, d.prime, factor, d.half_prepared)
+            Jobs::job(arithmetic, (kept + i, i), d.prime, factor, d.half_prepared)
         });
         let inverse = Jobs::new(gpu, &inverse.collect::<Vec<_>>())?;
         let targets = divider.kept.iter().enumerate().map(|(row, k)| {
@@ -305,10 +299,12 @@ impl Division {
             centred: false,
         };
         let conversion = Conversion::new(gpu, basis, &[source])?;
-        let inverses: Vec<f64> =
+        let inverses: Vec<i64> =
             divider.kept.iter().zip(basis.q()).map(|(k, m)| centred(k.inv.value, m)).collect();
-        let forward = inverses.iter().enumerate().map(|(row, &f)| Jobs::job(row, row, row, f, 0));
+        let forward = inverses.iter().enumerate();
+        let forward = forward.map(|(row, &f)| Jobs::job(arithmetic, (row, row), row, f, 0));
         let forward = Jobs::new(gpu, &forward.collect::<Vec<_>>())?;
+        let inverses = inverses.iter().map(|&f| arithmetic.lazy(f)).collect();
         Ok(Self { inverse, removed, conversion, forward, inverses })
     }
 }
@@ -332,7 +328,9 @@ impl Decomposition {
             .map(|range| Numbers::new(basis, range.clone()))
             .collect::<Result<Vec<_>>>()?;
         let prepare = converters.iter().flat_map(|c| &c.prepare).zip(basis.q()).enumerate();
-        let inverse = prepare.map(|(row, (f, m))| Jobs::job(row, row, row, centred(f.value, m), 0));
+        let arithmetic = gpu.arithmetic();
+        let inverse = prepare
+            .map(|(row, (f, m))| Jobs::job(arithmetic, (row, row), row, centred(f.value, m), 0));
         let inverse = Jobs::new(gpu, &inverse.collect::<Vec<_>>())?;
         let mut forward = Vec::new();
         let mut sources = Vec::with_capacity(own.len());
@@ -340,7 +338,7 @@ impl Decomposition {
             let foreign = (0..limbs.rows()).filter(|row| !range.contains(row));
             let targets = foreign.map(|row| {
                 let (to, prime) = (d * limbs.rows() + row, basis.prime_index(limbs, row));
-                forward.push(Jobs::job(to, to, prime, 0.0, 0));
+                forward.push(Jobs::job(arithmetic, (to, to), prime, 0, 0));
                 Row { to, prime, init: 0, factors: &converter.factors[prime], quotient: None }
             });
             sources.push(Source {
@@ -373,7 +371,8 @@ impl Raise {
         let source =
             Source { row: 0, len: 1, primes: (0, 1, 0), targets: targets.collect(), centred: true };
         let conversion = Conversion::new(gpu, basis, &[source])?;
-        let forward: Vec<Job> = (1..q).map(|row| Jobs::job(row, row, row, 0.0, 0)).collect();
+        let forward: Vec<Job> =
+            (1..q).map(|row| Jobs::job(gpu.arithmetic(), (row, row), row, 0, 0)).collect();
         Ok(Self { inverse, conversion, forward: Jobs::new(gpu, &forward)? })
     }
 }
