@@ -1,15 +1,15 @@
-"""Fashion-MNIST from its IDX files: checked reading, the fixed split, and the order in which a run sees the images."""
+"""Images: what they look like, Fashion-MNIST from its IDX files with the fixed split, and the order in which a run sees them."""
 
 import gzip
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
-MEAN, STD = 0.286, 0.353  # of the training pixels, on the scale 0..1
-SIDE, CLASSES = 28, 10
+CLASSES = 10
 VALIDATION = 5_000  # the last images of the training file; never trained or calibrated on
 CLASS_NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 FILES = {
@@ -20,18 +20,35 @@ FILES = {
 }
 
 
+@dataclass(frozen=True)
+class Spec:
+    """What images look like; mean and deviation by channel are of the training pixels, on the scale 0..1."""
+
+    side: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+
+FASHION = Spec(28, (0.286,), (0.353,))
+
+
 @dataclass
 class Images:
-    """`pixels` [n, 28, 28] u8 and `labels` [n] i64 on one device."""
+    """`pixels` [n, side, side, channels] u8 and `labels` [n] i64 on one device."""
 
     pixels: torch.Tensor
     labels: torch.Tensor
+    spec: Spec = field(default=FASHION)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device) -> "Images":
-        return Images(self.pixels.to(device), self.labels.to(device))
+        return Images(self.pixels.to(device), self.labels.to(device), self.spec)
 
 
 @dataclass
@@ -43,6 +60,8 @@ class Dataset:
     test: Images
     hashes: dict[str, str]
     name: str
+    classes: list[str]
+    split: str
 
 
 def read_idx(folder: Path, stem: str) -> tuple[np.ndarray, str]:
@@ -69,33 +88,44 @@ def load(folder: Path) -> Dataset:
     arrays, hashes = {}, {}
     for part, stem in FILES.items():
         arrays[part], hashes[stem] = read_idx(folder, stem)
-    pixels, labels = torch.tensor(arrays["train_images"]), torch.tensor(arrays["train_labels"]).long()
+    pixels, labels = torch.tensor(arrays["train_images"])[..., None], torch.tensor(arrays["train_labels"]).long()
     cut = len(labels) - VALIDATION
-    test = Images(torch.tensor(arrays["test_images"]), torch.tensor(arrays["test_labels"]).long())
-    return Dataset(Images(pixels[:cut], labels[:cut]), Images(pixels[cut:], labels[cut:]), test, hashes, "fashion-mnist")
+    test = Images(torch.tensor(arrays["test_images"])[..., None], torch.tensor(arrays["test_labels"]).long())
+    split = "validation: the last 5,000 images of the training file; training: those before; test: the official test file"
+    return Dataset(Images(pixels[:cut], labels[:cut]), Images(pixels[cut:], labels[cut:]), test, hashes, "fashion-mnist",
+                   CLASS_NAMES, split)
 
 
-def synthetic(n: int = 512) -> Dataset:
+def synthetic(n: int = 512, spec: Spec = FASHION) -> Dataset:
     """Blurred class patterns with noise: enough to see that a run learns, for a smoke run without the data."""
     generator = torch.Generator().manual_seed(1)
-    patterns = torch.rand(CLASSES, 1, 7, 7, generator=generator)
-    patterns = torch.nn.functional.interpolate(patterns, size=SIDE, mode="bilinear")[:, 0] * 255
+    patterns = torch.rand(CLASSES, spec.channels, 7, 7, generator=generator)
+    patterns = torch.nn.functional.interpolate(patterns, size=spec.side, mode="bilinear").permute(0, 2, 3, 1) * 255
 
     def part(count: int) -> Images:
         labels = torch.randint(CLASSES, (count,), generator=generator)
-        noise = 40 * torch.randn(count, SIDE, SIDE, generator=generator)
-        return Images((patterns[labels] + noise).clamp(0, 255).to(torch.uint8), labels)
+        noise = 40 * torch.randn(count, spec.side, spec.side, spec.channels, generator=generator)
+        return Images((patterns[labels] + noise).clamp(0, 255).to(torch.uint8), labels, spec)
 
-    return Dataset(part(n), part(n // 4), part(n // 2), {}, "synthetic")
-
-
-def normalise(pixels: torch.Tensor, dtype=torch.float32) -> torch.Tensor:
-    """Bytes to the model's input scale."""
-    return (pixels.to(dtype) / 255 - MEAN) / STD
+    return Dataset(part(n), part(n // 4), part(n // 2), {}, "synthetic", CLASS_NAMES, "drawn independently")
 
 
-def epoch_order(seed: int, epoch: int, n: int, batch: int, shift: int) -> torch.Tensor:
-    """What one epoch shows, [steps, batch, 4] of (image, flipped, down, right); the last incomplete batch is left out.
+@lru_cache
+def scale(spec: Spec, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation on a device; kept, because a captured step must not copy from the host."""
+    return torch.tensor(spec.mean, dtype=dtype, device=device), torch.tensor(spec.std, dtype=dtype, device=device)
+
+
+def normalise(pixels: torch.Tensor, spec: Spec, dtype=torch.float32) -> torch.Tensor:
+    """Bytes [..., channels] to the model's input scale."""
+    mean, std = scale(spec, dtype, pixels.device)
+    return (pixels.to(dtype) / 255 - mean) / std
+
+
+@lru_cache(maxsize=1)
+def epoch_order(seed: int, epoch: int, n: int, batch: int, shift: int, side: int) -> torch.Tensor:
+    """What one epoch shows, [steps, batch, 6] of (image, flipped, down, right, hole's row, hole's column); the last incomplete
+    batch is left out.
 
     A function of (seed, epoch) alone: a resumed run continues exactly, and every model with one seed sees the same images
     in the same order with the same augmentation.
@@ -104,19 +134,26 @@ def epoch_order(seed: int, epoch: int, n: int, batch: int, shift: int) -> torch.
     steps = n // batch
     image = rng.permutation(n)[: steps * batch]
     flipped = rng.integers(0, 2, steps * batch)
-    moved = rng.integers(-1, 2, (2, steps * batch)) * shift
-    return torch.from_numpy(np.stack([image, flipped, *moved], axis=1)).reshape(steps, batch, 4)
+    moved = rng.integers(-shift, shift + 1, (2, steps * batch))
+    hole = rng.integers(0, side, (2, steps * batch))
+    return torch.from_numpy(np.stack([image, flipped, *moved, *hole], axis=1)).reshape(steps, batch, 6)
 
 
-def augmented(framed: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """The images that `order` [batch, 4] names, flipped and moved. `framed` has one black pixel around each image."""
-    image, flipped, down, right = order.unbind(1)
-    line = torch.arange(SIDE, device=framed.device)
-    rows = 1 + down[:, None] + line
-    columns = 1 + right[:, None] + torch.where(flipped[:, None] == 1, SIDE - 1 - line, line)
-    return normalise(framed[image[:, None, None], rows[:, :, None], columns[:, None, :]])
+def augmented(framed: torch.Tensor, order: torch.Tensor, spec: Spec, hole: int = 0) -> torch.Tensor:
+    """The images that `order` [batch, 6] names, flipped, moved, and with a square of `hole` pixels at the mean (cut off at the
+    border). `framed` has a black frame around each image, as wide as the farthest move."""
+    image, flipped, down, right, row, column = order.unbind(1)
+    line = torch.arange(spec.side, device=framed.device)
+    margin = (framed.shape[1] - spec.side) // 2
+    rows = margin + down[:, None] + line
+    columns = margin + right[:, None] + torch.where(flipped[:, None] == 1, spec.side - 1 - line, line)
+    x = normalise(framed[image[:, None, None], rows[:, :, None], columns[:, None, :]], spec)
+    if hole == 0:
+        return x
+    within = lambda centre: (2 * (line - centre[:, None]) + 1).abs() <= hole
+    return x.masked_fill((within(row)[:, :, None] & within(column)[:, None, :])[..., None], 0.0)
 
 
-def frame(pixels: torch.Tensor) -> torch.Tensor:
-    """One black pixel around each image, so that a move by one pixel needs no branch."""
-    return torch.nn.functional.pad(pixels, (1, 1, 1, 1))
+def frame(pixels: torch.Tensor, by: int) -> torch.Tensor:
+    """`by` black pixels around each image, so that a move needs no branch."""
+    return torch.nn.functional.pad(pixels, (0, 0, by, by, by, by))

@@ -1,13 +1,13 @@
 """From trained runs to a model folder: choice by validation accuracy, calibration, substitution, test, files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
 import approximations
-import data
 from data import Dataset, Images
 from fold import fold_scales
 from model import EXACT, FAMILIES, Shape
@@ -59,21 +59,29 @@ def choose(runs: list[dict], dataset: Dataset, shape: Shape) -> tuple[dict, dict
     return runs[best["baseline"]], runs[best["power"]], tried
 
 
+def config_input(shape: Shape) -> dict:
+    """The format cuts grey images itself; of colour images it takes the patches as vectors, normalised and channels innermost."""
+    image = shape.image
+    if image.channels > 1:
+        return {"kind": "vectors", "size": shape.patch_size}
+    return {"kind": "image", "height": image.side, "width": image.side, "patch": shape.patch, "stride": shape.stride,
+            "padding": shape.padding, "mean": image.mean[0], "std": image.std[0]}
+
+
 def config(dataset: Dataset, shape: Shape, ranges: list[dict], logit: float, name: str) -> dict:
     return {
         "format": "cipherform.model/1",
         "name": name,
         "random_weights": False,
-        "input": {"kind": "image", "height": data.SIDE, "width": data.SIDE, "patch": shape.patch, "stride": shape.stride,
-                  "padding": shape.padding, "mean": data.MEAN, "std": data.STD},
+        "input": config_input(shape),
         "dataset": dataset.name,
-        "classes": data.CLASS_NAMES,
+        "classes": dataset.classes,
         "tokens": shape.tokens,
         "width": shape.width,
         "ffn": shape.ffn,
         "norm_eps": shape.norm_eps,
-        "layers": [{"heads": shape.heads, "power": shape.power, "eps": shape.eps, "activation": "quadratic", "ranges": r}
-                   for r in ranges],
+        "layers": [{"heads": heads, "power": shape.power, "eps": shape.eps, "activation": activation, "ranges": r}
+                   for heads, activation, r in zip(shape.heads, shape.activations, ranges)],
         "logit_abs_max": logit,
         "approximation": {"tolerance": approximations.TOLERANCE, "widen_top": approximations.WIDEN_TOP,
                           "widen_bottom": approximations.WIDEN_BOTTOM},
@@ -84,7 +92,7 @@ def export(work: Path, out: Path, dataset: Dataset, shape: Shape, device, name: 
     """Writes config.json, model.safetensors, card.json, card.md and reference.json to `out`; returns the card."""
     saved = torch.load(work / "checkpoint.pt", map_location="cpu", weights_only=True)
     parts = {part: getattr(dataset, part).to(device) for part in ("train", "validation", "test")}
-    dataset = Dataset(**parts, hashes=dataset.hashes, name=dataset.name)
+    dataset = replace(dataset, **parts)
     baseline_run, power_run, tried = choose(saved["runs"], dataset, shape)
     out.mkdir(parents=True, exist_ok=True)
     save_file(tensors(averaged(power_run, shape, dataset.train)), out / "model.safetensors", metadata={"format": "pt"})
@@ -106,7 +114,7 @@ def export(work: Path, out: Path, dataset: Dataset, shape: Shape, device, name: 
         "format": "cipherform.card/1",
         "name": name,
         "dataset": {"name": dataset.name, "sha256": dataset.hashes, "counts": counts,
-                    "split": "validation: the last 5,000 images of the training file; training: those before; test: the official test file"},
+                    "split": dataset.split},
         "parameters": sum(p.numel() for p in model.parameters()),
         "shape": shape.as_dict(),
         "training": {
@@ -130,17 +138,24 @@ def export(work: Path, out: Path, dataset: Dataset, shape: Shape, device, name: 
         "logit_abs_max": logit,
         "ranges_met_on_test": test_ranges,
     }
-    reference = {
+    write(out, {"config.json": config(dataset, shape, ranges, logit, name), "card.json": card,
+                "reference.json": reference(dataset.test, exact_logits, polynomial_logits)})
+    (out / "card.md").write_text(markdown(card))
+    return card
+
+
+def reference(test: Images, exact_logits: torch.Tensor, polynomial_logits: torch.Tensor) -> dict:
+    return {
         "images": f"the first {REFERENCE_IMAGES} of the test file",
-        "labels": dataset.test.labels[:REFERENCE_IMAGES].tolist(),
+        "labels": test.labels[:REFERENCE_IMAGES].tolist(),
         "logits": exact_logits[:REFERENCE_IMAGES].tolist(),
         "polynomial_logits": polynomial_logits[:REFERENCE_IMAGES].tolist(),
     }
-    written = {"config.json": config(dataset, shape, ranges, logit, name), "card.json": card, "reference.json": reference}
-    for file, content in written.items():
+
+
+def write(out: Path, files: dict[str, dict]) -> None:
+    for file, content in files.items():
         (out / file).write_text(json.dumps(content, indent=2) + "\n")
-    (out / "card.md").write_text(markdown(card))
-    return card
 
 
 def markdown(card: dict) -> str:
@@ -148,8 +163,8 @@ def markdown(card: dict) -> str:
     t, a, d = card["training"], card["accuracy_test_percent"], card["dataset"]
     lines = [
         f"# {card['name']}", "",
-        f"A vision transformer of {card['parameters']:,} parameters whose server part is polynomial: {card['shape']['layers']} "
-        f"layer(s), width {card['shape']['width']}, heads {', '.join(card['shape']['heads'])}, power p = {card['shape']['power']}, "
+        f"A vision transformer of {card['parameters']:,} parameters whose server part is polynomial: {len(card['shape']['heads'])} "
+        f"layer(s), width {card['shape']['width']}, heads {'; '.join(', '.join(h) for h in card['shape']['heads'])}, power p = {card['shape']['power']}, "
         f"hidden width {card['shape']['ffn']}, learned quadratic activation, bounded LayerNorm.", "",
         "## Accuracy", "",
         f"All {a['images']:,} images of the test file, float64.", "",
@@ -178,7 +193,7 @@ def markdown(card: dict) -> str:
         "| quantity | training | met on test |", "| --- | --- | --- |",
     ]
     for i, (train, test) in enumerate(zip(card["ranges"], card["ranges_met_on_test"])):
-        for h, kind in enumerate(card["shape"]["heads"]):
+        for h, kind in enumerate(card["shape"]["heads"][i]):
             lines.append(f"| layer {i} head {h} ({kind}) eps + mean s^p | {span(train['denominator'][h])} | {span(test['denominator'][h])} |")
         for norm in ("norm1_variance", "norm2_variance"):
             lines.append(f"| layer {i} {norm} | {span(train[norm])} | {span(test[norm])} |")

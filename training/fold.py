@@ -5,7 +5,7 @@ import math
 import torch
 
 from data import Images
-from model import PowerTransformer
+from model import Transformer
 from ranges import Calibration, calibrate
 
 LARGEST_DENOMINATOR = 16.0
@@ -13,7 +13,7 @@ LARGEST_SCALED_SCORE = 8.0
 
 
 @torch.no_grad()
-def fold_scales(model: PowerTransformer, images: Images) -> Calibration:
+def fold_scales(model: Transformer, images: Images) -> Calibration:
     """Rescales the queries of every head by its range over `images`; returns the ranges afterwards.
 
     Where eps is small against it, a power head's denominator may have any scale (weights do not change if all scores of a head
@@ -26,9 +26,9 @@ def fold_scales(model: PowerTransformer, images: Images) -> Calibration:
     for i, layer in enumerate(model.layers):
         attention = layer.attention
         width = attention.query.weight.shape[1] // attention.heads
-        for h, powered in enumerate(attention.powered.flatten().tolist()):
+        for h, divides in enumerate(attention.divides.flatten().tolist()):
             columns = slice(h * width, (h + 1) * width)
-            if powered:
+            if divides:
                 excess = before.high[f"{i}.denominator"][h].item() / LARGEST_DENOMINATOR
                 factor = 2.0 ** -math.ceil(math.log2(excess) / attention.power)
             else:

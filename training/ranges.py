@@ -12,6 +12,10 @@ from model import Functions, Shape
 EVALUATION_BATCH = 2_500
 
 
+def layer_of(place: torch.nn.Module) -> int:
+    return int(place.name.split(".")[0])
+
+
 class RangeLoss(Functions):
     """Penalties that keep the server's functions on short intervals; one object a step.
 
@@ -23,7 +27,7 @@ class RangeLoss(Functions):
                  activation: float = 6.0):
         self.client_band, self.norm_band = client_band, norm_band
         self.denominator_band, self.activation = denominator_band, activation
-        self.powered = [i for i, kind in enumerate(shape.heads) if kind == "power"]
+        self.shape = shape
         self.penalty: torch.Tensor | float = 0.0
 
     def band(self, rows: torch.Tensor, ratio: float) -> None:
@@ -32,19 +36,20 @@ class RangeLoss(Functions):
         over = F.relu((logs - logs.mean(1, keepdim=True).detach()).abs() - 0.5 * math.log(ratio))
         self.penalty = self.penalty + over.square().mean(1).sum() + 0.2 * over.amax(1).sum()
 
-    def inverse_sqrt(self, name, variance, eps):
-        band = self.client_band if name == "0.norm1_variance" else self.norm_band
+    def inverse_sqrt(self, place, variance, eps):
+        band = self.client_band if place.name == "0.norm1_variance" else self.norm_band
         self.band((variance + eps).reshape(1, -1), band)
-        return super().inverse_sqrt(name, variance, eps)
+        return super().inverse_sqrt(place, variance, eps)
 
-    def reciprocal(self, name, denominator):
-        if self.powered:  # a list as an index would be copied from the host, which a captured step cannot do
-            heads = torch.stack([denominator[:, h].flatten() for h in self.powered])
+    def reciprocal(self, place, denominator):
+        dividing = self.shape.dividing(layer_of(place))
+        if dividing:  # a list as an index would be copied from the host, which a captured step cannot do
+            heads = torch.stack([denominator[:, h].flatten() for h in dividing])
             self.band(heads, self.denominator_band)
-        return super().reciprocal(name, denominator)
+        return super().reciprocal(place, denominator)
 
-    def watch(self, name, value):
-        if name.endswith("activation"):
+    def watch(self, place, what, value):
+        if what == "activation":
             over = F.relu(value.abs() - self.activation)
             self.penalty = self.penalty + 4 * over.square().mean() + 0.01 * over.amax()
 
@@ -62,16 +67,16 @@ class Calibration(Functions):
         self.low[name] = torch.minimum(self.low.get(name, low), low)
         self.high[name] = torch.maximum(self.high.get(name, high), high)
 
-    def inverse_sqrt(self, name, variance, eps):
-        self.note(name, variance, per_head=False)
-        return super().inverse_sqrt(name, variance, eps)
+    def inverse_sqrt(self, place, variance, eps):
+        self.note(place.name, variance, per_head=False)
+        return super().inverse_sqrt(place, variance, eps)
 
-    def reciprocal(self, name, denominator):
-        self.note(name, denominator, per_head=True)
-        return super().reciprocal(name, denominator)
+    def reciprocal(self, place, denominator):
+        self.note(f"{place.name}denominator", denominator, per_head=True)
+        return super().reciprocal(place, denominator)
 
-    def watch(self, name, value):
-        self.note(name, value.abs(), per_head=name.endswith("score"))
+    def watch(self, place, what, value):
+        self.note(place.name + what, value.abs(), per_head=what == "score")
 
     def ranges(self, layers: int) -> tuple[list[dict], float]:
         """The `ranges` of every layer in the form of config.json, and the largest logit."""
@@ -101,24 +106,24 @@ class Polynomials(Functions):
     """
 
     def __init__(self, shape: Shape, ranges: list[dict], first_norm: bool = False):
-        self.powered = [i for i, kind in enumerate(shape.heads) if kind == "power"]
+        self.shape = shape
         self.reciprocals: dict[str, Reciprocal] = {}
         self.roots: dict[str, InverseSqrt] = {}
         for i, layer in enumerate(ranges):
-            if self.powered:
-                self.reciprocals[f"{i}.denominator"] = Reciprocal.fit([layer["denominator"][h] for h in self.powered])
+            if shape.dividing(i):
+                self.reciprocals[f"{i}.denominator"] = Reciprocal.fit([layer["denominator"][h] for h in shape.dividing(i)])
             for norm in ("norm1_variance", "norm2_variance"):
                 if i or norm == "norm2_variance" or first_norm:
                     self.roots[f"{i}.{norm}"] = InverseSqrt.fit(*layer[norm], shape.norm_eps)
 
-    def inverse_sqrt(self, name, variance, eps):
-        root = self.roots.get(name)
-        return super().inverse_sqrt(name, variance, eps) if root is None else root(variance + eps)
+    def inverse_sqrt(self, place, variance, eps):
+        root = self.roots.get(place.name)
+        return super().inverse_sqrt(place, variance, eps) if root is None else root(variance + eps)
 
-    def reciprocal(self, name, denominator):
-        answer = torch.ones_like(denominator)
-        if self.powered:
-            answer[:, self.powered] = self.reciprocals[name](denominator[:, self.powered])
+    def reciprocal(self, place, denominator):
+        answer, dividing = torch.ones_like(denominator), self.shape.dividing(layer_of(place))
+        if dividing:
+            answer[:, dividing] = self.reciprocals[f"{place.name}denominator"](denominator[:, dividing])
         return answer
 
     def describe(self) -> dict:
@@ -132,7 +137,7 @@ def logits(model: torch.nn.Module, images: Images, functions: Functions) -> torc
     """Logits of every image in the model's own precision, in slices that fit a small memory."""
     dtype = next(model.parameters()).dtype
     slices = images.pixels.split(EVALUATION_BATCH)
-    return torch.cat([model(normalise(pixels, dtype), functions) for pixels in slices])
+    return torch.cat([model(normalise(pixels, images.spec, dtype), functions) for pixels in slices])
 
 
 def accuracy(model: torch.nn.Module, images: Images, functions: Functions) -> float:
@@ -149,8 +154,7 @@ def calibrate(model: torch.nn.Module, images: Images) -> Calibration:
 
 def worst_ratios(shape: Shape, ranges: list[dict]) -> dict[str, float]:
     """The two ratios that decide how many levels the encrypted run needs."""
-    powered = [i for i, kind in enumerate(shape.heads) if kind == "power"]
-    denominators = [layer["denominator"][h] for layer in ranges for h in powered]
+    denominators = [layer["denominator"][h] for i, layer in enumerate(ranges) for h in shape.dividing(i)]
     variances = [layer["norm2_variance"] for layer in ranges] + [layer["norm1_variance"] for layer in ranges[1:]]
     return {
         "denominator": max((high / low for low, high in denominators), default=1.0),

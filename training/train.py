@@ -17,7 +17,7 @@ import torch
 import data
 from export import export
 from model import FAMILIES, Shape
-from trainer import UNFINISHED, RunConfig, train
+from trainer import UNFINISHED, RunConfig, build_runs, train
 
 NAME = "fashion-mnist-vit"
 GRID = {"seed": [1, 2, 3], "rate": [4e-3, 6e-3, 1e-2], "shift": [0]}  # the same for both families
@@ -52,9 +52,10 @@ def smoke() -> None:
     configs = [RunConfig(family, seed=0, rate=4e-3, shift=1, epochs=10, batch=64) for family in FAMILIES]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        if train(configs, shape, dataset.train, "cpu", work, minutes=0.0, resume=False):
+        runs = lambda: build_runs(configs, shape, dataset.train, "cpu")
+        if train(runs(), work, minutes=0.0, resume=False):
             raise SystemExit("the smoke run should have stopped at its time limit")
-        train(configs, shape, dataset.train, "cpu", work, minutes=5, resume=True)
+        train(runs(), work, minutes=5, resume=True)
         card = export(work, work / "model", dataset, shape, "cpu", "smoke", [])
     found = card["accuracy_test_percent"]
     print(json.dumps(found))
@@ -70,7 +71,8 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     options.work.mkdir(parents=True, exist_ok=True)
     dataset, shape = data.load(options.data), Shape()
-    if not train(grid(options.epochs), shape, dataset.train, options.device, options.work, options.minutes, options.resume):
+    runs = build_runs(grid(options.epochs), shape, dataset.train, options.device)
+    if not train(runs, options.work, options.minutes, options.resume):
         sys.stdout.flush()
         os._exit(UNFINISHED)  # graphs need no orderly teardown, and the time limit is near
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -37,6 +37,8 @@ class RunConfig:
     clip: float = 1.0
     average: float = 0.998
     range_weight: float = 0.1
+    hole: int = 0
+    half: bool = False  # bfloat16 where autocast finds it safe
 
     @property
     def name(self) -> str:
@@ -47,18 +49,19 @@ class RunConfig:
 
 
 class Run:
-    """A model, its running average, its optimiser, and the step that moves them."""
+    """A model, its running average, its optimiser, and the step that moves them. `framed` are the images in a black frame of
+    at least `config.shift` pixels."""
 
     def __init__(self, config: RunConfig, shape: Shape, images: Images, framed: torch.Tensor):
         self.config, self.shape, self.images, self.framed = config, shape, images, framed
         device = framed.device
         torch.manual_seed(config.seed)
-        self.model = FAMILIES[config.family](shape).to(device)
-        self.average = FAMILIES[config.family](shape).to(device).requires_grad_(False)
+        self.model = self.build().to(device)
+        self.average = self.build().to(device).requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
         self.steps_per_epoch = len(images) // config.batch
         self.total = config.epochs * self.steps_per_epoch
-        self.order = torch.zeros(self.steps_per_epoch, config.batch, 4, dtype=torch.long, device=device)
+        self.order = torch.zeros(self.steps_per_epoch, config.batch, 6, dtype=torch.long, device=device)
         self.step_number = torch.zeros(1, dtype=torch.long, device=device)
         self.loss_sum = torch.zeros((), device=device)
         self.rate = torch.tensor(config.rate, device=device)
@@ -72,6 +75,16 @@ class Run:
         self.optimizer = torch.optim.AdamW(groups, lr=self.rate, betas=(0.9, 0.98), **graph)
         self.graph, self.stream = None, None
 
+    def build(self) -> torch.nn.Module:
+        return FAMILIES[self.config.family](self.shape)
+
+    def objective(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss that is shown, and the one that is minimised."""
+        c = self.config
+        functions = RangeLoss(self.shape) if c.family == "power" else EXACT
+        loss = F.cross_entropy(self.model(images, functions), labels, label_smoothing=c.smoothing)
+        return loss, loss + c.range_weight * functions.penalty if c.family == "power" else loss
+
     def step(self) -> None:
         """One optimisation step, with no word from the host: the position in the schedule is `step_number`."""
         c = self.config
@@ -80,10 +93,9 @@ class Run:
         warm = (progress / c.warm_up).clamp(max=1.0)
         self.rate.copy_(c.rate * warm * 0.5 * (1 + torch.cos(math.pi * progress.clamp(max=1.0))))
         self.optimizer.zero_grad(set_to_none=True)
-        functions = RangeLoss(self.shape) if c.family == "power" else EXACT
-        logits = self.model(augmented(self.framed, order), functions)
-        loss = F.cross_entropy(logits, self.images.labels[order[:, 0]], label_smoothing=c.smoothing)
-        total = loss + c.range_weight * functions.penalty if c.family == "power" else loss
+        images = augmented(self.framed, order, self.images.spec, c.hole)
+        with torch.autocast(self.framed.device.type, torch.bfloat16, enabled=c.half, cache_enabled=False):
+            loss, total = self.objective(images, self.images.labels[order[:, 0]])
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
         self.optimizer.step()
@@ -131,7 +143,7 @@ class Run:
 
     def load_epoch(self, epoch: int) -> None:
         c = self.config
-        self.order.copy_(epoch_order(c.seed, epoch, len(self.images), c.batch, c.shift))
+        self.order.copy_(epoch_order(c.seed, epoch, len(self.images), c.batch, c.shift, self.images.spec.side))
         self.loss_sum.zero_()
 
     def advance(self) -> None:
@@ -170,16 +182,20 @@ def save(path: Path, runs: list[Run], epoch: int, seconds: float) -> None:
     part.replace(path)
 
 
-def train(configs: list[RunConfig], shape: Shape, images: Images, device, work: Path, minutes: float, resume: bool) -> bool:
-    """Trains all runs up to `minutes`; true when they are finished. The checkpoint is WORK/checkpoint.pt."""
+def build_runs(configs: list[RunConfig], shape: Shape, images: Images, device) -> list[Run]:
+    images = images.to(device)
+    framed = frame(images.pixels, max(config.shift for config in configs))
+    return [Run(config, shape, images, framed) for config in configs]
+
+
+def train(runs: list[Run], work: Path, minutes: float, resume: bool) -> bool:
+    """Trains all runs, of equal epochs and steps, up to `minutes`; true when they are finished. The checkpoint is
+    WORK/checkpoint.pt."""
     checkpoint = work / "checkpoint.pt"
     started = time.monotonic()
-    images = images.to(device)
-    framed = frame(images.pixels)
-    runs = [Run(config, shape, images, framed) for config in configs]
-    epochs, epoch, before = configs[0].epochs, 0, 0.0
+    on_gpu, epochs, epoch, before = runs[0].framed.is_cuda, runs[0].config.epochs, 0, 0.0
     if resume and checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        saved = torch.load(checkpoint, map_location=runs[0].framed.device, weights_only=True)
         if len(saved["runs"]) != len(runs):
             raise SystemExit("the checkpoint holds another set of runs: use another --work folder")
         epoch, before = saved["epoch"], saved["seconds"]
@@ -190,19 +206,19 @@ def train(configs: list[RunConfig], shape: Shape, images: Images, device, work: 
         return True
     for run in runs:
         run.prepare(epoch)
-    print(f"{len(runs)} runs of {runs[0].total} steps x {configs[0].batch}, ready after "
+    print(f"{len(runs)} runs of {runs[0].total} steps x {runs[0].config.batch}, ready after "
           f"{time.monotonic() - started:.0f} s", flush=True)
     first, clock = epoch, time.monotonic()
     saved_at = clock
     while epoch < epochs:
         for run in runs:
             run.load_epoch(epoch)
-        if framed.is_cuda:
+        if on_gpu:
             torch.cuda.synchronize()  # the new order was written on another stream than the graphs'
         for _ in range(runs[0].steps_per_epoch):
             for run in runs:
                 run.advance()
-        if framed.is_cuda:
+        if on_gpu:
             torch.cuda.synchronize()
         epoch += 1
         now = time.monotonic()
