@@ -150,7 +150,6 @@ class Attention(nn.Module):
             raise ValueError(f"heads {heads}: one dividing kind and scaled heads, or softmax alone")
         self.name, self.heads, self.power, self.eps = name, len(heads), shape.power, shape.eps
         self.kind = kinds.pop() if kinds else "scaled"
-        self.mixed = self.kind != "scaled" and "scaled" in heads
         self.query, self.key, self.value = (Linear(shape.width, shape.width) for _ in range(3))
         self.output = Linear(shape.width, shape.width, centred=True)
         divides = torch.tensor([kind in DIVIDING for kind in heads])
@@ -178,8 +177,6 @@ class Attention(nn.Module):
     def mix(self, scores: torch.Tensor, v: torch.Tensor, functions: Functions) -> torch.Tensor:
         functions.watch(self, "score", scores)
         functions.watch(self, "value", v)
-        if self.kind == "scaled" and functions is EXACT:
-            return scores @ v / v.shape[-2]
         raised = self.raised(scores)
         mean = raised.mean(-1, dtype=torch.promote_types(raised.dtype, torch.float32))
         inverse = functions.reciprocal(self, self.eps + mean).unsqueeze(-1)
@@ -187,10 +184,9 @@ class Attention(nn.Module):
             alpha = self.alpha.view(1, -1, 1, 1)
             weights = raised * (alpha * inverse).to(raised.dtype) + scores * (1 - alpha).to(raised.dtype)
             return weights @ v / v.shape[-2]
-        if self.mixed or self.kind == "scaled":
-            raised = torch.where(self.divides, raised, scores)
-            inverse = torch.where(self.divides, inverse, torch.ones_like(inverse))
-        return raised @ v * (inverse / v.shape[-2]).to(v.dtype)
+        weights = torch.where(self.divides, raised, scores)
+        inverse = torch.where(self.divides, inverse, torch.ones_like(inverse))
+        return weights @ v * (inverse / v.shape[-2]).to(v.dtype)
 
 
 class FeedForward(nn.Module):
@@ -203,14 +199,16 @@ class FeedForward(nn.Module):
     def __init__(self, shape: Shape, name: str, activation: str, searched: bool = False):
         super().__init__()
         self.name, self.kind = name, activation
-        self.add_module("in", Linear(shape.width, shape.ffn))
+        first = Linear(shape.width, shape.ffn)
+        self.add_module("in", first)  # its name in the format, which is no Python name: compilation stumbles over it
+        self.__dict__["first"] = first
         if activation == "quadratic":
             self.activation = nn.Parameter(torch.tensor([0.12, 0.5, 0.17])[:, None].repeat(1, shape.ffn))
         self.out = Linear(shape.ffn, shape.width, centred=True)
         self.beta = nn.Parameter(torch.ones(1)) if searched else None
 
     def forward(self, x: torch.Tensor, functions: Functions) -> torch.Tensor:
-        h = self.get_submodule("in")(x)
+        h = self.first(x)
         functions.watch(self, "activation", h)
         if self.kind == "quadratic":
             a0, a1, a2 = self.activation.to(h.dtype)
@@ -256,7 +254,7 @@ class Transformer(nn.Module):
         """The residual stream after the last layer, [n, tokens, width]."""
         x = self.embed(images)
         for layer in self.layers:
-            x = layer(x, functions)
+            x = layer(x, functions) if functions is EXACT else layer.forward(x, functions)  # only the first may be compiled
         return x
 
     def classify(self, stream: torch.Tensor, functions: Functions = EXACT) -> torch.Tensor:

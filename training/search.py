@@ -6,6 +6,7 @@ computation; the largest shares are kept. What was found is trained from new wei
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -17,7 +18,8 @@ from model import EXACT, Shape, Transformer
 from ranges import RangeLoss
 from trainer import Run, RunConfig
 
-LASSO = 3e-4  # of the loss, for the latency of one average head
+RANGE_SLICE = 8  # one image in so many has its ranges looked at: whole batches would cost three times the step
+LASSO = 1e-3  # of the loss, for the latency of one average head
 LATENCIES = Path(__file__).parent / "latency.json"
 
 
@@ -45,7 +47,7 @@ class Latency:
         for layer in model.layers:
             alpha, beta = layer.attention.alpha, layer.ffn.beta
             if alpha is not None:
-                any_divides = 1 - (1 - alpha.abs().clamp(max=1)).prod()
+                any_divides = 1 - reduce(torch.mul, (1 - alpha.abs().clamp(max=1)).unbind())  # prod() asks the host
                 total = total + self.head * alpha.abs().sum() + self.layer * any_divides
             if beta is not None:
                 total = total + self.activation * beta.abs().sum()
@@ -105,7 +107,7 @@ class PointRun(Run):
                  teacher: Teacher | None = None, compiled: bool = False):
         self.latency, self.teacher = latency, teacher
         super().__init__(config, config.shape(shape), images, framed)
-        if compiled and config.family == "exact":  # range loss notes penalties on the way, which a compiled layer cannot
+        if compiled:
             dynamo.config.recompile_limit = 64  # one for each combination of heads and activation
             for layer in self.model.layers:
                 layer.compile()
@@ -120,14 +122,14 @@ class PointRun(Run):
 
     def objective(self, images, labels):
         c = self.config
-        # Only what the exported format can hold is kept within ranges that polynomials reach.
-        functions = RangeLoss(self.shape) if c.family == "power" else EXACT
-        stream = self.model.stream(images, functions)
-        logits = self.model.classify(stream, functions)
+        stream = self.model.stream(images)
+        logits = self.model.classify(stream)
         loss = F.cross_entropy(logits, labels, label_smoothing=c.smoothing)
         total = loss
-        if c.family == "power":
-            total = total + c.range_weight * functions.penalty
+        if c.family == "power":  # the exported format: its ranges must be within reach of polynomials
+            ranges = RangeLoss(self.shape)
+            self.model(images[: len(images) // RANGE_SLICE], ranges)
+            total = total + c.range_weight * ranges.penalty
         if c.searched:
             total = total + LASSO * self.latency.penalty(self.model)
         if c.distilled:

@@ -150,18 +150,19 @@ class Folding(unittest.TestCase):
 
 class Shipped(unittest.TestCase):
     def test_reference_logits_follow_from_the_files_by_loops(self):
-        folder = Path(__file__).parent.parent / "models" / "fashion-mnist-vit"
         try:
             dataset = data.load(Path(os.environ.get("DATA", "/usr/share/datasets/fashion-mnist")))
         except SystemExit as missing:
             self.skipTest(str(missing))
-        layer = json.loads((folder / "config.json").read_text())["layers"][0]
-        shape = Shape(heads=[layer["heads"]], power=layer["power"], eps=layer["eps"])
-        weights = {name: value.double() for name, value in load_file(folder / "model.safetensors").items()}
-        reference = json.loads((folder / "reference.json").read_text())
-        for i in range(3):
-            image = data.normalise(dataset.test.pixels[i], data.FASHION, torch.float64).numpy()
-            self.assertLess(np.abs(by_loops(weights, image, shape) - np.array(reference["logits"][i])).max(), 1e-10)
+        for name in ("fashion-mnist-vit", "mpcvit-fashion-mnist"):
+            folder = Path(__file__).parent.parent / "models" / name
+            layers = json.loads((folder / "config.json").read_text())["layers"]
+            shape = Shape(heads=[layer["heads"] for layer in layers], power=layers[0]["power"], eps=layers[0]["eps"])
+            weights = {name: value.double() for name, value in load_file(folder / "model.safetensors").items()}
+            reference = json.loads((folder / "reference.json").read_text())
+            for i in range(3):
+                image = data.normalise(dataset.test.pixels[i], data.FASHION, torch.float64).numpy()
+                self.assertLess(np.abs(by_loops(weights, image, shape) - np.array(reference["logits"][i])).max(), 1e-10)
 
 
 class Search(unittest.TestCase):
