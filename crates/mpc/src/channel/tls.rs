@@ -352,9 +352,16 @@ fn established(
     stream.set_read_timeout(None).map_err(io("clear the read timeout"))?;
     connection.set_buffer_limit(None);
     let reader = stream.try_clone().map_err(io("clone a socket"))?;
+    let (queue, received) = sync_channel(WAITING);
+    // The peer may have spoken in the same packet that ended the handshake: no later read would bring that.
+    let state = connection.process_new_packets().map_err(tls)?;
+    let mut early = vec![0; state.plaintext_bytes_to_read()];
+    connection.reader().read_exact(&mut early).map_err(io("decrypt"))?;
+    if !early.is_empty() {
+        queue.send(early).map_err(|_| tls("the receiver is gone"))?;
+    }
     let shared =
         Arc::new(Shared { connection: Mutex::new(connection), socket: Mutex::new(stream) });
-    let (queue, received) = sync_channel(WAITING);
     let for_reader = Arc::clone(&shared);
     std::thread::spawn(move || {
         read(reader, &for_reader, &queue);
