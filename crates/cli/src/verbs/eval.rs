@@ -1,12 +1,14 @@
 //! `cipherform eval`: accuracy on the model's data set.
 
 use crate::output::{bar, write_json};
+use crate::verbs::mpc;
 use crate::verbs::session::Session;
 use crate::verbs::{DEFAULT_MODEL, context, load_model};
 use anyhow::{Result, bail};
+use cipherform_mpc::WeightMask;
 use cipherform_nn::data::{FashionMnist, Split, patches};
-use cipherform_nn::exec::{ClearExecutor, Progress};
-use cipherform_nn::{Functions, Matrix, Model, argmax, random_input};
+use cipherform_nn::exec::{ClearExecutor, MpcOutput, MpcPlan, Progress};
+use cipherform_nn::{ClientWeights, Functions, Matrix, Model, argmax, random_input};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -17,7 +19,8 @@ pub(crate) struct Args {
     /// Name or directory of the model.
     #[arg(long, default_value = DEFAULT_MODEL)]
     model: String,
-    /// Where the model runs: `clear` (f64, polynomials), `exact` (f64, exact functions) or `he` (encrypted).
+    /// Where the model runs: `clear` (f64, polynomials), `exact` (f64, exact functions), `he` (encrypted) or `mpc` (shared
+    /// between two parties in this process).
     #[arg(long, value_enum, default_value_t = Backend::Clear)]
     backend: Backend,
     /// At most this many inputs; all of the test split by default.
@@ -45,6 +48,7 @@ enum Backend {
     Clear,
     Exact,
     He,
+    Mpc,
 }
 
 /// Seeded inputs that are held at once.
@@ -113,6 +117,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                     ControlFlow::Continue(())
                 };
                 all.push(session.infer(input, &mut observer)?.0);
+                progress.inc(1);
+            }
+            progress.finish_and_clear();
+            all
+        }
+        Backend::Mpc => {
+            let plan = MpcPlan::new(&model.config, MpcOutput::Logits)?;
+            let mut rng = mpc::entropy()?;
+            let server = plan.server(&model, WeightMask::random(&mut rng))?;
+            let client = server.masked(plan.circuit());
+            let weights = ClientWeights::from_model(&model)?;
+            begin = Instant::now();
+            let progress = bar(inputs.matrices.len() as u64, "inference on shares");
+            let mut all = Vec::new();
+            for input in &inputs.matrices {
+                let encoded = plan.encode(&weights, input)?;
+                let words = mpc::infer(plan.circuit(), (&server, &client), &encoded, &mut rng)?;
+                all.push(plan.decode(&words));
                 progress.inc(1);
             }
             progress.finish_and_clear();

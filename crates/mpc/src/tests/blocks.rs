@@ -58,6 +58,28 @@ fn golden_totals_of_blocks() {
 }
 
 #[test]
+fn golden_totals_of_the_tiny_imagenet_shape() {
+    // Nine layers of 257 tokens, 192 features, 12 heads, 384 hidden: MB of server and client, rounds, from the same simulation.
+    let golden = [
+        (RELU, 12, 136.2, 153.9, 180),
+        (RELU, 6, 87.9, 105.6, 180),
+        (RELU, 1, 47.6, 65.4, 180),
+        (RELU, 0, 39.6, 57.4, 162),
+        (Attention::Power(2), 12, 193.2, 211.0, 189),
+        (Attention::SoftmaxMax, 12, 335.7, 353.4, 288),
+    ];
+    for (kind, count, server, client, rounds) in golden {
+        let mut a = one_block([RELU; 4], Activation::Gelu);
+        a.shape = ops::BlockShape { tokens: 257, width: 192, heads: 12, hidden: 384 };
+        a.blocks[0].heads = (0..12).map(|h| if h < count { kind } else { SCALE }).collect();
+        let c = cost(&a);
+        let megabytes = |bytes: u64| (9.0 * bytes as f64 / 1e5).round() / 10.0;
+        let got = (megabytes(c.server_sent), megabytes(c.client_sent), 9 * c.rounds);
+        assert_eq!(got, (server, client, rounds), "{count} {kind:?}");
+    }
+}
+
+#[test]
 fn from_softmax_free_to_relu_the_bytes_grow_and_rounds_do_not_shrink() {
     let mut last: Option<Cost> = None;
     for relu in 0..=4 {

@@ -513,3 +513,57 @@ fn stored_correlations_are_used_once() {
         Err(Error::Spent { .. })
     ));
 }
+
+/// Keeps a copy of what leaves.
+struct Tapped(Box<dyn Outgoing>, Arc<Mutex<Vec<u8>>>);
+
+impl Outgoing for Tapped {
+    fn send(&mut self, bytes: Vec<u8>) -> Result<()> {
+        self.1.lock().unwrap().extend_from_slice(&bytes[HEADER..]);
+        self.0.send(bytes)
+    }
+}
+
+#[test]
+fn openings_are_uniform_whatever_they_hide() {
+    let n = 1 << 16;
+    let mut b = Builder::new();
+    let x = b.input(Role::Client, &[n], 16, 40.0);
+    let m = b.open(x).unwrap();
+    let y = b.lift(m, 8).unwrap();
+    b.reveal(y, Role::Server);
+    let circuit = b.build();
+    let mask = WeightMask::random(&mut fixed_rng(70));
+    let server = ServerModel::new(&circuit, &Tensors::new(), mask).unwrap();
+    let client = server.masked(&circuit);
+    // Zero, the largest value, and a ramp.
+    let cases = [vec![0; n], vec![(1 << 56) - 1; n], (0..n as u64).map(|i| i << 20).collect()];
+    for (seed, x) in cases.into_iter().enumerate() {
+        let [s, c] = deal(&circuit, server.mask(), &mut fixed_rng(seed as u64)).unwrap();
+        let tap = Arc::new(Mutex::new(Vec::new()));
+        let [a, b] = Channel::pair();
+        let b = Channel::new(Box::new(Tapped(b.outgoing, tap.clone())), b.incoming);
+        let party = |channel, model: Model<'_>, half, inputs: &[Vec<u64>]| {
+            let mut link = Link::new(channel, model.role(), LONG);
+            let prepared = Prepared::new(&circuit, &model, half)?;
+            session::run(&circuit, &model, prepared, inputs, &mut link)
+        };
+        simulate(
+            || party(a, Model::Server(&server), s, &[]),
+            || party(b, Model::Client(&client), c, &[x]),
+        )
+        .unwrap();
+        // Greeting, then the opening; the shares of the result follow.
+        let sent = tap.lock().unwrap();
+        for byte in [0, 3, 7] {
+            let mut bins = [0f64; 256];
+            for word in sent[85..85 + 8 * n].as_chunks::<8>().0 {
+                bins[word[byte] as usize] += 1.0;
+            }
+            let expected = n as f64 / 256.0;
+            let chi2: f64 = bins.iter().map(|b| (b - expected).powi(2) / expected).sum();
+            // 255 degrees of freedom: mean 255, deviation 22.6; five of them.
+            assert!((chi2 - 255.0).abs() < 113.0, "byte {byte} of case {seed}: {chi2}");
+        }
+    }
+}

@@ -189,6 +189,12 @@ impl MpcPlan {
         &self.circuit
     }
 
+    /// What the client learns.
+    #[must_use]
+    pub fn output(&self) -> MpcOutput {
+        self.output
+    }
+
     /// The client's inputs for one input `[T, input_size]`: the stream and its first norm.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! `cipherform mpc deal`.
 
 use super::Shape;
+use super::job::Job;
 use crate::output::{bytes, time, write_json};
 use anyhow::Result;
 use cipherform_mpc::{Role, Store, WeightMask, deal};
@@ -24,7 +25,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let circuit = args.shape.architecture()?.circuit()?;
+    let job = Job::new(&args.shape)?;
+    let circuit = job.circuit();
     let mut rng = super::entropy()?;
     let stores = Role::BOTH.map(|role| Store::open(&args.out.join(role.to_string())));
     let [server, client] = stores;
@@ -39,7 +41,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     let start = Instant::now();
     for _ in 0..args.count {
-        let [for_server, for_client] = deal(&circuit, &mask, &mut rng)?;
+        let [for_server, for_client] = deal(circuit, &mask, &mut rng)?;
         server.put(&for_server)?;
         client.put(&for_client)?;
     }

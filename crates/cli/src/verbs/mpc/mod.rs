@@ -2,11 +2,12 @@
 
 mod deal;
 mod identity;
+mod job;
 mod run;
 
 use anyhow::{Result, bail};
 use cipherform_mpc::Network;
-use cipherform_mpc::model::{Architecture, Output, Weights};
+use cipherform_mpc::model::{Architecture, Output};
 use cipherform_mpc::ops::{Activation, Attention, BlockKind, BlockShape};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
@@ -32,6 +33,8 @@ enum Action {
     Identity(identity::Args),
 }
 
+pub(crate) use run::infer;
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.action {
         Action::Run(args) => run::run(args),
@@ -40,9 +43,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// What is computed. Weights are random: times, bytes and errors are real, labels mean nothing.
+/// What is computed: a trained model, or a shape with random weights, whose times, bytes and errors are real and labels mean nothing.
 #[derive(Debug, clap::Args)]
 struct Shape {
+    /// Name or directory of a trained model; the options of the shape are ignored then.
+    #[arg(long)]
+    model: Option<String>,
     /// Kind of every head, or one kind for all: softmax, centred, relu, power2, power4, power6, power8, scale.
     #[arg(long, default_value = "relu,relu,scale,scale")]
     heads: String,
@@ -128,21 +134,13 @@ impl Shape {
         Ok(Architecture { shape, blocks: vec![kind; self.blocks], classes: self.classes, output })
     }
 
-    fn weights(&self, a: &Architecture) -> Weights {
-        Weights::random(a, &mut ChaCha20Rng::seed_from_u64(self.seed))
-    }
-
-    fn tokens(&self, a: &Architecture) -> Vec<f64> {
-        a.random_tokens(&mut ChaCha20Rng::seed_from_u64(self.seed ^ 0x5EED))
-    }
-
     fn name(&self) -> String {
         format!("{} blocks, heads {}, {}", self.blocks, self.heads, self.activation)
     }
 }
 
 /// The operating system's entropy, expanded.
-fn entropy() -> Result<ChaCha20Rng> {
+pub(crate) fn entropy() -> Result<ChaCha20Rng> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)?;
     Ok(ChaCha20Rng::from_seed(seed))

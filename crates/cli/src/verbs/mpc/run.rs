@@ -1,17 +1,18 @@
 //! `cipherform mpc run`.
 
+use super::job::Job;
 use super::{Shape, entropy, network};
 use crate::output::{bytes, style, time, write_json};
 use anyhow::{Context as _, Result, bail};
-use cipherform_mpc::model::{Architecture, Output, Ranges, clear, prepare};
 use cipherform_mpc::{
     Channel, Circuit, ClientModel, Correlations, Link, Model, Network, Prepared, PublicKey, Role,
-    ServerModel, Store, Traffic, WeightMask, announce, announced, deal, decode_all, receive_model,
-    send_model, simulate,
+    ServerModel, Store, Traffic, WeightMask, announce, announced, deal, receive_model, send_model,
+    simulate,
 };
 use cipherform_profile::{
     Header, Phase, Recording, Report, cpu_model, peak_rss_bytes, record, span_cost_ns,
 };
+use rand_core::CryptoRng;
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -82,52 +83,40 @@ fn one(
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let architecture = args.shape.architecture()?;
+    let job = Job::new(&args.shape)?;
     match (args.mode.as_str(), args.role.as_deref()) {
-        ("clear", None) => in_the_clear(args, &architecture),
-        ("dealer", None) => both(args, &architecture),
-        ("dealer", Some("server")) => alone(args, &architecture, Role::Server),
-        ("dealer", Some("client")) => alone(args, &architecture, Role::Client),
+        ("clear", None) => in_the_clear(args, &job),
+        ("dealer", None) => both(args, &job),
+        ("dealer", Some("server")) => alone(args, &job, Role::Server),
+        ("dealer", Some("client")) => alone(args, &job, Role::Client),
         ("dealer", Some(other)) => bail!("no role is called {other}: server, client"),
         ("clear", Some(_)) => bail!("mode clear has one party"),
         (other, _) => bail!("no mode is called {other}: dealer, clear"),
     }
 }
 
-/// Ranges that a circuit assumes, as a warning when an input leaves them.
-fn outside(ranges: &Ranges) -> Option<String> {
-    let sums = ranges.row_sum.unwrap_or((1.0, 1.0));
-    let broken = ranges.feature >= 32.0
-        || ranges.score >= 16.0
-        || ranges.stream >= 64.0
-        || sums.0 < 2f64.powi(-6)
-        || sums.1 >= 512.0;
-    broken.then(|| format!("values left the ranges of the circuit: {ranges:?}"))
-}
-
-fn in_the_clear(args: &Args, a: &Architecture) -> Result<()> {
-    let (weights, tokens) = (args.shape.weights(a), args.shape.tokens(a));
+fn in_the_clear(args: &Args, job: &Job) -> Result<()> {
     let start = Instant::now();
-    let (out, ranges) = clear(a, &weights, &tokens)?;
-    println!("clear, f64, {}: {}", args.shape.name(), time(start.elapsed()));
-    if let Some(warning) = outside(&ranges) {
+    let clear = job.clear()?;
+    println!("clear, f64, {}: {}", job.name(), time(start.elapsed()));
+    if let Some(warning) = clear.warning {
         println!("{warning}");
     }
-    let shown = out.iter().take(a.classes.max(4)).map(|x| format!("{x:.4}")).collect::<Vec<_>>();
+    let shown = clear.values.iter().take(16).map(|x| format!("{x:.4}")).collect::<Vec<_>>();
     println!("result {}", shown.join(" "));
     write_json(
         args.json.as_deref(),
-        &json!({ "schema": "cipherform.mpc.run/1", "mode": "clear", "result": out }),
+        &json!({ "schema": "cipherform.mpc.run/1", "mode": "clear", "result": clear.values }),
     )
 }
 
-fn header(args: &Args, a: &Architecture, role: Role, circuit: &Circuit) -> Header {
-    let cost = circuit.cost();
+fn header(args: &Args, job: &Job, role: Role) -> Header {
+    let cost = job.circuit().cost();
     Header {
-        model: args.shape.name(),
-        random_weights: true,
+        model: job.name().to_owned(),
+        random_weights: job.random_weights(),
         backend: "mpc".into(),
-        tokens: a.shape.tokens,
+        tokens: job.tokens(),
         batch: 1,
         parameter_set: format!("dealer mode, ring 2^64, {role}, network {}", args.network),
         device: "cpu".into(),
@@ -142,14 +131,13 @@ fn header(args: &Args, a: &Architecture, role: Role, circuit: &Circuit) -> Heade
 
 fn report(
     args: &Args,
-    a: &Architecture,
+    job: &Job,
     role: Role,
-    circuit: &Circuit,
     recordings: &[Recording],
     phases: Vec<Phase>,
 ) -> Result<Report> {
-    Ok(Report::new(header(args, a, role, circuit), recordings)?
-        .with_prediction(&circuit.prediction(role))
+    Ok(Report::new(header(args, job, role), recordings)?
+        .with_prediction(&job.circuit().prediction(role))
         .with_phases(phases)
         .with_span_cost(span_cost_ns()))
 }
@@ -163,44 +151,23 @@ fn median(mut x: Vec<Duration>) -> Duration {
     x.get(x.len() / 2).copied().unwrap_or_default()
 }
 
-/// The result as numbers: a label, or logits, or the stream.
-fn decoded(a: &Architecture, out: &[u64]) -> Vec<f64> {
-    let scale = match (a.classes, a.output) {
-        (0, _) => cipherform_mpc::ops::SCALE,
-        (_, Output::Label) => 0,
-        (_, Output::Logits) => a.logit_scale(),
-    };
-    decode_all(out, scale, 64)
-}
-
-/// What the client got beside the same function in f64.
-fn judged(a: &Architecture, got: &[f64], want: &[f64]) -> String {
-    if a.classes > 0 && a.output == Output::Label {
-        let best = (0..want.len()).max_by(|&i, &j| want[i].total_cmp(&want[j])).unwrap_or(0);
-        let label = got.first().copied().unwrap_or(f64::NAN);
-        return format!("label {label:.0}, in the clear {best}");
-    }
-    let error = got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max);
-    format!("largest error against f64 {error:.2e}")
-}
-
-fn both(args: &Args, a: &Architecture) -> Result<()> {
+fn both(args: &Args, job: &Job) -> Result<()> {
     let network = network(&args.network)?;
-    let circuit = a.circuit()?;
-    let (weights, tokens) = (args.shape.weights(a), args.shape.tokens(a));
+    let circuit = job.circuit();
     let mut rng = entropy()?;
-    let server = ServerModel::new(&circuit, &prepare(a, &weights)?, WeightMask::random(&mut rng))?;
-    let client = server.masked(&circuit);
-    let (want, ranges) = clear(a, &weights, &tokens)?;
-    let inputs = a.encode(&tokens)?;
+    let server = job.server(WeightMask::random(&mut rng))?;
+    let client = server.masked(circuit);
+    let clear = job.clear()?;
+    let inputs = job.inputs()?;
+    let options = Options { network, deadline: Duration::from_secs(args.deadline) };
     let mut rans: [Vec<Ran>; 2] = [Vec::new(), Vec::new()];
     let (mut dealt, mut prepared) = (Vec::new(), Vec::new());
     for run in 0..=args.runs.max(1) {
         let start = Instant::now();
-        let halves = deal(&circuit, server.mask(), &mut rng)?;
+        let halves = deal(circuit, server.mask(), &mut rng)?;
         dealt.push(start.elapsed());
         let (server_run, client_run, took) =
-            pair(args, &circuit, (&server, &client), halves, &inputs, network)?;
+            pair(options, circuit, (&server, &client), halves, &inputs)?;
         prepared.push(took);
         // The first run warms up caches and allocator.
         if run > 0 {
@@ -220,16 +187,15 @@ fn both(args: &Args, a: &Architecture) -> Result<()> {
     let mut reports = Vec::new();
     for (role, rans) in Role::BOTH.into_iter().zip(&rans) {
         let recordings: Vec<Recording> = rans.iter().map(|r| r.recording.clone()).collect();
-        reports.push(report(args, a, role, &circuit, &recordings, phases(role))?);
+        reports.push(report(args, job, role, &recordings, phases(role))?);
     }
-    let got =
-        rans[1].first().and_then(|r| r.outputs.first()).map(|o| decoded(a, o)).unwrap_or_default();
-    let summary = summary(args, &circuit, &rans, &dealt, &judged(a, &got, &want));
+    let words = rans[1].first().and_then(|r| r.outputs.first()).cloned().unwrap_or_default();
+    let summary = summary(args, job, &rans, &dealt, &job.judge(&words, &clear.values));
     if let Some(report) = reports.get(1) {
         println!("{}", report.to_text(style()));
     }
     print_summary(&summary);
-    if let Some(warning) = outside(&ranges) {
+    if let Some(warning) = clear.warning {
         println!("{warning}");
     }
     let [server_report, client_report] = &reports[..] else { bail!("a party has no report") };
@@ -253,14 +219,33 @@ fn finish(args: &Args, report: &Report, value: &Value) -> Result<()> {
     write_json(args.json.as_deref(), value)
 }
 
+/// How two parties in one process are connected.
+#[derive(Clone, Copy)]
+struct Options {
+    network: Option<Network>,
+    deadline: Duration,
+}
+
+/// One input between two parties in this process, without a network: what the client received.
+pub(crate) fn infer(
+    circuit: &Circuit,
+    models: (&ServerModel, &ClientModel),
+    inputs: &[Vec<u64>],
+    rng: &mut impl CryptoRng,
+) -> Result<Vec<u64>> {
+    let halves = deal(circuit, models.0.mask(), rng)?;
+    let options = Options { network: None, deadline: Duration::from_secs(60) };
+    let (_, client, _) = pair(options, circuit, models, halves, inputs)?;
+    client.outputs.into_iter().next().context("nothing was revealed to the client")
+}
+
 /// Both parties on two threads, once; also how long the correlations took to prepare.
 fn pair(
-    args: &Args,
+    Options { network, deadline }: Options,
     circuit: &Circuit,
     (server, client): (&ServerModel, &ClientModel),
     halves: [Correlations; 2],
     inputs: &[Vec<u64>],
-    network: Option<Network>,
 ) -> Result<(Ran, Ran, Duration)> {
     let [for_server, for_client] = halves;
     let (server, client) = (Model::Server(server), Model::Client(client));
@@ -273,7 +258,6 @@ fn pair(
         Some(network) => channels.map(|c| c.shaped(network)),
         None => channels,
     };
-    let deadline = Duration::from_secs(args.deadline);
     let link = |channel, role| {
         let link = Link::new(channel, role, deadline);
         // The network's share of the time, without any computation.
@@ -292,11 +276,12 @@ fn pair(
 /// Totals of both parties, theoretical beside measured.
 fn summary(
     args: &Args,
-    circuit: &Circuit,
+    job: &Job,
     rans: &[Vec<Ran>; 2],
     dealt: &[Duration],
     result: &str,
 ) -> Value {
+    let circuit = job.circuit();
     let cost = circuit.cost();
     let party = |role: Role| {
         let rans = &rans[role.index()];
@@ -319,7 +304,7 @@ fn summary(
         })
     };
     json!({
-        "model": args.shape.name(),
+        "model": job.name(),
         "network": args.network,
         "runs": args.runs,
         "setup_bytes": circuit.setup_bytes(),
@@ -401,8 +386,8 @@ fn connection(args: &Args) -> Result<Channel> {
 }
 
 /// One party: set-up, then the runs.
-fn alone(args: &Args, a: &Architecture, role: Role) -> Result<()> {
-    let circuit = a.circuit()?;
+fn alone(args: &Args, job: &Job, role: Role) -> Result<()> {
+    let circuit = job.circuit();
     let directory = args.correlations.as_deref().unwrap_or(Path::new("."));
     let mut store = Store::open(directory)?;
     let mut channel = connection(args)?;
@@ -410,18 +395,17 @@ fn alone(args: &Args, a: &Architecture, role: Role) -> Result<()> {
         channel = channel.shaped(network);
     }
     let mut link = Link::new(channel, role, Duration::from_secs(args.deadline));
-    let (weights, tokens) = (args.shape.weights(a), args.shape.tokens(a));
     let start = Instant::now();
     let server = match role {
-        Role::Server => Some(ServerModel::new(&circuit, &prepare(a, &weights)?, store.mask()?)?),
+        Role::Server => Some(job.server(store.mask()?)?),
         Role::Client => None,
     };
     let client = match &server {
         Some(server) => {
-            send_model(&circuit, server, &mut link)?;
+            send_model(circuit, server, &mut link)?;
             None
         }
-        None => Some(receive_model(&circuit, &mut link)?),
+        None => Some(receive_model(circuit, &mut link)?),
     };
     let setup = phase("setup, once a model", start.elapsed(), Some(circuit.setup_bytes()));
     let model = match (&server, &client) {
@@ -429,26 +413,25 @@ fn alone(args: &Args, a: &Architecture, role: Role) -> Result<()> {
         (None, Some(client)) => Model::Client(client),
         (None, None) => bail!("no model for this role"),
     };
-    let inputs = if role == Role::Client { a.encode(&tokens)? } else { Vec::new() };
+    let inputs = if role == Role::Client { job.inputs()? } else { Vec::new() };
     let mut rans: Vec<Ran> = Vec::new();
     for _ in 0..args.runs.max(1) {
         let correlations = match role {
-            Role::Server => store.take_named(&announced(&mut link)?, &circuit, role)?,
+            Role::Server => store.take_named(&announced(&mut link)?, circuit, role)?,
             Role::Client => {
-                let correlations = store.take(&circuit, role)?;
+                let correlations = store.take(circuit, role)?;
                 announce(&correlations, &mut link)?;
                 correlations
             }
         };
-        let prepared = Prepared::new(&circuit, &model, correlations)?;
-        rans.push(one(&circuit, &model, prepared, &inputs, &mut link)?);
+        let prepared = Prepared::new(circuit, &model, correlations)?;
+        rans.push(one(circuit, &model, prepared, &inputs, &mut link)?);
     }
     let recordings: Vec<Recording> = rans.iter().map(|r| r.recording.clone()).collect();
-    let report = report(args, a, role, &circuit, &recordings, vec![setup])?;
+    let report = report(args, job, role, &recordings, vec![setup])?;
     println!("{}", report.to_text(style()));
     if let Some(out) = rans.last().and_then(|r| r.outputs.first()) {
-        let (want, _) = clear(a, &weights, &tokens)?;
-        println!("{}", judged(a, &decoded(a, out), &want));
+        println!("{}", job.judge(out, &job.clear()?.values));
     }
     let online = median(rans.iter().map(|r| r.traffic.online).collect());
     println!("online {}, {} runs left", time(online), store.remaining()?);
