@@ -274,7 +274,7 @@ impl Shared {
         {
             let mut connection = self.connection.lock().map_err(poisoned)?;
             while connection.wants_write() {
-                connection.write_tls(&mut records).map_err(io("encrypt"))?;
+                connection.write_tls(&mut records).map_err(tls)?;
             }
         }
         socket.write_all(&records).map_err(io("write to the peer"))
@@ -287,13 +287,7 @@ impl Outgoing for TlsSender {
     fn send(&mut self, bytes: Vec<u8>) -> Result<()> {
         let mut socket = self.0.socket.lock().map_err(poisoned)?;
         for piece in bytes.chunks(1 << 20) {
-            self.0
-                .connection
-                .lock()
-                .map_err(poisoned)?
-                .writer()
-                .write_all(piece)
-                .map_err(io("encrypt"))?;
+            self.0.connection.lock().map_err(poisoned)?.writer().write_all(piece).map_err(tls)?; // e.g. the alert with which the peer has refused this party's key
             self.0.flush(&mut socket)?;
         }
         Ok(())
@@ -356,7 +350,7 @@ fn established(
     // The peer may have spoken in the same packet that ended the handshake: no later read would bring that.
     let state = connection.process_new_packets().map_err(tls)?;
     let mut early = vec![0; state.plaintext_bytes_to_read()];
-    connection.reader().read_exact(&mut early).map_err(io("decrypt"))?;
+    connection.reader().read_exact(&mut early).map_err(tls)?;
     if !early.is_empty() {
         queue.send(early).map_err(|_| tls("the receiver is gone"))?;
     }

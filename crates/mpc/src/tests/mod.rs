@@ -5,4 +5,5 @@ mod blocks;
 mod clear;
 mod gates;
 mod operators;
+mod tls;
 mod wire;
