@@ -37,7 +37,7 @@ impl Table {
     /// this crate uses.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a degree above 2, more than 2^14 knots or fewer input than index bits.
+    /// [`Error::Unsupported`] for a degree above 2, fewer than 2^4 or more than 2^14 knots, or fewer input than index bits.
     pub fn fit(
         f: impl Fn(f64) -> f64,
         input: (u32, u32),
@@ -46,11 +46,15 @@ impl Table {
         output_scale: u32,
     ) -> Result<Self> {
         let (input_bits, input_scale) = input;
-        if degree > 2 || index_bits > 14 || input_bits < index_bits || input_bits > 40 {
+        if degree > 2
+            || !(4..=14).contains(&index_bits)
+            || input_bits < index_bits
+            || input_bits > 40
+        {
             return Err(Error::Unsupported {
                 op: "table",
                 detail: format!(
-                    "degree {degree}, {index_bits} index bits, {input_bits} input bits; the gate takes degree <= 2, at most 14 index bits and no fewer input bits"
+                    "degree {degree}, {index_bits} index bits, {input_bits} input bits; the gate takes degree <= 2, 4 to 14 index bits and no fewer input bits"
                 ),
             });
         }
@@ -72,10 +76,36 @@ impl Table {
         Ok(Self { input_scale, input_bits, index_bits, output_scale, bound, coefficients })
     }
 
+    /// The same table with straight tails: the lines `[value at 0, slope]` at knots up to `core[0]` and from `core[1]` on. The gate does not look
+    /// into stretches of 16 knots on one line, so narrow cores are fast. What the function differs from its tails is error.
+    #[must_use]
+    pub fn with_tails(mut self, core: [f64; 2], tails: [[f64; 2]; 2]) -> Self {
+        let fine = self.input_bits - self.index_bits;
+        let (count, unit) = (1i64 << self.index_bits, (self.input_scale as f64).exp2());
+        for j in 0..count {
+            let knot = if j >= count / 2 { j - count } else { j } << fine;
+            let [value, slope] = match knot as f64 / unit {
+                x if x <= core[0] => tails[0],
+                x if x >= core[1] => tails[1],
+                _ => continue,
+            };
+            let slope = encode_signed(slope, self.output_scale as i32 - self.input_scale as i32);
+            let value = fixed::encode(value, self.output_scale);
+            for (k, row) in self.coefficients.iter_mut().enumerate() {
+                row[j as usize] = match k {
+                    0 => value.wrapping_add(slope.wrapping_mul(knot as u64)),
+                    1 => slope,
+                    _ => 0,
+                };
+            }
+        }
+        self
+    }
+
     /// The indicator of one integer of `bits` bits: 1 (scale 0) there, 0 elsewhere.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for more than 14 bits.
+    /// [`Error::Unsupported`] for fewer than 4 or more than 14 bits.
     pub fn equals(value: u64, bits: u32) -> Result<Self> {
         let mut table = Self::fit(|_| 0.0, (bits, 0), bits, 0, 0)?;
         if let Some(cell) = table.coefficients[0].get_mut(value as usize) {
@@ -205,6 +235,7 @@ mod tests {
     fn sizes_are_checked() {
         assert!(Table::fit(|x| x, (21, 15), 9, 3, 38).is_err());
         assert!(Table::fit(|x| x, (8, 4), 9, 1, 38).is_err());
+        assert!(Table::fit(|x| x, (8, 4), 3, 1, 38).is_err());
         assert!(Knots::fit(|x| x, (0.0, 1.0), 4, (20, 10), 30).is_err());
         assert!(Knots::fit(|x| 1.0 / x, (1e-3, 1.0), 64, (12, 10), 30).is_err());
     }

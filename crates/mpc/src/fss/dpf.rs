@@ -1,10 +1,13 @@
-//! Distributed point function, evaluated on its whole domain: shares of `beta` at `alpha`, of 0 elsewhere.
+//! Distributed point function in two layers: shares of `beta` at `alpha` and of 0 elsewhere, for the points of the blocks that are opened; shares
+//! of a payload of its own for every *block* of 2^[`BLOCK`] points, opened or not. What needs no single points of a block stops there: the tree
+//! below is most of the work.
 //!
 //! Source: the correlated tree of Guo, Yang, Wang, Zhang, Xie, Liu, Zhao, *Half-Tree: Halving the Cost of Tree Expansion in COT
 //! and DPF* (ePrint 2022/1431): a child is `H(s)` or `H(s) xor s`, one AES a node instead of two; on the special path the
 //! parties' nodes differ by the secret offset, whose low bit is 1, so a node carries its control bit and keys need no bits
-//! beside the seeds. `H(x) = pi(y) xor y`, `y = sigma(x) xor tweak`, `sigma(l || r) = (l xor r) || l` (circular correlation
-//! robust: Guo, Katz, Wang, Yu, ePrint 2019/074). Leaves are hashed under tweaks of their own before they are used as values.
+//! beside the seeds. Payloads of inner nodes as in Boneh, Boyle, Corrigan-Gibbs, Gilboa, Ishai, *Lightweight Techniques for Private Heavy Hitters*
+//! (ePrint 2021/017). `H(x) = pi(y) xor y`, `y = sigma(x) xor tweak`, `sigma(l || r) = (l xor r) || l` (circular correlation
+//! robust: Guo, Katz, Wang, Yu, ePrint 2019/074). Blocks and leaves are hashed under tweaks of their own before they are used as values.
 
 #![expect(
     clippy::inline_always,
@@ -14,10 +17,22 @@
 use super::{Sections, Tweak, read_u64, split};
 use crate::prg::{BATCH, Permutation};
 
-/// Bytes of one key over 2^`bits` points with `words` output words.
-pub(crate) fn key_bytes(bits: usize, words: usize) -> usize {
-    16 * bits + 16 + 8 * words
+/// log2 of the points of a block.
+pub(crate) const BLOCK: usize = 4;
+
+/// log2 of the number of blocks of a domain of 2^`bits` points.
+pub(crate) fn block_bits(bits: usize) -> usize {
+    bits.saturating_sub(BLOCK)
 }
+
+/// Bytes of one key over 2^`bits` points with `words` output words: a root, a correction a level, one for blocks, one for points.
+pub(crate) fn key_bytes(bits: usize, words: usize) -> usize {
+    16 * bits + 32 + 8 * words
+}
+
+/// Uses of the permutation at a level: children, and values from here on.
+const CHILDREN: u32 = 0;
+const VALUES: u32 = 1;
 
 /// A node of a tree: low word, high word; the control bit is the lowest.
 type Node = [u64; 2];
@@ -73,8 +88,8 @@ impl pulp::WithSimd for Children<'_> {
     }
 }
 
-/// One or two output words of every leaf of one key.
-struct Leaves<'a> {
+/// One or two output words of every node of one key.
+struct Values<'a> {
     nodes: &'a [u64],
     hashes: &'a [u64],
     last: Node,
@@ -82,13 +97,12 @@ struct Leaves<'a> {
     high: Option<&'a mut [u64]>,
 }
 
-impl pulp::WithSimd for Leaves<'_> {
+impl pulp::WithSimd for Values<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
         let (nodes, hashes) = (self.nodes.as_chunks::<2>().0, self.hashes.as_chunks::<2>().0);
-        let leaves = nodes.iter().zip(hashes);
-        for (out, (node, hash)) in self.low.iter_mut().zip(leaves) {
+        for (out, (node, hash)) in self.low.iter_mut().zip(nodes.iter().zip(hashes)) {
             *out = hash[0].wrapping_add(self.last[0] & (node[0] & 1).wrapping_neg());
         }
         let Some(high) = self.high else { return };
@@ -118,12 +132,29 @@ impl Hasher<'_> {
     }
 }
 
-/// Appends one chunk of keys for each party. `random` has four words a key: root and offset.
+/// What makes the parties' words at their nodes of the special path differ by `payload`: the words of one key, `hashes` and `nodes` being
+/// those of the server's node and the client's.
+fn correction(
+    payload: &[u64],
+    hashes: [&[u64]; 2],
+    client_control: u64,
+) -> impl Iterator<Item = u64> {
+    let negative = (client_control & 1).wrapping_neg();
+    payload.iter().zip(hashes[0].iter().zip(hashes[1])).map(move |(payload, (server, client))| {
+        let word = payload.wrapping_sub(*server).wrapping_add(*client);
+        (word ^ negative).wrapping_sub(negative)
+    })
+}
+
+/// Appends one chunk of keys for each party: `blocks` at the block of a point, `betas` at the point. `random` has four words a key: root and
+/// offset.
+#[expect(clippy::too_many_arguments, reason = "a key's parts, by chunk")]
 pub(crate) fn generate<const M: usize>(
     permutation: &Permutation,
     tweak: Tweak,
     bits: usize,
     alphas: &[u64],
+    blocks: &[[u64; 2]],
     betas: &[[u64; M]],
     random: &[u64],
     out: [&mut [u8]; 2],
@@ -140,10 +171,18 @@ pub(crate) fn generate<const M: usize>(
         })
         .collect();
     let mut nodes = roots.clone();
-    let mut words = Vec::with_capacity(count * (16 * bits + 8 * M));
+    let mut words = Vec::with_capacity(count * (key_bytes(bits, M) - 16));
+    let mut of_blocks = Vec::with_capacity(16 * count);
     let mut hasher = Hasher { permutation, input: Vec::new(), output: Vec::new() };
     for level in 0..bits {
-        let hashes = hasher.hash(&nodes, tweak.at(level, 0)).as_chunks::<4>().0;
+        if level == block_bits(bits) {
+            let hashes = hasher.hash(&nodes, tweak.at(level, VALUES)).as_chunks::<4>().0;
+            for ((block, hash), node) in blocks.iter().zip(hashes).zip(nodes.as_chunks::<4>().0) {
+                let words = correction(block, [&hash[..2], &hash[2..]], node[2]);
+                of_blocks.extend(words.flat_map(u64::to_le_bytes));
+            }
+        }
+        let hashes = hasher.hash(&nodes, tweak.at(level, CHILDREN)).as_chunks::<4>().0;
         let keys = nodes.as_chunks_mut::<4>().0.iter_mut().zip(hashes);
         for ((node, hash), (alpha, offset)) in keys.zip(alphas.iter().zip(&offset)) {
             let right = (alpha >> (bits - 1 - level)) & 1;
@@ -155,16 +194,15 @@ pub(crate) fn generate<const M: usize>(
             words.extend(correction.iter().flat_map(|w| w.to_le_bytes()));
         }
     }
+    words.extend(of_blocks);
     let values: Vec<Vec<u64>> = (0..M.div_ceil(2))
-        .map(|k| hasher.hash(&nodes, tweak.at(bits, 1 + k as u32)).to_vec())
+        .map(|k| hasher.hash(&nodes, tweak.at(bits, VALUES + k as u32)).to_vec())
         .collect();
     for (key, beta) in betas.iter().enumerate() {
-        for (w, beta) in beta.iter().enumerate() {
-            let word = |party: usize| values[w / 2][4 * key + 2 * party + w % 2];
-            let last = beta.wrapping_sub(word(0)).wrapping_add(word(1));
-            let negative = (nodes[4 * key + 2] & 1).wrapping_neg();
-            let last = (last ^ negative).wrapping_sub(negative);
-            words.extend_from_slice(&last.to_le_bytes());
+        for (values, beta) in values.iter().zip(beta.chunks(2)) {
+            let hash = &values[4 * key..4 * key + 4];
+            let last = correction(beta, [&hash[..2], &hash[2..]], nodes[4 * key + 2]);
+            words.extend(last.flat_map(u64::to_le_bytes));
         }
     }
     for (party, out) in out.into_iter().enumerate() {
@@ -177,12 +215,89 @@ pub(crate) fn generate<const M: usize>(
     }
 }
 
+/// The trees of a group of keys, one level at a time; `widths` says how many nodes each key has.
+struct Forest<'a> {
+    hasher: Hasher<'a>,
+    arch: pulp::Arch,
+    nodes: Vec<u64>,
+    next: Vec<u64>,
+}
+
+impl<'a> Forest<'a> {
+    fn new(permutation: &'a Permutation, most: usize) -> Self {
+        let hasher = Hasher { permutation, input: Vec::new(), output: Vec::new() };
+        let nodes = vec![0; 2 * most];
+        Self { hasher, arch: pulp::Arch::new(), next: nodes.clone(), nodes }
+    }
+
+    /// Replaces every node by its children.
+    fn grow(&mut self, widths: &mut [usize], tweak: u128, corrections: impl Fn(usize) -> Node) {
+        let nodes = &self.nodes[..2 * widths.iter().sum::<usize>()];
+        let hashes = self.hasher.hash(nodes, tweak);
+        let mut at = 0;
+        for (key, width) in widths.iter_mut().enumerate() {
+            let span = 2 * at..2 * (at + *width);
+            self.arch.dispatch(Children {
+                nodes: &nodes[span.clone()],
+                hashes: &hashes[span],
+                correction: corrections(key),
+                next: &mut self.next[4 * at..4 * (at + *width)],
+            });
+            at += *width;
+            *width *= 2;
+        }
+        std::mem::swap(&mut self.nodes, &mut self.next);
+    }
+
+    /// One or two words of every node, without the party's sign.
+    fn values(
+        &mut self,
+        widths: &[usize],
+        tweak: u128,
+        corrections: impl Fn(usize) -> Node,
+        low: &mut [u64],
+        mut high: Option<&mut [u64]>,
+    ) {
+        let nodes = &self.nodes[..2 * widths.iter().sum::<usize>()];
+        let hashes = self.hasher.hash(nodes, tweak);
+        let mut at = 0;
+        for (key, width) in widths.iter().enumerate() {
+            let (words, span) = (at..at + width, 2 * at..2 * (at + width));
+            self.arch.dispatch(Values {
+                nodes: &nodes[span.clone()],
+                hashes: &hashes[span],
+                last: corrections(key),
+                low: &mut low[words.clone()],
+                high: high.as_deref_mut().map(|high| &mut high[words]),
+            });
+            at += width;
+        }
+    }
+
+    /// Drops all nodes but those that `keep(key, node)` wants.
+    fn prune(&mut self, widths: &mut [usize], keep: impl Fn(usize, usize) -> bool) {
+        let (mut from, mut to) = (0, 0);
+        for (key, width) in widths.iter_mut().enumerate() {
+            let before = to;
+            for node in 0..*width {
+                if keep(key, node) {
+                    self.nodes.copy_within(2 * (from + node)..2 * (from + node + 1), 2 * to);
+                    to += 1;
+                }
+            }
+            from += *width;
+            *width = to - before;
+        }
+    }
+}
+
 /// One chunk of keys, as a party holds it.
 pub(crate) struct Keys<'a, const M: usize> {
     bits: usize,
     count: usize,
     roots: &'a [u8],
     levels: Vec<&'a [u8]>,
+    blocks: &'a [u8],
     last: &'a [u8],
 }
 
@@ -195,59 +310,66 @@ impl<'a, const M: usize> Keys<'a, M> {
         let mut sections = Sections(bytes);
         let roots = sections.take(16 * count);
         let levels = (0..bits).map(|_| sections.take(16 * count)).collect();
-        Self { bits, count, roots, levels, last: sections.0 }
+        let blocks = sections.take(16 * count);
+        Self { bits, count, roots, levels, blocks, last: sections.0 }
     }
 
-    /// Expands every key over its whole domain and hands its `M` rows of 2^bits words, *without* the party's sign, to
-    /// `consume(key, rows)`. Neither branches nor addresses depend on the key.
+    /// Evaluates every key on all its blocks and on the points of the blocks for which `open(key, block)`, which must not depend on a secret, and
+    /// hands `consume(key, blocks, points)` two rows of a word a block and `M` rows of a word a point of the opened blocks, in their order, all
+    /// *without* the party's sign. Neither branches nor addresses depend on the key.
     pub(crate) fn expand(
         &self,
         permutation: &Permutation,
         tweak: Tweak,
-        mut consume: impl FnMut(usize, [&[u64]; M]),
+        open: impl Fn(usize, usize) -> bool,
+        mut consume: impl FnMut(usize, [&[u64]; 2], [&[u64]; M]),
     ) {
-        let leaves = 1usize << self.bits;
-        let arch = pulp::Arch::new();
-        let mut nodes: Vec<u64> = vec![0; 2 * GROUP * leaves];
-        let mut next: Vec<u64> = vec![0; 2 * GROUP * leaves];
-        let mut hasher = Hasher { permutation, input: Vec::new(), output: Vec::new() };
-        let mut rows: [Vec<u64>; M] = std::array::from_fn(|_| vec![0; GROUP * leaves]);
+        let (points, top) = (1usize << self.bits, block_bits(self.bits));
+        let mut forest = Forest::new(permutation, GROUP * points);
+        let mut blocks: [Vec<u64>; 2] = std::array::from_fn(|_| vec![0; GROUP << top]);
+        let mut rows: [Vec<u64>; M] = std::array::from_fn(|_| vec![0; GROUP * points]);
         let pair = |bytes: &[u8], i: usize| [read_u64(bytes, 2 * i), read_u64(bytes, 2 * i + 1)];
         for first in (0..self.count).step_by(GROUP) {
-            let group = GROUP.min(self.count - first);
-            for (k, node) in nodes.as_chunks_mut::<2>().0.iter_mut().take(group).enumerate() {
-                *node = pair(self.roots, first + k);
+            let mut widths = [1; GROUP];
+            let widths = &mut widths[..GROUP.min(self.count - first)];
+            for (key, node) in
+                forest.nodes.as_chunks_mut::<2>().0.iter_mut().enumerate().take(widths.len())
+            {
+                *node = pair(self.roots, first + key);
             }
             for (level, words) in self.levels.iter().enumerate() {
-                let width = 2usize << level;
-                let parents = &nodes[..width * group];
-                let hashes = hasher.hash(parents, tweak.at(level, 0));
-                let keys = parents.chunks_exact(width).zip(hashes.chunks_exact(width));
-                for (key, ((nodes, hashes), next)) in
-                    keys.zip(next.chunks_exact_mut(2 * width)).enumerate()
-                {
-                    let correction = pair(words, first + key);
-                    arch.dispatch(Children { nodes, hashes, correction, next });
+                if level == top {
+                    let [low, high] = &mut blocks;
+                    let corrections = |key| pair(self.blocks, first + key);
+                    forest.values(widths, tweak.at(top, VALUES), corrections, low, Some(high));
+                    forest.prune(widths, |key, block| open(first + key, block));
                 }
-                std::mem::swap(&mut nodes, &mut next);
+                forest.grow(widths, tweak.at(level, CHILDREN), |key| pair(words, first + key));
             }
-            let all = &nodes[..2 * leaves * group];
             for (k, rows) in rows.chunks_mut(2).enumerate() {
-                let hashes = hasher.hash(all, tweak.at(self.bits, 1 + k as u32));
                 let [low, high @ ..] = rows else { continue };
-                let keys = all.chunks_exact(2 * leaves).zip(hashes.chunks_exact(2 * leaves));
-                for (key, (nodes, hashes)) in keys.enumerate() {
-                    let last = |w: usize| read_u64(self.last, (first + key) * M + 2 * k + w);
-                    let span = key * leaves..(key + 1) * leaves;
-                    let low = &mut low[span.clone()];
-                    let high = high.first_mut().map(|row| &mut row[span]);
-                    let last = [last(0), if high.is_some() { last(1) } else { 0 }];
-                    arch.dispatch(Leaves { nodes, hashes, last, low, high });
-                }
+                let high = high.first_mut().map(Vec::as_mut_slice);
+                let words = if high.is_some() { 2 } else { 1 };
+                let corrections = |key: usize| {
+                    let word = |w| read_u64(self.last, (first + key) * M + 2 * k + w);
+                    [word(0), if words == 2 { word(1) } else { 0 }]
+                };
+                forest.values(
+                    widths,
+                    tweak.at(self.bits, VALUES + k as u32),
+                    corrections,
+                    low,
+                    high,
+                );
             }
-            for key in 0..group {
-                let span = key * leaves..(key + 1) * leaves;
-                consume(first + key, std::array::from_fn(|w| &rows[w][span.clone()]));
+            let mut at = 0;
+            for (key, width) in widths.iter().enumerate() {
+                consume(
+                    first + key,
+                    blocks.each_ref().map(|row| &row[key << top..(key + 1) << top]),
+                    rows.each_ref().map(|row| &row[at..at + width]),
+                );
+                at += width;
             }
         }
     }
@@ -262,42 +384,54 @@ mod tests {
         let permutation = Permutation::new(&[4; 32]);
         let tweak = Tweak::instruction(6);
         let alphas: Vec<u64> = (0..count as u64).map(|k| (k * 37 + 1) % (1 << bits)).collect();
-        let betas: Vec<[u64; M]> = (0..count)
-            .map(|k| {
-                std::array::from_fn(|w| {
-                    (k as u64 + 5).wrapping_mul(0x1234_5678_9ABC_DEF1 + w as u64)
-                })
-            })
-            .collect();
+        let word =
+            |k: usize, w: usize| (k as u64 + 5).wrapping_mul(0x1234_5678_9ABC_DEF1 + w as u64);
+        let betas: Vec<[u64; M]> =
+            (0..count).map(|k| std::array::from_fn(|w| word(k, w))).collect();
+        let payloads: Vec<[u64; 2]> = (0..count).map(|k| [word(k, 8), word(k, 9)]).collect();
         let random = Seed([8; 32]).stream().words(1, 1, 4 * count);
         let mut bytes =
             [vec![0u8; count * key_bytes(bits, M)], vec![0u8; count * key_bytes(bits, M)]];
         let [a, b] = &mut bytes;
-        generate::<M>(&permutation, tweak, bits, &alphas, &betas, &random, [a, b]);
+        generate::<M>(&permutation, tweak, bits, &alphas, &payloads, &betas, &random, [a, b]);
+        let block = 1 << (bits - block_bits(bits));
+        let opened = |key: usize, j: usize| !(key + j).is_multiple_of(3);
         let mut sums = vec![vec![[0u64; M]; 1 << bits]; count];
+        let mut block_sums = vec![vec![[0u64; 2]; 1 << block_bits(bits)]; count];
         for (party, bytes) in bytes.iter().enumerate() {
-            Keys::<M>::new(bytes, bits, count).expand(&permutation, tweak, |key, rows| {
-                for (x, sum) in sums[key].iter_mut().enumerate() {
-                    for (sum, row) in sum.iter_mut().zip(rows) {
-                        let word = if party == 1 { row[x].wrapping_neg() } else { row[x] };
-                        *sum = sum.wrapping_add(word);
+            let sign = |word: u64| if party == 1 { word.wrapping_neg() } else { word };
+            let keys = Keys::<M>::new(bytes, bits, count);
+            keys.expand(&permutation, tweak, opened, |key, blocks, rows| {
+                for (j, sum) in block_sums[key].iter_mut().enumerate() {
+                    *sum = std::array::from_fn(|w| sum[w].wrapping_add(sign(blocks[w][j])));
+                }
+                let points = (0..1usize << bits).filter(|x| opened(key, x / block));
+                for (at, x) in points.enumerate() {
+                    for (sum, row) in sums[key][x].iter_mut().zip(rows) {
+                        *sum = sum.wrapping_add(sign(row[at]));
                     }
                 }
             });
         }
-        for (key, sums) in sums.iter().enumerate() {
+        for (key, (sums, block_sums)) in sums.iter().zip(&block_sums).enumerate() {
+            let alpha = alphas[key] as usize;
             for (x, sum) in sums.iter().enumerate() {
-                let want = if x as u64 == alphas[key] { betas[key] } else { [0; M] };
-                assert_eq!(*sum, want, "key {key} at {x}");
+                let here = x == alpha && opened(key, x / block);
+                assert_eq!(*sum, if here { betas[key] } else { [0; M] }, "key {key} at {x}");
+            }
+            for (j, sum) in block_sums.iter().enumerate() {
+                let want = if j == alpha / block { payloads[key] } else { [0; 2] };
+                assert_eq!(*sum, want, "key {key}, block {j}");
             }
         }
     }
 
     #[test]
-    fn every_point_and_input_of_small_domains() {
+    fn every_point_and_block_of_small_domains() {
         check::<3>(6, 64);
         check::<1>(4, 16);
         check::<3>(9, 3);
+        check::<2>(7, 9);
         check::<1>(1, 2);
     }
 }

@@ -1,7 +1,7 @@
 //! Costs in closed form, of stand-alone operators and of a block: what [`crate::Circuit::cost`] must say.
 //!
 //! Online bytes are what each party sends; offline bytes what each receives from the dealer (keys both, corrections the client). Key sizes:
-//! comparison over n bits with m words of payload `DCF(n, m) = 16n + 8mn + 16 + 8m + ceil(2n/8)`; point function over b bits `DPF(b, m) = 16b + 16 + 8m`.
+//! comparison over n bits with m words of payload `DCF(n, m) = 16n + 8mn + 16 + 8m + ceil(2n/8)`; point function over b bits `DPF(b, m) = 16b + 32 + 8m`.
 
 use super::{Activation, Attention};
 use crate::circuit::{Cost, Offline};
@@ -83,6 +83,7 @@ pub fn activation(n: u64, kind: Activation) -> Cost {
         Activation::Gelu => cost(16 * n, 2, n * dpf_key(9, 3), 16 * n),
         Activation::Square => cost(16 * n, 2, 0, 48 * n),
         Activation::Relu => relu(n, 5),
+        Activation::Identity => Cost::default(),
     }
 }
 

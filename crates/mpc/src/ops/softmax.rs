@@ -23,9 +23,11 @@ pub enum Attention {
 pub(crate) const SCORE: u32 = 11;
 pub(crate) const WEIGHT: u32 = 13;
 
-/// `exp(min(y, limit) unit)` on [-32, 32): 1024 knots 1/16 apart, degree 2, input scale 11, output scale 28.
+/// `exp(min(y, limit) unit)` on [-32, 32): 1024 knots 1/16 apart, degree 2, input scale 11, output scale 28; 0 below exp(-12) = 6.1e-6.
 pub(crate) fn exp_table(limit: f64, unit: f64) -> Result<Table> {
-    Table::fit(|y| (y.min(limit) * unit).exp(), (17, SCORE), 10, 2, 28)
+    let table = Table::fit(|y| (y.min(limit) * unit).exp(), (17, SCORE), 10, 2, 28)?;
+    let core = [-12.0 / unit, limit + 1.0 / 16.0];
+    Ok(table.with_tails(core, [[0.0, 0.0], [(limit * unit).exp(), 0.0]]))
 }
 
 /// The table for scores minus their maximum.
