@@ -21,6 +21,8 @@ pub(crate) const SETUP: u32 = u32::MAX - 1;
 
 /// Step number of the name of a run.
 pub(crate) const ANNOUNCE: u32 = u32::MAX - 3;
+/// Step number of a dealer's messages.
+pub(crate) const DEALT: u32 = u32::MAX - 4;
 /// Step number of the farewell.
 const FAREWELL: u32 = u32::MAX - 2;
 

@@ -9,7 +9,7 @@ use crate::role::Role;
 use std::time::Instant;
 
 /// Version of frames and correlations.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 const GREETING_BYTES: usize = 4 + 1 + 32 + 32 + 16;
 

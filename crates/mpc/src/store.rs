@@ -1,7 +1,6 @@
 //! Correlations in files: one a run and party, spent by renaming before the first byte is used.
 //!
-//! `CFMPC001 | u8 role | plan 32 | nonce 32 | weight mask 16 | seed 32 | u64 length | bytes | BLAKE3 32`. A file that was taken is renamed to
-//! `.spent`, read and removed; whatever happens in between, a restart finds no file to use twice. A *copy* of a store, e.g. in a backup, is
+//! A file that was taken is renamed to `.spent`, read and removed; whatever happens in between, a restart finds no file to use twice. A *copy* of a store, e.g. in a backup, is
 //! not caught here; both parties refuse two runs with different nonces, not two runs with the same one.
 
 use crate::circuit::Circuit;
@@ -12,10 +11,8 @@ use crate::role::Role;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
-const MAGIC: &[u8; 8] = b"CFMPC001";
-const HEAD: usize = 8 + 1 + 32 + 32 + 16 + 32 + 8;
 const MASK_FILE: &str = "weights.mask";
 
 fn io(what: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
@@ -75,19 +72,8 @@ impl Store {
         let name: String =
             c.nonce.iter().take(8).fold(String::new(), |s, b| s + &format!("{b:02x}"));
         let path = self.directory.join(format!("{name}.corr"));
-        let mut head = MAGIC.to_vec();
-        head.push(c.role.index() as u8);
-        for part in [&c.plan[..], &c.nonce, &c.mask, &c.seed.0] {
-            head.extend_from_slice(part);
-        }
-        head.extend_from_slice(&(c.bytes.len() as u64).to_le_bytes());
-        let head = Zeroizing::new(head);
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&head).update(&c.bytes);
         let mut file = create(&path)?;
-        for part in [&head[..], &c.bytes, hasher.finalize().as_bytes()] {
-            file.write_all(part).map_err(io("write", &path))?;
-        }
+        file.write_all(&c.encode()).map_err(io("write", &path))?;
         file.sync_all().map_err(io("write", &path))
     }
 
@@ -155,39 +141,14 @@ impl Store {
 }
 
 fn load(path: &Path, circuit: &Circuit, role: Role) -> Result<Correlations> {
-    let malformed = |detail: String| Error::Malformed { what: "correlations", detail };
-    let offline = circuit.cost().offline;
-    let len = if role == Role::Server { offline.server } else { offline.client };
     let mut file = File::open(path).map_err(io("read", path))?;
     let found = file.metadata().map_err(io("read", path))?.len();
-    let expected = (HEAD + 32) as u64 + len;
-    if found != expected {
-        return Err(malformed(format!(
-            "{found} bytes, expected {expected} for this plan and role"
-        )));
+    let expected = Correlations::encoded_bytes(circuit, role);
+    if found != expected as u64 {
+        let detail = format!("{found} bytes, expected {expected} for this plan and role");
+        return Err(Error::Malformed { what: "correlations", detail });
     }
-    let mut all = Zeroizing::new(vec![0; expected as usize]);
+    let mut all = Zeroizing::new(vec![0; expected]);
     file.read_exact(&mut all).map_err(io("read", path))?;
-    let (body, check) = all.split_at(expected as usize - 32);
-    if blake3::hash(body).as_bytes() != check {
-        return Err(malformed("the checksum does not match".into()));
-    }
-    let (head, bytes) = body.split_at(HEAD);
-    let take = |at: usize| head[at..].first_chunk::<32>().copied().unwrap_or_default();
-    if &head[..8] != MAGIC || head[8] as usize != role.index() || take(9) != circuit.hash() {
-        return Err(malformed("another format, role or plan".into()));
-    }
-    let mut mask = [0; 16];
-    mask.copy_from_slice(&head[73..89]);
-    let mut seed = take(89);
-    let out = Correlations {
-        role,
-        plan: take(9),
-        nonce: take(41),
-        mask,
-        seed: Seed(seed),
-        bytes: bytes.to_vec(),
-    };
-    seed.zeroize();
-    Ok(out)
+    Correlations::decode(&all, circuit, role)
 }

@@ -90,6 +90,40 @@ fn inputs(model: &Model, args: &Args) -> Result<Inputs> {
     }
 }
 
+fn encrypted(mut session: Session, inputs: &[Matrix]) -> Result<Vec<Vec<f64>>> {
+    let progress = bar(inputs.len() as u64, "encrypted inference");
+    let mut all = Vec::new();
+    for input in inputs {
+        let mut observer = |p: &Progress| {
+            progress.set_message(p.operator.clone());
+            ControlFlow::Continue(())
+        };
+        all.push(session.infer(input, &mut observer)?.0);
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    Ok(all)
+}
+
+/// Between two parties in this process, with a dealer's correlations made on the way.
+fn shared(model: &Model, inputs: &[Matrix]) -> Result<Vec<Vec<f64>>> {
+    let plan = MpcPlan::new(&model.config, MpcOutput::Logits)?;
+    let mut rng = mpc::entropy()?;
+    let server = plan.server(model, WeightMask::random(&mut rng))?;
+    let client = server.masked(plan.circuit());
+    let weights = ClientWeights::from_model(model)?;
+    let progress = bar(inputs.len() as u64, "inference on shares");
+    let mut all = Vec::new();
+    for input in inputs {
+        let encoded = plan.encode(&weights, input)?;
+        let words = mpc::infer(plan.circuit(), (&server, &client), &encoded, &mut rng)?;
+        all.push(plan.decode(&words));
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    Ok(all)
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let model = load_model(&args.model)?;
     let inputs = inputs(&model, args)?;
@@ -107,42 +141,30 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         Backend::He => {
             let context = context(&model, args.set.as_deref(), &args.device)?;
-            let mut session = Session::new(&model, &context)?;
+            let session = Session::new(&model, &context)?;
             begin = Instant::now();
-            let progress = bar(inputs.matrices.len() as u64, "encrypted inference");
-            let mut all = Vec::new();
-            for input in &inputs.matrices {
-                let mut observer = |p: &Progress| {
-                    progress.set_message(p.operator.clone());
-                    ControlFlow::Continue(())
-                };
-                all.push(session.infer(input, &mut observer)?.0);
-                progress.inc(1);
-            }
-            progress.finish_and_clear();
-            all
+            encrypted(session, &inputs.matrices)?
         }
-        Backend::Mpc => {
-            let plan = MpcPlan::new(&model.config, MpcOutput::Logits)?;
-            let mut rng = mpc::entropy()?;
-            let server = plan.server(&model, WeightMask::random(&mut rng))?;
-            let client = server.masked(plan.circuit());
-            let weights = ClientWeights::from_model(&model)?;
-            begin = Instant::now();
-            let progress = bar(inputs.matrices.len() as u64, "inference on shares");
-            let mut all = Vec::new();
-            for input in &inputs.matrices {
-                let encoded = plan.encode(&weights, input)?;
-                let words = mpc::infer(plan.circuit(), (&server, &client), &encoded, &mut rng)?;
-                all.push(plan.decode(&words));
-                progress.inc(1);
-            }
-            progress.finish_and_clear();
-            all
-        }
+        Backend::Mpc => shared(&model, &inputs.matrices)?,
     };
     let seconds = begin.elapsed().as_secs_f64() / logits.len() as f64;
     let labels: Vec<usize> = logits.iter().map(|l| argmax(l)).collect();
+    // What the backend should have computed: what it takes approximations for differs.
+    let functions = match args.backend {
+        Backend::He => Some(Functions::Polynomial),
+        Backend::Mpc => Some(Functions::Exact),
+        Backend::Clear | Backend::Exact => None,
+    };
+    let clear = functions
+        .map(|f| ClearExecutor::new(&model, f)?.run_batch(&inputs.matrices))
+        .transpose()?;
+    let equal = clear
+        .as_ref()
+        .map(|clear| clear.iter().zip(&labels).filter(|(c, l)| argmax(c) == **l).count());
+    let difference = clear.as_ref().map(|clear| {
+        let pairs = clear.iter().flatten().zip(logits.iter().flatten());
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    });
     let accuracy = inputs.labels.as_ref().map(|truth| {
         let right = labels.iter().zip(truth).filter(|(a, b)| a == b).count();
         right as f64 / labels.len() as f64
@@ -159,6 +181,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(accuracy) => println!("accuracy {:.2} %", accuracy * 100.0),
         None => println!("labels {labels:?}"),
     }
+    if let (Some(equal), Some(difference)) = (equal, difference) {
+        let count = labels.len();
+        println!("{equal} of {count} labels as in the clear, logits within {difference:.1e}");
+    }
     println!("{seconds:.6} s an input");
     write_json(
         args.json.as_deref(),
@@ -172,6 +198,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "offset": args.offset,
             "count": labels.len(),
             "accuracy": accuracy,
+            "equal_to_clear": equal,
+            "largest_logit_difference": difference,
             "labels": labels,
             "true_labels": inputs.labels,
             "logits": logits,

@@ -1,10 +1,13 @@
 //! What a circuit costs, from the list of instructions alone.
 
 use super::{Circuit, Op};
+use crate::channel::Network;
 use crate::fss::{dcf, dpf};
+use crate::link::HEADER;
 use crate::role::Role;
 use cipherform_profile::{Counter, PredictedOperator, Prediction};
 use std::ops::{Add, AddAssign};
+use std::time::Duration;
 
 /// Bytes each party receives from the dealer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,6 +109,28 @@ impl Circuit {
         let mut cost = self.cost_of(|_| true);
         cost.rounds = self.rounds();
         cost
+    }
+
+    /// How long one run's messages take over `network`, without any computation: what the virtual clock of a [`crate::Link`] shows the party that is
+    /// done last.
+    #[must_use]
+    pub fn network_time(&self, network: Network) -> Duration {
+        let (mut now, mut free_at) = ([Duration::ZERO; 2], [Duration::ZERO; 2]);
+        for round in 1..self.stages.len() {
+            let sent = Role::BOTH.map(|role| self.frame_bytes(round, role));
+            for ((bytes, now), free_at) in sent.iter().zip(now).zip(&mut free_at) {
+                if *bytes > 0 {
+                    *free_at = now.max(*free_at) + network.transmission(HEADER + bytes);
+                }
+            }
+            for (role, now) in Role::BOTH.into_iter().zip(&mut now) {
+                let peer = role.peer().index();
+                if sent[peer] > 0 {
+                    *now = (*now).max(free_at[peer] + network.one_way);
+                }
+            }
+        }
+        now[0].max(now[1])
     }
 
     /// The cost of one operator. A round belongs to the operator that speaks first in it, so that rounds add up.

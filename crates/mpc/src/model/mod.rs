@@ -239,7 +239,13 @@ pub fn prepare(a: &Architecture, w: &Weights) -> Result<Tensors> {
             second_bias = plus(&second_bias, &row_times(&constant, &w.w2, d));
             second = second.iter().map(|w| w * a2).collect();
         }
-        put("w1", rows_scaled(&w.w1, f, &w.norm1[0]));
+        let first = rows_scaled(&w.w1, f, &w.norm1[0]);
+        if kind.activation == Activation::Identity {
+            put("ffn", first.chunks(f).flat_map(|row| row_times(row, &second, d)).collect());
+            put("ffn.bias", plus(&second_bias, &row_times(&hidden_bias, &second, d)));
+            continue;
+        }
+        put("w1", first);
         put("w1.bias", hidden_bias);
         put("w2", second);
         put("w2.bias", second_bias);

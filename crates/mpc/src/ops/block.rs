@@ -77,7 +77,8 @@ pub fn key_factor(tokens: usize) -> f64 {
     1.0 / octave(tokens).1
 }
 
-/// One block. The server's tensors are `{layer}.qkv`, `.qkv.bias`, `.out`, `.out.bias`, `.gamma` (of norm1), `.w1`, `.w1.bias`, `.w2`, `.w2.bias`, as
+/// One block. The server's tensors are `{layer}.qkv`, `.qkv.bias`, `.out`, `.out.bias`, `.gamma` (of norm1), `.w1`, `.w1.bias`, `.w2`, `.w2.bias` (one `.ffn` and `.ffn.bias` without an
+/// activation), as
 /// [`crate::model::prepare`] makes them, `.stream.bias` being norm1's beta.
 ///
 /// # Errors
@@ -111,13 +112,24 @@ pub fn block(
 
     b.operator("norm1", layer);
     let normed = normalise(b, s.x, s.mean, kind.norm_eps)?;
-    b.operator("w1", layer);
-    let w = b.weight(&name("w1"), d, z.hidden, W1);
-    let h = b.linear(normed, w, FEATURE)?;
+    let fused = kind.activation == Activation::Identity;
+    let h = if fused {
+        b.operator("ffn", layer);
+        let w = b.weight_with_mean(&name("ffn"), d, d, OUT);
+        b.linear(normed, w, STREAM)?
+    } else {
+        b.operator("w1", layer);
+        let w = b.weight(&name("w1"), d, z.hidden, W1);
+        b.linear(normed, w, FEATURE)?
+    };
     // The affine part of norm1 reaches the stream through the message of this product.
     let y = b.diagonal(h, &name("gamma"), GAMMA, STREAM)?;
     let y = b.add_server(y, &name("stream.bias"), 2.0);
     let y = b.calibrate(y, STREAM);
+    if fused {
+        let a = b.add_server_with_mean(h, &name("ffn.bias"), STREAM);
+        return residual(b, z, a, y);
+    }
     let y = lift_to(b, y, SCALE)?;
     let h = b.add_server(h, &name("w1.bias"), FEATURE);
     let h = b.calibrate(h, FEATURE);
@@ -302,6 +314,9 @@ fn scaled(
     let dh = z.width / z.heads;
     let divide = -(octave(z.tokens).0 + octave(dh).0 / 2);
     let down = b.scale(qkv) - 13;
+    // The first product has twice the scale of its factors and, divided by T sqrt(d_h), all of that below the point, in a ring as narrow as theirs:
+    // 26 - 2 f + |divide| + 1 bits and one to spare must fit 35 - f, f the bits that the factors lose. Never less than 2: at scale 11.
+    let fewer = 2.max(-divide - 7).unsigned_abs();
     let (q, k, v) =
         (cut(b, z, qkv, 0, heads)?, cut(b, z, qkv, 1, heads)?, cut(b, z, qkv, 2, heads)?);
     let settle = |b: &mut Builder, x: Share| {
@@ -311,7 +326,7 @@ fn scaled(
         b.open(x)
     };
     let o = if dh < z.tokens && !scores_first {
-        let (k, v) = (b.shrink(k, down + 2)?, b.shrink(v, down + 2)?);
+        let (k, v) = (b.shrink(k, down + fewer)?, b.shrink(v, down + fewer)?);
         let q = b.lift(q, down)?;
         let q = b.open(q)?;
         let k = transpose(b, k)?;
@@ -319,7 +334,7 @@ fn scaled(
         let kv = settle(b, kv)?;
         b.matmul(q, kv)?
     } else {
-        let (q, k) = (b.shrink(q, down + 2)?, b.shrink(k, down + 2)?);
+        let (q, k) = (b.shrink(q, down + fewer)?, b.shrink(k, down + fewer)?);
         let v = b.lift(v, down)?;
         let v = b.open(v)?;
         let k = transpose(b, k)?;

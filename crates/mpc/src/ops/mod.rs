@@ -14,7 +14,7 @@ mod softmax;
 
 pub(crate) use activation::activation_f64;
 pub use activation::{
-    Activation, activation, exp, gate, gelu_table, quadratic, reciprocal, relu, rsqrt,
+    Activation, activation, exp, gate, gelu, gelu_table, quadratic, reciprocal, relu, rsqrt,
 };
 pub use argmax::argmax;
 pub use block::{

@@ -6,8 +6,8 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-const SHORT: Duration = Duration::from_millis(300);
-const LONG: Duration = Duration::from_secs(20);
+pub(super) const SHORT: Duration = Duration::from_millis(300);
+pub(super) const LONG: Duration = Duration::from_secs(20);
 
 fn circuit(extra: f64) -> Circuit {
     let mut b = Builder::new();
@@ -19,14 +19,14 @@ fn circuit(extra: f64) -> Circuit {
     b.build()
 }
 
-struct Pair {
+pub(super) struct Pair {
     circuit: Circuit,
     server: ServerModel,
     client: ClientModel,
 }
 
 impl Pair {
-    fn new(extra: f64) -> Self {
+    pub(super) fn new(extra: f64) -> Self {
         let circuit = circuit(extra);
         let mask = WeightMask::random(&mut fixed_rng(50));
         let server = ServerModel::new(&circuit, &Tensors::new(), mask).unwrap();
@@ -34,7 +34,7 @@ impl Pair {
         Self { circuit, server, client }
     }
 
-    fn deal(&self, seed: u64) -> [Correlations; 2] {
+    pub(super) fn deal(&self, seed: u64) -> [Correlations; 2] {
         deal(&self.circuit, self.server.mask(), &mut fixed_rng(seed)).unwrap()
     }
 
@@ -45,7 +45,7 @@ impl Pair {
         }
     }
 
-    fn party(
+    pub(super) fn party(
         &self,
         role: Role,
         c: Correlations,
@@ -53,13 +53,19 @@ impl Pair {
         deadline: Duration,
     ) -> Result<Traffic> {
         let mut link = Link::new(channel, role, deadline);
+        self.over(&mut link, c)?;
+        Ok(link.traffic())
+    }
+
+    fn over(&self, link: &mut Link, c: Correlations) -> Result<()> {
+        let role = link.role();
         let model = self.model(role);
         let prepared = Prepared::new(&self.circuit, &model, c)?;
         let inputs = [encode_all(&[1.25; 64], 16)];
         let inputs = if role == Role::Client { &inputs[..] } else { &[] };
-        let out = session::run(&self.circuit, &model, prepared, inputs, &mut link)?;
+        let out = session::run(&self.circuit, &model, prepared, inputs, link)?;
         assert!(role == Role::Server || out[0].iter().all(|x| decode(*x, 16, 64) == 1.75));
-        Ok(link.traffic())
+        Ok(())
     }
 }
 
@@ -324,19 +330,21 @@ fn the_shaper_delays_by_round_trip_and_bandwidth() {
         }
         Ok(start.elapsed())
     };
-    // The best of a few tries: other work on the machine delays, the network never hurries.
-    let best = |times, bytes| {
-        let tries = (0..6).map(|_| {
-            let [a, b] = Channel::pair().map(|c| c.shaped(network));
-            let party = |channel, role| move || ping(channel, role, times, bytes);
-            simulate(party(a, Role::Server), party(b, Role::Client)).unwrap().0.as_secs_f64()
-        });
-        tries.fold(f64::MAX, f64::min)
+    let once = |times, bytes| {
+        let [a, b] = Channel::pair().map(|c| c.shaped(network));
+        let party = |channel, role| move || ping(channel, role, times, bytes);
+        simulate(party(a, Role::Server), party(b, Role::Client)).unwrap().0.as_secs_f64()
     };
-    for (times, bytes) in [(3, 64), (1, 10 << 20)] {
+    for (times, bytes) in [(3, 64), (1, 1 << 20)] {
         let one_way = 0.01 + (bytes + HEADER) as f64 / 100e6;
-        let (seen, ideal) = (best(times, bytes), 2.0 * times as f64 * one_way);
-        assert!(seen >= ideal && seen < 1.25 * ideal, "{bytes}: {seen} {ideal}");
+        let ideal = 2.0 * times as f64 * one_way;
+        // Other work on the machine delays, the network never hurries: one try in time is enough, none may be early.
+        let in_time = (0..20).any(|_| {
+            let seen = once(times, bytes);
+            assert!(seen >= ideal, "{bytes}: {seen} {ideal}");
+            seen < 1.25 * ideal
+        });
+        assert!(in_time, "{bytes}: {ideal}");
     }
 }
 
@@ -350,11 +358,7 @@ fn the_virtual_clock_is_the_sum_over_rounds() {
             let [a, b] = Channel::pair();
             let party = |role, c, channel| {
                 let mut link = Link::new(channel, role, LONG).with_virtual_network(network);
-                let model = pair.model(role);
-                let prepared = Prepared::new(&pair.circuit, &model, c)?;
-                let inputs = [encode_all(&[1.25; 64], 16)];
-                let inputs = if role == Role::Client { &inputs[..] } else { &[] };
-                session::run(&pair.circuit, &model, prepared, inputs, &mut link)?;
+                pair.over(&mut link, c)?;
                 Ok(link.traffic().network)
             };
             let (_, client) =
@@ -366,6 +370,7 @@ fn the_virtual_clock_is_the_sum_over_rounds() {
     // Three messages in a row of 512 bytes and a header each.
     let ideal = 3.0 * (0.02 + (512 + HEADER) as f64 / 44e6);
     assert!((times[0].as_secs_f64() - ideal).abs() < 1e-6, "{:?} {ideal}", times[0]);
+    assert_eq!(pair.circuit.network_time(network), times[0]);
 }
 
 #[test]
@@ -376,99 +381,6 @@ fn networks_parse() {
     for bad in ["", "fast", "10", "10,0", "-1,5", "nan,5"] {
         assert!(bad.parse::<Network>().is_err(), "{bad}");
     }
-}
-
-#[test]
-fn tls_pins_both_keys() {
-    let pair = Pair::new(0.5);
-    let mut rng = fixed_rng(60);
-    let [server_id, client_id, stranger] =
-        std::array::from_fn(|_| Identity::random(&mut rng).unwrap());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let [s, c] = pair.deal(6);
-    let (server, client) = simulate(
-        || {
-            let channel =
-                Channel::tls_accept(&listener, &server_id, &client_id.public_key(), LONG)?;
-            pair.party(Role::Server, s, channel, LONG)
-        },
-        || {
-            let channel = Channel::tls_connect(address, &client_id, &server_id.public_key(), LONG)?;
-            pair.party(Role::Client, c, channel, LONG)
-        },
-    )
-    .unwrap();
-    assert_eq!((server.sent, server.received), (client.received, client.sent));
-
-    // A stranger on either side. The client may finish its handshake before the server has looked at its key; then its first
-    // receive fails.
-    for (server_is, client_is) in [(&stranger, &client_id), (&server_id, &stranger)] {
-        let [s, c] = pair.deal(7);
-        let (server, client) = std::thread::scope(|scope| {
-            let server = scope.spawn(|| {
-                let peer = client_id.public_key();
-                let channel = Channel::tls_accept(&listener, server_is, &peer, SHORT)?;
-                pair.party(Role::Server, s, channel, SHORT)
-            });
-            let client = Channel::tls_connect(address, client_is, &server_id.public_key(), SHORT)
-                .and_then(|channel| pair.party(Role::Client, c, channel, SHORT));
-            (server.join().unwrap(), client)
-        });
-        assert!(matches!(server, Err(Error::Tls { .. })), "{server:?}");
-        assert!(
-            matches!(client, Err(Error::Tls { .. } | Error::Disconnected { .. })),
-            "{client:?}"
-        );
-    }
-    // Plain TCP towards TLS.
-    let (server, _) = std::thread::scope(|scope| {
-        let server = scope
-            .spawn(|| Channel::tls_accept(&listener, &server_id, &client_id.public_key(), SHORT));
-        let plain = Channel::tcp_connect(address, LONG).unwrap();
-        let mut link = Link::new(plain, Role::Client, SHORT);
-        let sent = link.exchange(1, &[0; 100], 1);
-        (server.join().unwrap(), sent.is_err())
-    });
-    assert!(matches!(server, Err(Error::Tls { .. })));
-
-    let big = |channel: Result<Channel>, role| {
-        let payload = vec![1; 64 << 20];
-        Link::new(channel?, role, LONG).exchange(1, &payload, payload.len())
-    };
-    let sizes = simulate(
-        || {
-            big(
-                Channel::tls_accept(&listener, &server_id, &client_id.public_key(), LONG),
-                Role::Server,
-            )
-        },
-        || {
-            big(
-                Channel::tls_connect(address, &client_id, &server_id.public_key(), LONG),
-                Role::Client,
-            )
-        },
-    )
-    .unwrap();
-    assert_eq!((sizes.0.len(), sizes.1.len()), (64 << 20, 64 << 20));
-}
-
-#[test]
-fn keys_are_text() {
-    let identity = Identity::random(&mut fixed_rng(61)).unwrap();
-    let again = Identity::from_secret(&identity.expose_secret()).unwrap();
-    assert_eq!(again.public_key(), identity.public_key());
-    assert_eq!(
-        identity.public_key().to_string().parse::<PublicKey>().unwrap(),
-        identity.public_key()
-    );
-    assert_eq!(format!("{identity:?}"), "Identity(..)");
-    // RFC 8032, section 7.1, test 1.
-    let secret = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
-    let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
-    assert_eq!(Identity::from_secret(secret).unwrap().public_key().to_string(), public);
-    assert!("d75a".parse::<PublicKey>().is_err() && Identity::from_secret("zz").is_err());
 }
 
 #[test]
@@ -566,4 +478,40 @@ fn openings_are_uniform_whatever_they_hide() {
             assert!((chi2 - 255.0).abs() < 113.0, "byte {byte} of case {seed}: {chi2}");
         }
     }
+}
+
+#[test]
+fn a_live_dealer_serves_both_until_they_leave() {
+    let pair = Pair::new(0.5);
+    let mask = WeightMask::random(&mut fixed_rng(50)); // the pair's
+    let [[s, to_server], [c, to_client], [a, b]] = std::array::from_fn(|_| Channel::pair());
+    let party = |role, dealer, peer| {
+        let (mut dealer, mask) = LiveDealer::connect(&pair.circuit, Link::new(dealer, role, LONG))?;
+        assert_eq!(mask.as_ref(), (role == Role::Server).then_some(pair.server.mask()));
+        let mut link = Link::new(peer, role, LONG);
+        (0..3).try_for_each(|_| pair.over(&mut link, dealer.next(&pair.circuit)?))
+    };
+    let serve = |circuit: &Circuit, [server, client]: [Channel; 2], seed| {
+        let links = [(server, Role::Server), (client, Role::Client)];
+        let links = links.map(|(channel, role)| Link::new(channel, role, LONG));
+        serve(circuit, &mask, links, &mut fixed_rng(seed))
+    };
+    let served = std::thread::scope(|scope| {
+        let dealer = scope.spawn(|| serve(&pair.circuit, [to_server, to_client], 51));
+        simulate(|| party(Role::Server, s, a), || party(Role::Client, c, b)).unwrap();
+        dealer.join().unwrap()
+    });
+    assert_eq!(served.unwrap(), 3);
+
+    // Another plan, or the wrong party: refused before a seed is sent.
+    let [[s, to_server], [c, to_client]] = std::array::from_fn(|_| Channel::pair());
+    let other = Pair::new(0.25);
+    let (served, refused) = std::thread::scope(|scope| {
+        let dealer = scope.spawn(|| serve(&other.circuit, [to_server, to_client], 52));
+        let refused = LiveDealer::connect(&pair.circuit, Link::new(s, Role::Server, LONG));
+        drop(c);
+        (dealer.join().unwrap(), refused.err())
+    });
+    assert!(matches!(served, Err(Error::Peer { what: "plan", .. })), "{served:?}");
+    assert!(matches!(refused, Some(Error::Disconnected { .. })), "{refused:?}");
 }

@@ -17,6 +17,7 @@ use cipherform_nn::exec::Progress;
 use cipherform_profile::cpu_model;
 use cipherform_ring::sample::uniform;
 use cipherform_ring::{Baby, GaloisElement, Limbs, RingPoly, SubringPoly};
+pub(crate) use harness::cpu_ms;
 use harness::{Measured, Row, measure};
 use machine::Machine;
 use peer::Peer;

@@ -1,8 +1,13 @@
 //! `cipherform mpc`: two-party inference on secret shares.
 
+mod connect;
 mod deal;
 mod identity;
 mod job;
+mod operators;
+mod pair;
+mod pareto;
+mod picture;
 mod run;
 
 use anyhow::{Result, bail};
@@ -25,20 +30,30 @@ enum Action {
         after_help = "Examples:\n  cipherform mpc run --heads relu,relu,scale,scale --network wan\n  cipherform mpc run --role server --listen 0.0.0.0:7000 --correlations server/ --identity server.id --peer-key KEY"
     )]
     Run(Box<run::Args>),
-    /// Generate correlations for both parties ahead, in files that are used once.
-    #[command(after_help = "Example:\n  cipherform mpc deal --heads scale --count 10 --out dealt/")]
-    Deal(deal::Args),
+    /// Generate correlations for both parties: ahead, in files that are used once, or as a third process that stays.
+    #[command(
+        after_help = "Examples:\n  cipherform mpc deal --heads scale --count 10 --out dealt/\n  cipherform mpc deal --heads scale --for-server 0.0.0.0:7001 --for-client 0.0.0.0:7002 --identity dealer.id --server-key KEY --client-key KEY"
+    )]
+    Deal(Box<deal::Args>),
+    /// Accuracy against latency of searched models: a table, and a picture for each data set.
+    #[command(after_help = "Example:\n  cipherform mpc pareto --models models --html pareto.html")]
+    Pareto(pareto::Args),
+    /// Operators, blocks and a model of the CIFAR shape, one by one: bytes, rounds, time, error.
+    #[command(after_help = "Example:\n  cipherform mpc operators --runs 5 --json operators.json")]
+    Operators(operators::Args),
     /// Make an identity for TLS and print its public key.
     #[command(after_help = "Example:\n  cipherform mpc identity --out server.id")]
     Identity(identity::Args),
 }
 
-pub(crate) use run::infer;
+pub(crate) use pair::infer;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.action {
         Action::Run(args) => run::run(args),
         Action::Deal(args) => deal::run(args),
+        Action::Pareto(args) => pareto::run(args),
+        Action::Operators(args) => operators::run(args),
         Action::Identity(args) => identity::run(args),
     }
 }
@@ -52,7 +67,7 @@ struct Shape {
     /// Kind of every head, or one kind for all: softmax, centred, relu, power2, power4, power6, power8, scale.
     #[arg(long, default_value = "relu,relu,scale,scale")]
     heads: String,
-    /// gelu, relu or square (a learned quadratic).
+    /// gelu, relu, square (a learned quadratic) or none (the products around it are one).
     #[arg(long, default_value = "gelu")]
     activation: String,
     /// Blocks.
@@ -100,18 +115,23 @@ fn head(name: &str) -> Result<Attention> {
     })
 }
 
+fn activation(name: &str) -> Result<Activation> {
+    Ok(match name {
+        "gelu" => Activation::Gelu,
+        "relu" => Activation::Relu,
+        "square" => Activation::Square,
+        "none" => Activation::Identity,
+        other => bail!("no activation is called {other}: gelu, relu, square, none"),
+    })
+}
+
 impl Shape {
     fn architecture(&self) -> Result<Architecture> {
         let mut heads = self.heads.split(',').map(head).collect::<Result<Vec<_>>>()?;
         if let [one] = heads[..] {
             heads = vec![one; self.head_count];
         }
-        let activation = match self.activation.as_str() {
-            "gelu" => Activation::Gelu,
-            "relu" => Activation::Relu,
-            "square" => Activation::Square,
-            other => bail!("no activation is called {other}: gelu, relu, square"),
-        };
+        let activation = activation(&self.activation)?;
         let output = match self.output.as_str() {
             "label" => Output::Label,
             "logits" => Output::Logits,

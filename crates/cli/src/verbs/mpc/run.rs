@@ -1,21 +1,21 @@
 //! `cipherform mpc run`.
 
+use super::connect::{Security, listen};
 use super::job::Job;
+use super::pair::{Options, Ran, median, one, pair};
 use super::{Shape, entropy, network};
 use crate::output::{bytes, style, time, write_json};
 use anyhow::{Context as _, Result, bail};
 use cipherform_mpc::{
-    Channel, Circuit, ClientModel, Correlations, Link, Model, Network, Prepared, PublicKey, Role,
-    ServerModel, Store, Traffic, WeightMask, announce, announced, deal, receive_model, send_model,
-    simulate,
+    Circuit, Correlations, Link, LiveDealer, Model, Prepared, PublicKey, Role, Store, Traffic,
+    WeightMask, announce, announced, deal, receive_model, send_model,
 };
 use cipherform_profile::{
-    Header, Phase, Recording, Report, cpu_model, peak_rss_bytes, record, span_cost_ns,
+    Header, Phase, Recording, Report, cpu_model, peak_rss_bytes, span_cost_ns,
 };
-use rand_core::CryptoRng;
 use serde_json::{Value, json};
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 1)]
     runs: usize,
     /// Run one party only: server or client.
-    #[arg(long, requires = "correlations")]
+    #[arg(long, requires = "source")]
     role: Option<String>,
     /// The peer's address: connect to it.
     #[arg(long, requires = "role", conflicts_with = "listen")]
@@ -41,45 +41,25 @@ pub(super) struct Args {
     #[arg(long, requires = "role")]
     listen: Option<SocketAddr>,
     /// This party's directory made by `deal`.
-    #[arg(long)]
+    #[arg(long, group = "source")]
     correlations: Option<PathBuf>,
-    /// This party's identity made by `identity`.
-    #[arg(long, requires = "peer_key")]
-    identity: Option<PathBuf>,
+    /// A dealer that stays: its address for this party.
+    #[arg(long, group = "source")]
+    dealer: Option<SocketAddr>,
     /// The peer's public key.
-    #[arg(long, requires = "identity")]
+    #[arg(long)]
     peer_key: Option<PublicKey>,
-    /// Speak TCP without TLS: for one machine, or inside a tunnel.
-    #[arg(long, conflicts_with = "identity")]
-    insecure: bool,
-    /// Longest wait for the peer, in seconds.
-    #[arg(long, default_value_t = 60)]
-    deadline: u64,
+    /// The dealer's public key.
+    #[arg(long, requires = "dealer")]
+    dealer_key: Option<PublicKey>,
+    #[command(flatten)]
+    security: Security,
     /// Write summary and reports as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
     /// Write this party's report (the client's when both are here) as a page.
     #[arg(long)]
     html: Option<PathBuf>,
-}
-
-/// One party's timed run.
-struct Ran {
-    outputs: Vec<Vec<u64>>,
-    traffic: Traffic,
-    recording: Recording,
-}
-
-fn one(
-    circuit: &Circuit,
-    model: &Model<'_>,
-    prepared: Prepared,
-    inputs: &[Vec<u64>],
-    link: &mut Link,
-) -> cipherform_mpc::Result<Ran> {
-    let (outputs, recording) =
-        record(|| cipherform_mpc::run(circuit, model, prepared, inputs, link));
-    Ok(Ran { outputs: outputs?, traffic: link.traffic(), recording })
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
@@ -146,11 +126,6 @@ fn phase(name: &str, took: Duration, bytes: Option<u64>) -> Phase {
     Phase { name: name.into(), ms: took.as_secs_f64() * 1e3, bytes }
 }
 
-fn median(mut x: Vec<Duration>) -> Duration {
-    x.sort();
-    x.get(x.len() / 2).copied().unwrap_or_default()
-}
-
 fn both(args: &Args, job: &Job) -> Result<()> {
     let network = network(&args.network)?;
     let circuit = job.circuit();
@@ -159,20 +134,20 @@ fn both(args: &Args, job: &Job) -> Result<()> {
     let client = server.masked(circuit);
     let clear = job.clear()?;
     let inputs = job.inputs()?;
-    let options = Options { network, deadline: Duration::from_secs(args.deadline) };
+    let options = Options { network, deadline: args.security.deadline() };
     let mut rans: [Vec<Ran>; 2] = [Vec::new(), Vec::new()];
-    let (mut dealt, mut prepared) = (Vec::new(), Vec::new());
+    let (mut dealt, mut prepared, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
     for run in 0..=args.runs.max(1) {
         let start = Instant::now();
         let halves = deal(circuit, server.mask(), &mut rng)?;
         dealt.push(start.elapsed());
-        let (server_run, client_run, took) =
-            pair(options, circuit, (&server, &client), halves, &inputs)?;
-        prepared.push(took);
+        let ran = pair(options, circuit, (&server, &client), halves, &inputs)?;
+        prepared.push(ran.prepare);
         // The first run warms up caches and allocator.
         if run > 0 {
-            rans[0].push(server_run);
-            rans[1].push(client_run);
+            rans[0].push(ran.server);
+            rans[1].push(ran.client);
+            cpu.push(ran.cpu);
         }
     }
     let phases = |role: Role| {
@@ -190,7 +165,7 @@ fn both(args: &Args, job: &Job) -> Result<()> {
         reports.push(report(args, job, role, &recordings, phases(role))?);
     }
     let words = rans[1].first().and_then(|r| r.outputs.first()).cloned().unwrap_or_default();
-    let summary = summary(args, job, &rans, &dealt, &job.judge(&words, &clear.values));
+    let summary = summary(args, job, &rans, (&dealt, &cpu), &job.judge(&words, &clear.values));
     if let Some(report) = reports.get(1) {
         println!("{}", report.to_text(style()));
     }
@@ -219,66 +194,12 @@ fn finish(args: &Args, report: &Report, value: &Value) -> Result<()> {
     write_json(args.json.as_deref(), value)
 }
 
-/// How two parties in one process are connected.
-#[derive(Clone, Copy)]
-struct Options {
-    network: Option<Network>,
-    deadline: Duration,
-}
-
-/// One input between two parties in this process, without a network: what the client received.
-pub(crate) fn infer(
-    circuit: &Circuit,
-    models: (&ServerModel, &ClientModel),
-    inputs: &[Vec<u64>],
-    rng: &mut impl CryptoRng,
-) -> Result<Vec<u64>> {
-    let halves = deal(circuit, models.0.mask(), rng)?;
-    let options = Options { network: None, deadline: Duration::from_secs(60) };
-    let (_, client, _) = pair(options, circuit, models, halves, inputs)?;
-    client.outputs.into_iter().next().context("nothing was revealed to the client")
-}
-
-/// Both parties on two threads, once; also how long the correlations took to prepare.
-fn pair(
-    Options { network, deadline }: Options,
-    circuit: &Circuit,
-    (server, client): (&ServerModel, &ClientModel),
-    halves: [Correlations; 2],
-    inputs: &[Vec<u64>],
-) -> Result<(Ran, Ran, Duration)> {
-    let [for_server, for_client] = halves;
-    let (server, client) = (Model::Server(server), Model::Client(client));
-    let start = Instant::now();
-    let for_server = Prepared::new(circuit, &server, for_server)?;
-    let for_client = Prepared::new(circuit, &client, for_client)?;
-    let took = start.elapsed();
-    let channels = Channel::pair();
-    let [a, b] = match network {
-        Some(network) => channels.map(|c| c.shaped(network)),
-        None => channels,
-    };
-    let link = |channel, role| {
-        let link = Link::new(channel, role, deadline);
-        // The network's share of the time, without any computation.
-        match network {
-            Some(network) => link.with_virtual_network(network),
-            None => link,
-        }
-    };
-    let (server_run, client_run) = simulate(
-        || one(circuit, &server, for_server, &[], &mut link(a, Role::Server)),
-        || one(circuit, &client, for_client, inputs, &mut link(b, Role::Client)),
-    )?;
-    Ok((server_run, client_run, took))
-}
-
 /// Totals of both parties, theoretical beside measured.
 fn summary(
     args: &Args,
     job: &Job,
     rans: &[Vec<Ran>; 2],
-    dealt: &[Duration],
+    (dealt, cpu): (&[Duration], &[Duration]),
     result: &str,
 ) -> Value {
     let circuit = job.circuit();
@@ -309,6 +230,7 @@ fn summary(
         "runs": args.runs,
         "setup_bytes": circuit.setup_bytes(),
         "deal_s": median(dealt.to_vec()).as_secs_f64(),
+        "cpu_s": cpu.iter().min().copied().unwrap_or_default().as_secs_f64(),
         "server": party(Role::Server),
         "client": party(Role::Client),
         "result": result,
@@ -349,6 +271,11 @@ fn print_summary(s: &Value) {
     }
     println!(
         "{:34}{:>14}",
+        "processor time, both",
+        time(Duration::from_secs_f64(s["cpu_s"].as_f64().unwrap_or_default()))
+    );
+    println!(
+        "{:34}{:>14}",
         "masked weights, once a model",
         bytes(s["setup_bytes"].as_u64().unwrap_or_default())
     );
@@ -360,46 +287,72 @@ fn print_summary(s: &Value) {
     println!("{}", s["result"].as_str().unwrap_or_default());
 }
 
-fn connection(args: &Args) -> Result<Channel> {
-    let deadline = Duration::from_secs(args.deadline);
-    let secure = match (&args.identity, &args.peer_key) {
-        (Some(path), Some(key)) => Some((super::identity::load(path)?, key)),
-        _ if args.insecure => None,
-        _ => bail!("pass --identity and --peer-key, or --insecure for TCP without TLS"),
-    };
-    Ok(match (args.peer, args.listen, secure) {
-        (Some(peer), _, Some((identity, key))) => {
-            Channel::tls_connect(peer, &identity, key, deadline)?
-        }
-        (Some(peer), _, None) => Channel::tcp_connect(peer, deadline)?,
-        (_, Some(listen), secure) => {
-            let listener =
-                TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
-            println!("listening on {}", listener.local_addr()?);
-            match secure {
-                Some((identity, key)) => Channel::tls_accept(&listener, &identity, key, deadline)?,
-                None => Channel::tcp_accept(&listener, deadline)?,
+/// Where one party's correlations come from.
+enum Source {
+    Files(Store),
+    Live(LiveDealer),
+}
+
+impl Source {
+    /// The source, and the mask of the weights if it is the server's.
+    fn open(args: &Args, circuit: &Circuit, role: Role) -> Result<(Self, Option<WeightMask>)> {
+        match (&args.correlations, args.dealer) {
+            (Some(directory), _) => {
+                let store = Store::open(directory)?;
+                let mask = (role == Role::Server).then(|| store.mask()).transpose()?;
+                Ok((Self::Files(store), mask))
             }
+            (None, Some(dealer)) => {
+                let channel = args.security.connect(dealer, args.dealer_key.as_ref())?;
+                let link = Link::new(channel, role, args.security.deadline());
+                let (dealer, mask) = LiveDealer::connect(circuit, link)?;
+                Ok((Self::Live(dealer), mask))
+            }
+            (None, None) => bail!("pass --correlations or --dealer"),
         }
-        (None, None, _) => bail!("pass --peer or --listen"),
-    })
+    }
+
+    /// The correlations of the next run, the same one at both parties.
+    fn take(&mut self, circuit: &Circuit, link: &mut Link) -> Result<Correlations> {
+        Ok(match (self, link.role()) {
+            (Self::Files(store), Role::Server) => {
+                store.take_named(&announced(link)?, circuit, Role::Server)?
+            }
+            (Self::Files(store), Role::Client) => {
+                let correlations = store.take(circuit, Role::Client)?;
+                announce(&correlations, link)?;
+                correlations
+            }
+            (Self::Live(dealer), _) => dealer.next(circuit)?,
+        })
+    }
+
+    /// What is left, in words.
+    fn left(&self) -> Result<String> {
+        Ok(match self {
+            Self::Files(store) => format!("{} runs left", store.remaining()?),
+            Self::Live(_) => "the dealer makes more".into(),
+        })
+    }
 }
 
 /// One party: set-up, then the runs.
 fn alone(args: &Args, job: &Job, role: Role) -> Result<()> {
     let circuit = job.circuit();
-    let directory = args.correlations.as_deref().unwrap_or(Path::new("."));
-    let mut store = Store::open(directory)?;
-    let mut channel = connection(args)?;
+    let listener = args.listen.map(|address| listen("", address)).transpose()?;
+    let (mut source, mask) = Source::open(args, circuit, role)?;
+    let key = args.peer_key.as_ref();
+    let mut channel = match (&listener, args.peer) {
+        (Some(listener), _) => args.security.accept(listener, key)?,
+        (None, Some(peer)) => args.security.connect(peer, key)?,
+        (None, None) => bail!("pass --peer or --listen"),
+    };
     if let Some(network) = network(&args.network)? {
         channel = channel.shaped(network);
     }
-    let mut link = Link::new(channel, role, Duration::from_secs(args.deadline));
+    let mut link = Link::new(channel, role, args.security.deadline());
     let start = Instant::now();
-    let server = match role {
-        Role::Server => Some(job.server(store.mask()?)?),
-        Role::Client => None,
-    };
+    let server = mask.map(|mask| job.server(mask)).transpose()?;
     let client = match &server {
         Some(server) => {
             send_model(circuit, server, &mut link)?;
@@ -416,14 +369,7 @@ fn alone(args: &Args, job: &Job, role: Role) -> Result<()> {
     let inputs = if role == Role::Client { job.inputs()? } else { Vec::new() };
     let mut rans: Vec<Ran> = Vec::new();
     for _ in 0..args.runs.max(1) {
-        let correlations = match role {
-            Role::Server => store.take_named(&announced(&mut link)?, circuit, role)?,
-            Role::Client => {
-                let correlations = store.take(circuit, role)?;
-                announce(&correlations, &mut link)?;
-                correlations
-            }
-        };
+        let correlations = source.take(circuit, &mut link)?;
         let prepared = Prepared::new(circuit, &model, correlations)?;
         rans.push(one(circuit, &model, prepared, &inputs, &mut link)?);
     }
@@ -434,7 +380,7 @@ fn alone(args: &Args, job: &Job, role: Role) -> Result<()> {
         println!("{}", job.judge(out, &job.clear()?.values));
     }
     let online = median(rans.iter().map(|r| r.traffic.online).collect());
-    println!("online {}, {} runs left", time(online), store.remaining()?);
+    println!("online {}, {}", time(online), source.left()?);
     let json = serde_json::from_str::<Value>(&report.to_json()?)?;
     finish(args, &report, &json!({ "schema": "cipherform.mpc.run/1", "party": json }))
 }
