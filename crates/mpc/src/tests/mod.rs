@@ -4,6 +4,7 @@
 mod blocks;
 mod clear;
 mod gates;
+mod hybrid;
 mod operators;
 mod tls;
 mod wire;
