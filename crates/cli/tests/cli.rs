@@ -74,7 +74,11 @@ fn wrong_usage_and_failures_have_their_exit_codes() {
     assert!(fails(&["eval", "--model", "no-such-model"]).contains("no-such-model"));
     let hostile = fails(&["eval", "--model", "no\u{1b}[2Jmodel"]);
     assert!(!hostile.trim_end().contains(char::is_control), "{hostile:?}");
-    assert!(fails(&["estimate", "--device", "cuda:0"]).contains("cuda:0"));
+    // A card that is not there is never replaced by the CPU.
+    for verb in ["estimate", "serve", "demo"] {
+        let message = fails(&[verb, "--device", "cuda:4096"]);
+        assert!(message.contains("`cuda:4096` is not available"), "{message}");
+    }
     assert!(fails(&["params", "lev99"]).contains("lev99"));
     let nobody = "http://127.0.0.1:9";
     let image = "models/samples/0.png";

@@ -128,11 +128,13 @@ impl Device {
     /// Most bytes that a ring on the CPU keeps for reuse once they were used.
     pub const KEPT_BYTES: usize = 1 << 30;
 
-    /// Bytes that the machine could give to this process now; `None` if it does not say, and for cards.
+    /// Bytes that the machine, or the card, could give to polynomials of this process now; `None` if it does not say.
     #[must_use]
     pub fn available_memory(&self) -> Option<u64> {
-        if self.runs_behind() {
-            return None;
+        #[cfg(feature = "cuda")]
+        if let Kind::Cuda(ordinal) = self.kind {
+            let available = crate::backend::cuda::Gpu::get(ordinal).and_then(|gpu| gpu.available());
+            return available.ok().map(|bytes| bytes as u64);
         }
         let text = std::fs::read_to_string("/proc/meminfo").ok()?;
         let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
@@ -172,11 +174,12 @@ impl fmt::Display for Device {
 impl FromStr for Device {
     type Err = Error;
 
-    /// Reads `cpu` (the fastest this machine has), `cpu:avx512ifma`, `cpu:avx2`, `cpu:scalar`, `cuda:0` and so on, or
-    /// `reference`.
+    /// Reads `cpu` (the fastest this machine has), `cpu:avx512ifma`, `cpu:avx2`, `cpu:scalar`, `cuda` (the first card),
+    /// `cuda:0`, `cuda:1` and so on, or `reference`. A device that is not there is an error, never another device.
     fn from_str(name: &str) -> Result<Self, Error> {
         match name {
             "cpu" => return Ok(Self::cpu()),
+            "cuda" => return Self::cuda(0),
             "reference" => return Ok(Self::reference()),
             _ => {}
         }

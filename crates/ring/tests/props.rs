@@ -687,5 +687,8 @@ fn devices_have_names() {
     }
     assert!(matches!("cpu:neon".parse::<Device>(), Err(Error::DeviceUnavailable { .. })));
     assert!(matches!("cuda:4096".parse::<Device>(), Err(Error::DeviceUnavailable { .. })));
+    // Without a number: the first card, or the error that there is none.
+    let name = |device: Result<Device, Error>| device.map(|device| device.to_string());
+    assert_eq!(name("cuda".parse()), name("cuda:0".parse()));
     assert!(matches!("cuda:x".parse::<Device>(), Err(Error::DeviceUnavailable { .. })));
 }

@@ -33,13 +33,13 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Jobs that can wait for the worker.
+    /// Jobs that can wait for the workers.
     pub queue_length: usize,
-    /// Jobs of one owner that can wait for the worker.
+    /// Jobs of one owner that can wait for the workers.
     pub queued_per_owner: usize,
     /// Jobs remembered for one owner, finished ones included.
     pub jobs_per_owner: usize,
-    /// Bytes of all key sets.
+    /// Bytes of all key sets on one device.
     pub key_bytes: u64,
     /// Key sets of one owner.
     pub key_sets_per_owner: usize,

@@ -36,6 +36,12 @@ pub enum Error {
     /// A name that clients could not ask for.
     #[error("{0:?} cannot be served under that name; use letters, digits and ._-/+")]
     UnspeakableName(String),
+    /// Devices and models that do not fit together.
+    #[error("{detail}; serve every model on the same devices, in the same order")]
+    Replicas {
+        /// What does not fit.
+        detail: String,
+    },
     /// The model cannot be described.
     #[error(transparent)]
     Model(#[from] cipherform_nn::Error),

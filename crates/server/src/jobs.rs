@@ -1,4 +1,4 @@
-//! Jobs: a bounded queue, one worker thread, and a record of each job that its owner can watch, cancel and read.
+//! Jobs: a bounded queue, one worker thread a device, and a record of each job that its owner can watch, cancel and read.
 //!
 //! ```text
 //! submit ──> queued ──> running ──> done        the result and the recording stay until they expire
@@ -13,7 +13,7 @@ use cipherform_nn::exec::Progress;
 use cipherform_profile::Recording;
 use cipherform_proto::wire::{JobEvent, JobState};
 use cipherform_proto::{Chunked, Fault, Id, Owner, Result};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -30,7 +30,7 @@ pub(crate) type Work = Box<dyn FnOnce(&mut OnProgress<'_>) -> Result<Vec<Bytes>>
 pub(crate) struct Jobs {
     limits: Limits,
     state: Mutex<State>,
-    /// Signalled when the queue, the running job or `stopping` changes.
+    /// Signalled when the queue, the running jobs or `stopping` changes.
     changed: Condvar,
 }
 
@@ -38,7 +38,8 @@ pub(crate) struct Jobs {
 struct State {
     records: HashMap<(Owner, Id), Arc<Record>>,
     queue: VecDeque<(Arc<Record>, Work)>,
-    running: Option<Arc<Record>>,
+    /// By worker.
+    running: BTreeMap<usize, Arc<Record>>,
     stopping: bool,
 }
 
@@ -47,6 +48,8 @@ pub(crate) struct Record {
     owner: Owner,
     pub(crate) id: Id,
     idempotency_key: [u8; 16],
+    /// Whose turn it is.
+    worker: usize,
     cancelled: AtomicBool,
     events: watch::Sender<JobEvent>,
     outcome: Mutex<Outcome>,
@@ -115,11 +118,12 @@ impl Jobs {
         Self { limits, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Queues a job. The same idempotency key gives the job it gave before.
+    /// Queues a job for a worker. The same idempotency key gives the job it gave before.
     pub(crate) fn submit(
         &self,
         owner: Owner,
         idempotency_key: [u8; 16],
+        worker: usize,
         work: Work,
     ) -> Result<Arc<Record>> {
         let mut state = lock(&self.state);
@@ -128,11 +132,12 @@ impl Jobs {
         }
         state.admit(&self.limits, owner)?;
         let mut event = JobEvent::new(JobState::Queued);
-        event.queue_position = state.queue.len() as u32 + u32::from(state.running.is_some());
+        event.queue_position = state.before(worker, state.queue.len());
         let record = Arc::new(Record {
             owner,
             id: Id::random()?,
             idempotency_key,
+            worker,
             cancelled: AtomicBool::new(false),
             events: watch::Sender::new(event),
             outcome: Mutex::default(),
@@ -180,7 +185,7 @@ impl Jobs {
         });
     }
 
-    /// Refuses new jobs, ends the waiting ones and asks the running one to stop; waits at most `grace` for it.
+    /// Refuses new jobs, ends the waiting ones and asks the running ones to stop; waits at most `grace` for them.
     pub(crate) fn stop(&self, grace: Duration) {
         let mut state = lock(&self.state);
         state.stopping = true;
@@ -188,31 +193,32 @@ impl Jobs {
             record.fail(Fault::ShuttingDown);
         }
         self.changed.notify_all();
-        let waited = self.changed.wait_timeout_while(state, grace, |s| s.running.is_some());
+        let waited = self.changed.wait_timeout_while(state, grace, |s| !s.running.is_empty());
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         // An operator that outlasts the grace does not keep its watchers waiting.
-        if let Some(record) = state.running.take() {
+        for record in std::mem::take(&mut state.running).into_values() {
             record.fail(Fault::ShuttingDown);
         }
     }
 
-    /// Runs jobs until [`Jobs::stop`]. The worker thread's only loop.
-    pub(crate) fn work(&self) {
-        while let Some((record, work)) = self.next() {
+    /// Runs the jobs of a worker until [`Jobs::stop`]. The worker thread's only loop.
+    pub(crate) fn work(&self, worker: usize) {
+        while let Some((record, work)) = self.next(worker) {
             self.run(&record, work);
-            lock(&self.state).running = None;
+            lock(&self.state).running.remove(&worker);
             self.changed.notify_all();
         }
     }
 
-    fn next(&self) -> Option<(Arc<Record>, Work)> {
+    fn next(&self, worker: usize) -> Option<(Arc<Record>, Work)> {
         let mut state = lock(&self.state);
         loop {
             if state.stopping {
                 return None;
             }
-            if let Some((record, work)) = state.queue.pop_front() {
-                state.running = Some(record.clone());
+            let mine = state.queue.iter().position(|(record, _)| record.worker == worker);
+            if let Some((record, work)) = mine.and_then(|index| state.queue.remove(index)) {
+                state.running.insert(worker, record.clone());
                 state.tell_positions();
                 return Some((record, work));
             }
@@ -281,10 +287,16 @@ impl State {
         Ok(())
     }
 
+    /// Jobs that a worker has before the one at `index` of the queue.
+    fn before(&self, worker: usize, index: usize) -> u32 {
+        let waiting = self.queue.iter().take(index).filter(|(r, _)| r.worker == worker).count();
+        waiting as u32 + u32::from(self.running.contains_key(&worker))
+    }
+
     /// Tells the waiting jobs how many are before them.
     fn tell_positions(&self) {
         for (i, (record, _)) in self.queue.iter().enumerate() {
-            let queue_position = i as u32 + u32::from(self.running.is_some());
+            let queue_position = self.before(record.worker, i);
             let event = JobEvent { queue_position, ..JobEvent::new(JobState::Queued) };
             record.events.send_replace(event);
         }
@@ -334,7 +346,7 @@ mod tests {
     fn start(limits: Limits) -> Arc<Jobs> {
         let jobs = Arc::new(Jobs::new(limits));
         let worker = jobs.clone();
-        std::thread::spawn(move || worker.work());
+        std::thread::spawn(move || worker.work(0));
         jobs
     }
 
@@ -385,15 +397,15 @@ mod tests {
     fn a_job_runs_once_per_idempotency_key() {
         let jobs = start(Limits::default());
         let me = owner();
-        let first = jobs.submit(me, key(1), quick("a")).unwrap();
+        let first = jobs.submit(me, key(1), 0, quick("a")).unwrap();
         assert_eq!(wait(&first).outputs, 1);
-        let again = jobs.submit(me, key(1), quick("b")).unwrap();
+        let again = jobs.submit(me, key(1), 0, quick("b")).unwrap();
         assert_eq!(again.id, first.id);
         assert_eq!(first.output(0).unwrap().len(), 1);
         assert!(matches!(first.output(1), Err(Fault::NotFound { .. })));
         assert!(first.recording().unwrap().len() > 2);
         // Another owner's key is another job, and a foreign job is an absent one.
-        let theirs = jobs.submit(owner(), key(1), quick("c")).unwrap();
+        let theirs = jobs.submit(owner(), key(1), 0, quick("c")).unwrap();
         assert_ne!(theirs.id, first.id);
         assert!(matches!(jobs.get(me, theirs.id), Err(Fault::NotFound { .. })));
         assert!(matches!(jobs.cancel(me, theirs.id), Err(Fault::NotFound { .. })));
@@ -404,17 +416,36 @@ mod tests {
         let jobs = start(Limits { queue_length: 1, ..Limits::default() });
         let me = owner();
         let (tx, rx) = mpsc::channel();
-        let long = jobs.submit(me, key(1), endless(tx)).unwrap();
+        let long = jobs.submit(me, key(1), 0, endless(tx)).unwrap();
         rx.recv().unwrap();
-        let waiting = jobs.submit(me, key(2), quick("b")).unwrap();
+        let waiting = jobs.submit(me, key(2), 0, quick("b")).unwrap();
         assert_eq!(waiting.watch().borrow().queue_position, 1);
-        let refused = jobs.submit(me, key(3), quick("c"));
+        let refused = jobs.submit(me, key(3), 0, quick("c"));
         assert!(matches!(refused, Err(Fault::Busy { limit: 1, .. })));
         assert_eq!(waiting.output(0).err(), Some(Fault::NotReady { state: "queued".into() }));
         jobs.cancel(me, long.id).unwrap();
         assert_eq!(wait(&long).state, JobState::Cancelled);
         assert_eq!(wait(&waiting).state, JobState::Done);
-        wait(&jobs.submit(me, key(3), quick("c")).unwrap());
+        wait(&jobs.submit(me, key(3), 0, quick("c")).unwrap());
+    }
+
+    #[test]
+    fn workers_do_not_wait_for_each_other() {
+        let jobs = start(Limits::default());
+        let other = jobs.clone();
+        std::thread::spawn(move || other.work(1));
+        let me = owner();
+        let (tx, rx) = mpsc::channel();
+        let long = jobs.submit(me, key(0), 0, endless(tx)).unwrap();
+        rx.recv().unwrap();
+        // Behind a job that does not end, on the same worker; and on the other.
+        let behind = jobs.submit(me, key(1), 0, quick("a")).unwrap();
+        assert_eq!(behind.watch().borrow().queue_position, 1);
+        let beside = jobs.submit(me, key(2), 1, quick("b")).unwrap();
+        assert_eq!(wait(&beside).state, JobState::Done);
+        assert_eq!((long.state(), behind.state()), (JobState::Running, JobState::Queued));
+        jobs.cancel(me, long.id).unwrap();
+        assert_eq!(wait(&behind).state, JobState::Done);
     }
 
     #[test]
@@ -422,17 +453,17 @@ mod tests {
         let jobs = start(Limits::default());
         let (me, another) = (owner(), owner());
         let (tx, rx) = mpsc::channel();
-        let long = jobs.submit(me, key(0), endless(tx)).unwrap();
+        let long = jobs.submit(me, key(0), 0, endless(tx)).unwrap();
         rx.recv().unwrap();
-        let waiting = [1, 2].map(|i| jobs.submit(me, key(i), quick("a")).unwrap());
-        for refused in [jobs.admits(me), jobs.submit(me, key(3), quick("a")).map(drop)] {
+        let waiting = [1, 2].map(|i| jobs.submit(me, key(i), 0, quick("a")).unwrap());
+        for refused in [jobs.admits(me), jobs.submit(me, key(3), 0, quick("a")).map(drop)] {
             assert!(matches!(refused, Err(Fault::Busy { limit: 2, .. })), "{refused:?}");
         }
         // A repeated submission is no new job, and others have their share.
-        assert_eq!(jobs.submit(me, key(2), quick("a")).unwrap().id, waiting[1].id);
-        let theirs = jobs.submit(another, key(3), quick("a")).unwrap();
+        assert_eq!(jobs.submit(me, key(2), 0, quick("a")).unwrap().id, waiting[1].id);
+        let theirs = jobs.submit(another, key(3), 0, quick("a")).unwrap();
         jobs.cancel(me, waiting[0].id).unwrap();
-        let again = jobs.submit(me, key(3), quick("a")).unwrap();
+        let again = jobs.submit(me, key(3), 0, quick("a")).unwrap();
         jobs.cancel(me, long.id).unwrap();
         for record in [&waiting[1], &theirs, &again] {
             assert_eq!(wait(record).state, JobState::Done);
@@ -444,9 +475,9 @@ mod tests {
         let jobs = start(Limits::default());
         let me = owner();
         let (tx, rx) = mpsc::channel();
-        let long = jobs.submit(me, key(1), endless(tx)).unwrap();
+        let long = jobs.submit(me, key(1), 0, endless(tx)).unwrap();
         rx.recv().unwrap();
-        let waiting = jobs.submit(me, key(2), quick("b")).unwrap();
+        let waiting = jobs.submit(me, key(2), 0, quick("b")).unwrap();
         jobs.cancel(me, waiting.id).unwrap();
         assert_eq!(waiting.state(), JobState::Cancelled);
         assert_eq!(waiting.output(0).err(), Some(Fault::Cancelled));
@@ -459,10 +490,10 @@ mod tests {
     fn a_panic_fails_one_job() {
         let jobs = start(Limits::default());
         let me = owner();
-        let bad = jobs.submit(me, key(1), Box::new(|_| panic!("secret detail"))).unwrap();
+        let bad = jobs.submit(me, key(1), 0, Box::new(|_| panic!("secret detail"))).unwrap();
         let event = wait(&bad);
         assert_eq!((event.state, event.error), (JobState::Failed, Some(Fault::Internal)));
-        assert_eq!(wait(&jobs.submit(me, key(2), quick("a")).unwrap()).state, JobState::Done);
+        assert_eq!(wait(&jobs.submit(me, key(2), 0, quick("a")).unwrap()).state, JobState::Done);
     }
 
     #[test]
@@ -470,16 +501,16 @@ mod tests {
         let jobs = start(Limits::default());
         let me = owner();
         let (tx, rx) = mpsc::channel();
-        let long = jobs.submit(me, key(1), endless(tx)).unwrap();
+        let long = jobs.submit(me, key(1), 0, endless(tx)).unwrap();
         rx.recv().unwrap();
-        let waiting = jobs.submit(me, key(2), quick("b")).unwrap();
+        let waiting = jobs.submit(me, key(2), 0, quick("b")).unwrap();
         let began = Instant::now();
         jobs.stop(Duration::from_secs(10));
         assert!(began.elapsed() < Duration::from_secs(5));
         for record in [long, waiting] {
             assert_eq!(wait(&record).error, Some(Fault::ShuttingDown));
         }
-        assert_eq!(jobs.submit(me, key(3), quick("c")).err(), Some(Fault::ShuttingDown));
+        assert_eq!(jobs.submit(me, key(3), 0, quick("c")).err(), Some(Fault::ShuttingDown));
     }
 
     #[test]
@@ -490,6 +521,7 @@ mod tests {
         let stuck = jobs.submit(
             owner(),
             key(1),
+            0,
             Box::new(move |_| {
                 tx.send(()).unwrap();
                 let _ = released.recv();
@@ -509,7 +541,7 @@ mod tests {
         let me = owner();
         let all: Vec<_> = (0..3)
             .map(|i| {
-                let record = jobs.submit(me, key(i), quick("a")).unwrap();
+                let record = jobs.submit(me, key(i), 0, quick("a")).unwrap();
                 wait(&record);
                 record.id
             })

@@ -20,6 +20,8 @@ struct KeySet {
     served: Arc<Served>,
     /// Which keys of the plan are present.
     present: Vec<bool>,
+    /// Where the keys are, and where the jobs run that use them.
+    device: usize,
     /// Unique until the set is complete; afterwards shared with the jobs that use it.
     keys: Arc<EvaluationKeys>,
     touched: Instant,
@@ -28,6 +30,8 @@ struct KeySet {
 /// A key set about to get a key.
 pub(crate) struct Opened {
     pub(crate) id: Id,
+    /// The device of the set.
+    pub(crate) device: usize,
     /// Whether it was made for this key.
     new: bool,
     /// The set as it is, if the key is already there.
@@ -83,13 +87,14 @@ impl KeyStore {
     ) -> Result<Opened> {
         let mut sets = lock(&self.sets);
         let Some(id) = set else {
-            let id = self.reserve(&mut sets, owner, served)?;
-            return Ok(Opened { id, new: true, present: None });
+            let (id, device) = self.reserve(&mut sets, owner, served)?;
+            return Ok(Opened { id, device, new: true, present: None });
         };
         let set = sets.get(&(owner, id)).ok_or_else(|| absent(id))?;
         set.check(served)?;
         let present = set.present.get(index as usize).copied().unwrap_or_default();
-        Ok(Opened { id, new: false, present: present.then(|| set.info(id)) })
+        let present = present.then(|| set.info(id));
+        Ok(Opened { id, device: set.device, new: false, present })
     }
 
     /// Puts `key`, number `index` of the plan, into an opened set. A key that is already there is kept.
@@ -133,7 +138,7 @@ impl KeyStore {
         sets: &mut HashMap<(Owner, Id), KeySet>,
         owner: Owner,
         served: &Arc<Served>,
-    ) -> Result<Id> {
+    ) -> Result<(Id, usize)> {
         let (limit, need) = (self.limits.key_bytes, served.key_bytes);
         if need > limit {
             return Err(Fault::TooLarge { what: "key set".into(), limit, got: need });
@@ -142,16 +147,19 @@ impl KeyStore {
         if sets.keys().filter(|(o, _)| *o == owner).count() >= self.limits.key_sets_per_owner {
             return Err(busy("key sets of this session", self.limits.key_sets_per_owner as u64));
         }
-        loop {
-            let used: u64 = sets.values().map(|set| set.served.key_bytes).sum();
-            if used + need <= limit {
-                break;
-            }
+        let used = |sets: &HashMap<(Owner, Id), KeySet>, device| -> u64 {
+            let here = sets.values().filter(|set| set.device == device);
+            here.map(|set| set.served.key_bytes).sum()
+        };
+        let devices = 0..served.devices();
+        let device = devices.min_by_key(|&device| used(sets, device)).ok_or(Fault::Internal)?;
+        while used(sets, device) + need > limit {
             // An incomplete set goes first, then the one that was unused for longest; but none that a job uses or that was
             // touched a moment ago.
             let hold = self.limits.key_hold();
             let oldest = sets
                 .iter()
+                .filter(|(_, set)| set.device == device)
                 .filter(|(_, set)| !set.is_lent() && set.touched.elapsed() >= hold)
                 .min_by_key(|(_, set)| (set.is_complete(), set.touched))
                 .map(|(key, _)| *key)
@@ -159,30 +167,30 @@ impl KeyStore {
             sets.remove(&oldest);
         }
         let id = Id::random()?;
-        let present = vec![false; served.model.description().plan().keys().len()];
-        let keys = Arc::new(EvaluationKeys::new(served.context()));
-        let set = KeySet { served: served.clone(), present, keys, touched: Instant::now() };
+        let present = vec![false; served.plan().keys().len()];
+        let keys = Arc::new(EvaluationKeys::new(served.on(device)?.context()));
+        let set = KeySet { served: served.clone(), present, device, keys, touched: Instant::now() };
         sets.insert((owner, id), set);
-        Ok(id)
+        Ok((id, device))
     }
 
-    /// A complete set for a job of `served`.
+    /// A complete set for a job of `served`, and the device on which it is.
     pub(crate) fn lend(
         &self,
         owner: Owner,
         id: Id,
         served: &Served,
-    ) -> Result<Arc<EvaluationKeys>> {
+    ) -> Result<(Arc<EvaluationKeys>, usize)> {
         let mut sets = lock(&self.sets);
         let set = sets.get_mut(&(owner, id)).ok_or_else(|| absent(id))?;
         set.check(served)?;
-        let keys = set.keys.missing(served.model.description().plan().keys());
+        let keys = set.keys.missing(served.plan().keys());
         if !keys.is_empty() {
             let count = keys.len() as u64;
             return Err(Fault::KeyMissing { keys, count });
         }
         set.touched = Instant::now();
-        Ok(set.keys.clone())
+        Ok((set.keys.clone(), set.device))
     }
 
     /// The owner's sets.
@@ -239,8 +247,8 @@ mod tests {
         Owner::of(&SessionToken::random().unwrap())
     }
 
-    /// A small model under toy parameters (not secure).
-    fn served() -> Arc<Served> {
+    /// A small model under toy parameters (not secure) on some devices.
+    fn served_on(devices: &[Device]) -> Arc<Served> {
         let shape = RandomModel {
             tokens: 4,
             width: 8,
@@ -250,10 +258,17 @@ mod tests {
             ..RandomModel::default()
         };
         let model = shape.generate().unwrap();
-        let context = Context::new(presets::get("toy11_deep").unwrap(), &Device::cpu()).unwrap();
+        let replica = |device| {
+            let context = Context::new(presets::get("toy11_deep").unwrap(), device).unwrap();
+            HeModel::new(&model, &context).unwrap()
+        };
         let mut registry = Registry::new();
-        registry.add(HeModel::new(&model, &context).unwrap()).unwrap();
+        registry.add_replicas(devices.iter().map(replica).collect()).unwrap();
         registry.get(&model.config.name).unwrap()
+    }
+
+    fn served() -> Arc<Served> {
+        served_on(&[Device::cpu()])
     }
 
     /// Opens a set and, if asked to, marks its keys as present.
@@ -305,6 +320,21 @@ mod tests {
     }
 
     #[test]
+    fn key_sets_are_spread_over_the_devices() {
+        let served = served_on(&[Device::cpu(); 2]);
+        // Room for one set on each.
+        let limits = Limits { key_bytes: served.key_bytes, ..Limits::default() };
+        let store = KeyStore::new(limits);
+        let me = owner();
+        let opened = [0, 1].map(|_| store.open(me, None, &served, 0).unwrap());
+        assert_eq!(opened.each_ref().map(|opened| opened.device), [0, 1]);
+        assert!(matches!(store.open(me, None, &served, 0), Err(Fault::Busy { .. })));
+        // The room that a set leaves is on its device.
+        store.delete(me, opened[1].id).unwrap();
+        assert_eq!(store.open(me, None, &served, 0).unwrap().device, 1);
+    }
+
+    #[test]
     fn a_set_in_use_is_not_deleted() {
         let served = served();
         // Room for one set.
@@ -333,7 +363,7 @@ mod tests {
         assert_eq!(ids(&store, me), []);
         let id = fill(&store, me, &served, false);
         for opened in
-            [store.open(me, Some(id), &served, 1).unwrap(), Opened { id, new: true, present: None }]
+            [store.open(me, Some(id), &served, 1).unwrap(), Opened { id, new: true, ..new }]
         {
             store.abandon(me, &opened);
             assert_eq!(ids(&store, me), [id]);

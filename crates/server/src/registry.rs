@@ -3,8 +3,8 @@
 use crate::convert;
 use crate::error::{Error, Result};
 use bytes::Bytes;
-use cipherform_ckks::{Ciphertext, Context, KeySpec, Parameters, SeededKey, SwitchingKey};
-use cipherform_nn::HeModel;
+use cipherform_ckks::{Ciphertext, Device, KeySpec, Parameters, SeededKey, SwitchingKey};
+use cipherform_nn::{HeModel, Plan};
 use cipherform_proto::wire::{ModelSummary, is_name};
 use cipherform_proto::{BlobHeader, BlobKind, Chunked, Fault};
 use std::collections::BTreeMap;
@@ -12,17 +12,20 @@ use std::sync::Arc;
 
 /// One model, with everything that is the same for every request.
 pub(crate) struct Served {
-    pub(crate) model: HeModel,
+    /// The model on each device, in the order of the workers; never empty.
+    replicas: Vec<HeModel>,
     pub(crate) summary: ModelSummary,
     description: Chunked,
     /// Bytes in memory of a complete key set.
     pub(crate) key_bytes: u64,
 }
 
-/// The models of a server, by name.
+/// The models of a server, by name, all on the same devices.
 #[derive(Default)]
 pub struct Registry {
     models: BTreeMap<String, Arc<Served>>,
+    /// One worker each; those of the first model.
+    devices: Vec<Device>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -38,11 +41,37 @@ impl Registry {
         Self::default()
     }
 
-    /// Adds a model.
+    /// Adds a model on one device.
     ///
     /// # Errors
-    /// [`Error::DuplicateModel`]; [`Error::UnspeakableName`]; an error of the model when it cannot be described.
+    /// As [`Registry::add_replicas`].
     pub fn add(&mut self, model: HeModel) -> Result<()> {
+        self.add_replicas(vec![model])
+    }
+
+    /// Adds a model on several devices: the same model under the same parameter set, once a device. Requests are spread
+    /// over them by key set: the device that holds a client's keys runs its jobs. What clients are told, predicted times
+    /// included, is the first one's.
+    ///
+    /// # Errors
+    /// [`Error::Replicas`] for none, for two models in one, and for other devices than those of the models before;
+    /// [`Error::DuplicateModel`]; [`Error::UnspeakableName`]; an error of the model when it cannot be described.
+    pub fn add_replicas(&mut self, replicas: Vec<HeModel>) -> Result<()> {
+        let Some(model) = replicas.first() else {
+            return Err(Error::Replicas { detail: "a model without a device".into() });
+        };
+        let identity = |m: &HeModel| (m.description().fingerprint(), m.params().fingerprint());
+        if replicas.iter().any(|replica| identity(replica) != identity(model)) {
+            let detail = format!("{} is not the same on all devices", model.description().name());
+            return Err(Error::Replicas { detail });
+        }
+        let devices: Vec<Device> = replicas.iter().map(|m| *m.context().ring().device()).collect();
+        if !self.models.is_empty() && self.devices != devices {
+            let names = |d: &[Device]| d.iter().map(Device::to_string).collect::<Vec<_>>().join(",");
+            let (here, before) = (names(&devices), names(&self.devices));
+            let detail = format!("{} is on {here}, others on {before}", model.description().name());
+            return Err(Error::Replicas { detail });
+        }
         let params = model.context().params();
         let name = model.description().name().to_owned();
         if !is_name(&name) {
@@ -60,9 +89,16 @@ impl Registry {
         if self.models.contains_key(&name) {
             return Err(Error::DuplicateModel(name));
         }
-        let served = Served { model, summary, description, key_bytes };
+        let served = Served { replicas, summary, description, key_bytes };
         self.models.insert(name, Arc::new(served));
+        self.devices = devices;
         Ok(())
+    }
+
+    /// The devices, one worker each.
+    #[must_use]
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
     }
 
     /// Names of the models.
@@ -92,18 +128,27 @@ impl Registry {
 }
 
 impl Served {
-    /// The context in which the model runs.
-    pub(crate) fn context(&self) -> &Context {
-        self.model.context()
+    /// The model on a device.
+    pub(crate) fn on(&self, device: usize) -> Result<&HeModel, Fault> {
+        self.replicas.get(device).ok_or(Fault::Internal)
+    }
+
+    /// On how many devices it is.
+    pub(crate) fn devices(&self) -> usize {
+        self.replicas.len()
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        self.replicas[0].description().plan()
     }
 
     pub(crate) fn params(&self) -> &Parameters {
-        self.model.context().params()
+        self.replicas[0].params()
     }
 
     /// The key at `index` of the plan.
     pub(crate) fn key(&self, index: u32) -> Result<KeySpec, Fault> {
-        let keys = self.model.description().plan().keys();
+        let keys = self.plan().keys();
         keys.get(index as usize).copied().ok_or_else(|| {
             Fault::not_found("key of the plan", format!("{index}, it has {}", keys.len()))
         })
@@ -121,7 +166,7 @@ impl Served {
                 Ok(SeededKey::serialized_len(params, self.key(header.index)?) as u64)
             }
             BlobKind::Ciphertext => {
-                let inputs = self.model.description().plan().inputs();
+                let inputs = self.plan().inputs();
                 let input = inputs.get(header.index as usize).ok_or_else(|| {
                     let name = format!("{}, it has {}", header.index, inputs.len());
                     Fault::not_found("input of the plan", name)
@@ -132,11 +177,16 @@ impl Served {
         }
     }
 
-    /// A ciphertext for input `index`, checked against the plan.
-    pub(crate) fn input(&self, index: usize, bytes: &[u8]) -> Result<Ciphertext, Fault> {
-        let inputs = self.model.description().plan().inputs();
+    /// A ciphertext for input `index` on a device, checked against the plan.
+    pub(crate) fn input(
+        &self,
+        device: usize,
+        index: usize,
+        bytes: &[u8],
+    ) -> Result<Ciphertext, Fault> {
+        let inputs = self.plan().inputs();
         let level = inputs.get(index).map(|input| input.level).ok_or(Fault::Internal)?;
-        let ciphertext = Ciphertext::from_bytes(self.context(), bytes)
+        let ciphertext = Ciphertext::from_bytes(self.on(device)?.context(), bytes)
             .map_err(|error| convert::bytes(self.params(), bytes, &error))?;
         if ciphertext.level() != level {
             return Err(Fault::LevelMismatch {

@@ -40,7 +40,7 @@ impl std::fmt::Debug for Jobs {
 }
 
 impl Server {
-    /// Starts serving the models of `registry` on threads of its own: one for the jobs, a few for the network. Returns as
+    /// Starts serving the models of `registry` on threads of its own: one a device for the jobs, a few for the network. Returns as
     /// soon as the server accepts connections; may be called with or without an async runtime around it.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl Server {
         let (address, listener) =
             bound.map_err(|source| Error::Listen { address: listen, source })?;
 
-        let limits = config.limits.clone();
+        let (limits, devices) = (config.limits.clone(), registry.devices().len());
         let jobs = Arc::new(Jobs::new(limits.clone()));
         let shared = Arc::new(Shared {
             config: config.clone(),
@@ -74,11 +74,13 @@ impl Server {
             .enable_all()
             .build()
             .map_err(Error::Threads)?;
-        let worker = jobs.clone();
-        thread::Builder::new()
-            .name("cipherform-worker".into())
-            .spawn(move || worker.work())
-            .map_err(Error::Threads)?;
+        for device in 0..devices {
+            let worker = jobs.clone();
+            thread::Builder::new()
+                .name(format!("cipherform-worker-{device}"))
+                .spawn(move || worker.work(device))
+                .map_err(Error::Threads)?;
+        }
 
         let grace = Duration::from_millis(config.grace_ms);
         let (stop, stopped) = oneshot::channel();

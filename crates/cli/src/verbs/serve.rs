@@ -1,12 +1,13 @@
 //! `cipherform serve`: a server for other processes.
 
-use crate::output::write_json;
+use crate::output::{time, write_json};
 use crate::verbs::{DEFAULT_MODEL, context, load_model, priced};
 use anyhow::{Context as _, Result};
 use cipherform_server::{Config, Registry, Server};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -19,9 +20,9 @@ pub(crate) struct Args {
     /// Models to serve: names or directories, repeatable.
     #[arg(long = "model", default_value = DEFAULT_MODEL)]
     models: Vec<String>,
-    /// Device.
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    /// Device, or several of them (cuda:0,cuda:1): each holds the models and serves its own clients.
+    #[arg(long = "device", default_value = "cpu", value_delimiter = ',')]
+    devices: Vec<String>,
     /// Parameter set; the cheapest that fits each model by default.
     #[arg(long)]
     set: Option<String>,
@@ -57,27 +58,35 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut served = Vec::new();
     for name in &args.models {
         let model = load_model(name)?;
-        let context = context(&model, args.set.as_deref(), &args.device)?;
-        let he = priced(&model, &context)?;
-        println!(
-            "{}: {} ({} bits), {} keys, {:.1} s an inference predicted",
-            model.config.name,
-            context.params().name(),
-            context.params().security_bits(),
-            he.description().plan().keys().len(),
-            he.description().plan().predicted_ms() / 1e3
-        );
-        served.push(json!({
-            "name": model.config.name,
-            "parameter_set": context.params().name(),
-            "security_bits": context.params().security_bits(),
+        let replica = |name: &String| priced(&model, &context(&model, args.set.as_deref(), name)?);
+        let replicas = args.devices.iter().map(replica).collect::<Result<Vec<_>>>()?;
+        for he in &replicas {
+            println!(
+                "{}: {} ({} bits), {} keys, {} an inference on {} predicted",
+                model.config.name,
+                he.params().name(),
+                he.params().security_bits(),
+                he.description().plan().keys().len(),
+                time(Duration::from_secs_f64(he.description().plan().predicted_ms() / 1e3)),
+                he.context().ring().device().description(),
+            );
+        }
+        served.extend(replicas.first().map(|he| {
+            json!({
+                "name": model.config.name,
+                "parameter_set": he.params().name(),
+                "security_bits": he.params().security_bits(),
+            })
         }));
-        registry.add(he)?;
+        registry.add_replicas(replicas)?;
     }
     let handle = Server::start(&config, registry)?;
     write_json(
         args.json.as_deref(),
-        &json!({"schema": "cipherform.serve/1", "url": handle.url(), "models": served}),
+        &json!({
+            "schema": "cipherform.serve/1", "url": handle.url(), "models": served,
+            "devices": args.devices,
+        }),
     )?;
     println!("serving on {}; Ctrl-C stops", handle.url());
     let runtime = tokio::runtime::Builder::new_current_thread()

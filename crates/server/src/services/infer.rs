@@ -19,8 +19,8 @@ impl Handlers {
             return Ok(record);
         }
         let served = shared.registry.get(&request.model)?;
-        let keys = shared.keys.lend(owner, request.key_set, &served)?;
-        let expected = served.model.description().plan().inputs().len();
+        let (keys, device) = shared.keys.lend(owner, request.key_set, &served)?;
+        let expected = served.plan().inputs().len();
         if request.uploads.len() != expected {
             let detail = format!("{} where the plan has {expected}", request.uploads.len());
             return Err(Fault::malformed("number of inputs", detail));
@@ -33,7 +33,7 @@ impl Handlers {
                 let detail = format!("it is not a ciphertext for {}", request.model);
                 return Err(Fault::malformed("upload", detail));
             }
-            let input = served.input(index, &bytes)?;
+            let input = served.input(device, index, &bytes)?;
             if keys.secret_id() != Some(input.secret_id()) {
                 let detail = "it was encrypted under another secret than that of the key set";
                 return Err(Fault::malformed(format!("input {index}"), detail));
@@ -42,13 +42,13 @@ impl Handlers {
         }
         let work: Work = Box::new(move |on_progress| {
             let outputs = served
-                .model
+                .on(device)?
                 .run(&keys, inputs, &mut &mut *on_progress)
                 .map_err(|error| convert::nn(&error))?;
             let bytes = outputs.iter().map(|output| output.to_bytes().map(Bytes::from));
             bytes.collect::<Result<_, _>>().map_err(|error| convert::ckks(&error))
         });
-        let record = shared.jobs.submit(owner, request.idempotency_key, work)?;
+        let record = shared.jobs.submit(owner, request.idempotency_key, device, work)?;
         // The job holds its inputs now. Until here a refused submission could be repeated with the same uploads.
         request.uploads.iter().for_each(|&upload| shared.uploads.discard(owner, upload));
         Ok(record)

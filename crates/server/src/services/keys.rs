@@ -25,7 +25,7 @@ impl Handlers {
             shared.uploads.discard(owner, upload);
             return Ok(info);
         }
-        let key = match expand(&served, header.index, spec, &bytes) {
+        let key = match expand(&served, opened.device, header.index, spec, &bytes) {
             Ok(key) => key,
             Err(fault) => {
                 // No further chunk could make a key of it.
@@ -40,9 +40,16 @@ impl Handlers {
     }
 }
 
-/// Key `index` of the plan, which is `spec`, from its bytes.
-fn expand(served: &Served, index: u32, spec: KeySpec, bytes: &[u8]) -> Result<SwitchingKey, Fault> {
-    let seeded = SeededKey::from_bytes(served.context(), bytes)
+/// Key `index` of the plan, which is `spec`, from its bytes onto a device.
+fn expand(
+    served: &Served,
+    device: usize,
+    index: u32,
+    spec: KeySpec,
+    bytes: &[u8],
+) -> Result<SwitchingKey, Fault> {
+    let context = served.on(device)?.context();
+    let seeded = SeededKey::from_bytes(context, bytes)
         .map_err(|error| convert::bytes(served.params(), bytes, &error))?;
     let got = seeded.spec();
     if got.kind != spec.kind {
@@ -56,7 +63,7 @@ fn expand(served: &Served, index: u32, spec: KeySpec, bytes: &[u8]) -> Result<Sw
             got: got.level as u32,
         });
     }
-    seeded.expand(served.context()).map_err(|error| convert::ckks(&error))
+    seeded.expand(context).map_err(|error| convert::ckks(&error))
 }
 
 #[async_trait]

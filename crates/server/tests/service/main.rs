@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests and their helpers")]
 
 mod boundary;
+mod devices;
 mod hostile;
 mod loopback;
 mod support;

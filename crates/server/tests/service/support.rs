@@ -40,7 +40,11 @@ pub(crate) fn model() -> &'static Model {
 }
 
 pub(crate) fn context() -> Context {
-    Context::new(presets::get(SET).unwrap(), &Device::cpu()).unwrap()
+    context_on(Device::cpu())
+}
+
+pub(crate) fn context_on(device: Device) -> Context {
+    Context::new(presets::get(SET).unwrap(), &device).unwrap()
 }
 
 pub(crate) fn registry() -> Registry {
