@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::estimate::DeviceBytes;
 use crate::shape::Shape;
 
 /// Every failure of this crate.
@@ -92,6 +93,22 @@ pub enum Error {
         node: String,
         /// What is wrong with it.
         detail: String,
+    },
+    /// A model that does not fit the memory of its device.
+    #[error(
+        "{device} has {available} bytes left and {needed} are needed: {} for weights and constants, {} for ciphertexts, \
+         {} for one operation, {} for the largest key; use another device, a smaller model or a smaller parameter set",
+        bytes.constants, bytes.ciphertexts, bytes.operation, bytes.largest_key
+    )]
+    InsufficientMemory {
+        /// The device.
+        device: String,
+        /// Bytes needed at once.
+        needed: u64,
+        /// Bytes that can be had.
+        available: u64,
+        /// What they are needed for.
+        bytes: DeviceBytes,
     },
     /// A value outside the range that the model's polynomials were fitted for.
     #[error(

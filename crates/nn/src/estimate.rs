@@ -1,14 +1,14 @@
 //! Memory and precision of a plan, before anything runs.
 
 use crate::embedding::{ClientWeights, client_embedding};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exec::{Progress, Slots, execute};
 use crate::matrix::Matrix;
 use crate::plan::Plan;
-use crate::program::Program;
+use crate::program::{Opcode, Program};
 use crate::random::random_input;
 use crate::weights::Model;
-use cipherform_ckks::{Parameters, SeededKey};
+use cipherform_ckks::{Device, Parameters, SeededKey, SwitchingKey};
 use std::ops::ControlFlow;
 
 /// Words of transform tables a prime: twiddles and their quotients, forward and inverse.
@@ -23,30 +23,98 @@ const RECYCLED_BYTES: u64 = 256 << 20;
 /// Serialised keys under way at once: one being made, one travelling, one being checked.
 const KEYS_UNDER_WAY: u64 = 3;
 
-/// Peak memory of one process that holds both sides, as `demo` does: expanded keys, constants, live ciphertexts, the
-/// digits of one key switch at the highest level, keys under way, and for each side its tables and recycled rows.
+/// Memory of the server's device that inferences for one client take at their peak. What all polynomials have in common,
+/// the transforms' tables, and what is lost between pieces of different sizes are not counted: a few percent on a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceBytes {
+    /// Expanded keys.
+    pub keys: u64,
+    /// Of these, the largest: what must be there at once.
+    pub largest_key: u64,
+    /// Encoded weights, masks and constants.
+    pub constants: u64,
+    /// Live ciphertexts, at their most.
+    pub ciphertexts: u64,
+    /// What one instruction holds beside them, at most: digits, sums, powers of a polynomial's argument.
+    pub operation: u64,
+}
+
+impl DeviceBytes {
+    /// Folds a program. Exact for keys and constants.
+    #[must_use]
+    pub fn new(params: &Parameters, plan: &Plan, program: &Program) -> Self {
+        let row = params.n() as u64 * 8;
+        let keys = plan.keys().iter().map(|&spec| SwitchingKey::expanded_bytes(params, spec));
+        let constants = program.constants().iter().map(|c| {
+            // Periodic constants hold two words a slot of their period and limb.
+            let words = (2 * c.values.len()).min(params.n()) as u64;
+            words * 8 * params.limbs_at(c.level) as u64
+        });
+        let operations = program.instructions().iter().map(|instruction| {
+            let level = instruction.args.first().map_or(0, |&r| program.meta(r).level);
+            let limbs = params.limbs_at(level);
+            let powers = match &instruction.op {
+                Opcode::Polynomial(id) => {
+                    let terms = program.polynomials()[id.0 as usize].len();
+                    // Baby and giant powers, as many of each.
+                    2 * 2 * limbs * (terms as f64).sqrt().ceil() as usize
+                }
+                _ => 0,
+            };
+            // Digits; the prepared polynomial, both sums, and both again while they are divided.
+            let switching = (params.digits_at(level).len() + 5) * (limbs + params.special().len());
+            (powers + switching) as u64 * row
+        });
+        Self {
+            keys: keys.clone().sum(),
+            largest_key: keys.max().unwrap_or(0),
+            constants: constants.sum(),
+            ciphertexts: plan.peak_register_bytes(),
+            operation: operations.max().unwrap_or(0),
+        }
+    }
+
+    /// With all keys of one client.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.keys + self.without_keys()
+    }
+
+    /// What is taken whoever asks.
+    #[must_use]
+    pub fn without_keys(&self) -> u64 {
+        self.constants + self.ciphertexts + self.operation
+    }
+
+    /// Refuses a device without room for a run: everything but keys that can be put aside.
+    ///
+    /// # Errors
+    /// `InsufficientMemory`, with all figures.
+    pub fn check(&self, device: &Device) -> Result<()> {
+        let needed = self.without_keys() + self.largest_key;
+        match device.available_memory() {
+            Some(available) if needed > available => Err(Error::InsufficientMemory {
+                device: device.to_string(),
+                needed,
+                available,
+                bytes: *self,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Peak memory of one process that holds both sides on the CPU, as `demo` does: what [`DeviceBytes`] counts, the values
+/// behind the constants, keys under way, and for each side its tables and recycled rows.
 #[must_use]
 pub fn memory_bytes(params: &Parameters, plan: &Plan, program: &Program) -> u64 {
     let row = params.n() as u64 * 8;
     let primes = (params.q().len() + params.special().len()) as u64;
     let tables = primes * TABLE_ROWS as u64 * row;
-    let constants: u64 = program
-        .constants()
-        .iter()
-        .map(|c| {
-            // Periodic constants hold two words a slot of their period and limb.
-            let words = (2 * c.values.len()).min(params.n()) as u64;
-            words * 8 * params.limbs_at(c.level) as u64 + c.values.len() as u64 * 16
-        })
-        .sum();
-    let top = plan.top_level();
-    let extended = (params.limbs_at(top) + params.special().len()) as u64;
-    // The digits, the two sums of the inner product, and one mod-down under way.
-    let switching = (params.digits_at(top).len() as u64 + 3) * extended * row;
-    let keys = plan.sizes(params).key_bytes;
+    let values: u64 = program.constants().iter().map(|c| c.values.len() as u64 * 16).sum();
     let travelling = plan.keys().iter().map(|&k| SeededKey::serialized_len(params, k) as u64);
     let travelling = KEYS_UNDER_WAY * travelling.max().unwrap_or(0);
-    let server = keys + constants + plan.peak_register_bytes() + switching;
+    let server = DeviceBytes::new(params, plan, program).total() + values;
     BASE_BYTES + 2 * (tables + RECYCLED_BYTES) + server + travelling
 }
 

@@ -3,12 +3,14 @@
 use crate::config::ModelConfig;
 use crate::embedding::{ClientWeights, client_embedding};
 use crate::error::{Error, Result};
+use crate::estimate::DeviceBytes;
 use crate::exec::{Encoded, Encrypted, Monitor, execute};
 use crate::matrix::Matrix;
 use crate::plan::Plan;
 use crate::program::Program;
 use crate::weights::Model;
 use cipherform_ckks::{Ciphertext, Context, EvaluationKeys, Parameters};
+use cipherform_profile::follow;
 use num_complex::Complex64;
 
 const MAGIC: &[u8; 4] = b"CFMD";
@@ -159,18 +161,22 @@ pub struct HeModel {
     context: Context,
     program: Program,
     encoded: Encoded,
+    bytes: DeviceBytes,
 }
 
 impl HeModel {
     /// Plans `model` for the context's parameter set and encodes its weights.
     ///
     /// # Errors
-    /// As [`Plan::build`]; encoding errors.
+    /// As [`Plan::build`]; `InsufficientMemory`, before anything is encoded, if weights, ciphertexts, one operation and its
+    /// key do not fit the device; encoding errors.
     pub fn new(model: &Model, context: &Context) -> Result<Self> {
         let (plan, program) = Plan::build(model, context.params())?;
+        let bytes = DeviceBytes::new(context.params(), &plan, &program);
+        bytes.check(context.ring().device())?;
         let encoded = Encoded::new(&program, context)?;
         let description = ModelDescription::new(model, plan)?;
-        Ok(Self { description, context: context.clone(), program, encoded })
+        Ok(Self { description, context: context.clone(), program, encoded, bytes })
     }
 
     /// What the client may know.
@@ -202,13 +208,19 @@ impl HeModel {
         &self.program
     }
 
+    /// What inferences take of the device's memory, as planned.
+    #[must_use]
+    pub fn device_bytes(&self) -> DeviceBytes {
+        self.bytes
+    }
+
     /// Bytes of the encoded constants.
     #[must_use]
     pub fn plaintext_bytes(&self) -> u64 {
         self.encoded.bytes()
     }
 
-    /// Evaluates the model on one encrypted input.
+    /// Evaluates the model on one encrypted input. A recording around it has the device's times where the device has a clock.
     ///
     /// # Errors
     /// `WrongInputs` when count, level or scale of the ciphertexts differ from the plan; `Cancelled`; the evaluator's
@@ -229,6 +241,7 @@ impl HeModel {
                 if s.predicted_ms > 0.0 { s.predicted_ms } else { counted }
             })
             .collect();
+        follow(|| self.context.ring().timeline());
         let mut machine = Encrypted::new(&self.encoded, keys, inputs);
         execute(&self.program, &mut machine, &weights, monitor)
     }

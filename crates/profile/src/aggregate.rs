@@ -116,6 +116,7 @@ struct Sums {
     attributed: Vec<f64>,
     unattributed_counters: Cost,
     bootstraps: Vec<BootstrapRow>,
+    peak_bytes: Option<u64>,
 }
 
 impl Sums {
@@ -128,6 +129,7 @@ impl Sums {
             attributed: vec![0.0; recordings.len()],
             unattributed_counters: Cost::default(),
             bootstraps: Vec::new(),
+            peak_bytes: None,
         };
         for (run, recording) in recordings.iter().enumerate() {
             let spans = recording.spans();
@@ -142,6 +144,8 @@ impl Sums {
     fn add(&mut self, run: usize, span: &Span, own_ms: f64, operator: Option<&Operator>) {
         let runs = self.wall.len();
         let name = &span.operator.name;
+        let peak = (span.peak_bytes > 0).then_some(span.peak_bytes);
+        self.peak_bytes = self.peak_bytes.max(peak);
         if span.kind == SpanKind::Primitive {
             let row = self.primitives.entry(name.clone(), || Primitive::new(name, runs));
             row.add(run, own_ms, span);
@@ -174,6 +178,7 @@ impl Sums {
             primitives: Rows::new(),
         });
         sums.row.runs_ms[run] += own_ms;
+        sums.row.peak_vram_bytes = sums.row.peak_vram_bytes.max(peak);
         sums.counters[run] += span.own;
         if span.kind == SpanKind::Operator {
             self.outside_primitives[run] += own_ms;
@@ -213,8 +218,9 @@ impl OperatorSums {
 }
 
 pub(crate) fn report(mut header: Header, recordings: &[Recording]) -> Report {
-    header.runs = recordings.len();
     let sums = Sums::new(recordings);
+    header.runs = recordings.len();
+    header.peak_vram_bytes = header.peak_vram_bytes.max(sums.peak_bytes);
     let wall = sums.wall;
     let mut mismatches = Vec::new();
     let operators: Vec<OperatorRow> =

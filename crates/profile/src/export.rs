@@ -104,12 +104,15 @@ impl Report {
     fn markdown_operators(&self, out: &mut String) {
         let counters = self.used_counters();
         let mut titles: Vec<&str> = counters.iter().map(|c| c.name()).collect();
+        let vram = self.operators.iter().any(|op| op.peak_vram_bytes.is_some());
+        titles.extend(vram.then_some("peak VRAM"));
         titles.push("predicted ms");
         let mut rows: Vec<Vec<String>> = Vec::new();
         for op in &self.operators {
             let mut row = vec![md(&op.name), md(&op.layer), number(op.count)];
             row.extend([millis(op.ms), percent(op.share), levels(op.level_in, op.level_out)]);
             row.extend(cells(&op.counters, &counters));
+            row.extend(vram.then(|| op.peak_vram_bytes.map(bytes).unwrap_or_default()));
             row.push(op.predicted_ms.map(millis).unwrap_or_default());
             rows.push(row);
         }
@@ -117,6 +120,7 @@ impl Report {
             let mut row = vec![name.to_owned(), String::new(), String::new()];
             row.extend([millis(ms), percent(share), String::new()]);
             row.extend(cells(cost, &counters));
+            row.extend(vram.then(String::new));
             row.push(predicted.map(millis).unwrap_or_default());
             rows.push(row);
         };
@@ -145,7 +149,9 @@ impl Report {
         .map(String::from)
         .into();
         head.extend(Counter::ALL.map(|c| c.name().to_owned()));
-        head.extend(["rounds", "bytes", "error_bits", "predicted_ms"].map(String::from));
+        head.extend(
+            ["rounds", "bytes", "peak_vram_bytes", "error_bits", "predicted_ms"].map(String::from),
+        );
         head.extend(Counter::ALL.map(|c| format!("predicted_{}", c.name())));
         let columns = head.len();
         let mut out = head.join(",") + "\n";
@@ -157,6 +163,7 @@ impl Report {
             line.extend([
                 plain(op.rounds),
                 plain(op.bytes),
+                plain(op.peak_vram_bytes),
                 plain(op.error_bits),
                 plain(op.predicted_ms),
             ]);

@@ -133,9 +133,10 @@ impl Report {
     fn operator_table(&self, out: &mut String) {
         let counters = self.used_counters();
         let has = |f: fn(&OperatorRow) -> bool| self.operators.iter().any(f);
-        let (predicted, errors, traffic) = (
+        let (predicted, errors, vram, traffic) = (
             has(|o| o.predicted_ms.is_some()),
             has(|o| o.error_bits.is_some()),
+            has(|o| o.peak_vram_bytes.is_some()),
             has(|o| o.bytes.is_some() || o.rounds.is_some()),
         );
         out.push_str(
@@ -145,9 +146,12 @@ impl Report {
         for &c in &counters {
             let _ = write!(out, "<th title=\"{}\">{}</th>", c.name(), counter_column(c).title);
         }
-        for (shown, title) in
-            [(traffic, "rounds</th><th>bytes"), (errors, "log₂ err"), (predicted, "pred. ms")]
-        {
+        for (shown, title) in [
+            (traffic, "rounds</th><th>bytes"),
+            (vram, "VRAM"),
+            (errors, "log₂ err"),
+            (predicted, "pred. ms"),
+        ] {
             if shown {
                 let _ = write!(out, "<th>{title}</th>");
             }
@@ -186,6 +190,9 @@ impl Report {
                     op.bytes.map(bytes).unwrap_or_default()
                 );
             }
+            if vram {
+                let _ = write!(out, "<td>{}</td>", op.peak_vram_bytes.map(bytes).unwrap_or_default());
+            }
             if errors {
                 let _ = write!(
                     out,
@@ -199,7 +206,7 @@ impl Report {
             out.push_str("</tr>");
         }
         let blanks = |n: usize| "<td></td>".repeat(n);
-        let after = 2 * usize::from(traffic) + usize::from(errors);
+        let after = 2 * usize::from(traffic) + usize::from(vram) + usize::from(errors);
         let total = self.predicted.as_ref().and_then(|p| p.ms).map(millis).unwrap_or_default();
         for (class, name, ms, share, cost, last) in [
             (

@@ -1,4 +1,7 @@
-//! The recorder of one thread: a tree of spans with wall times and counters.
+//! The recorder of one thread: a tree of spans with wall times, counters and the device memory in use.
+//!
+//! A device that works behind its caller is followed by its own clock: spans then leave marks in its queue, and
+//! the marks become times when the recording ends. So a span lasts as long as its work does, not as the asking for it.
 
 use crate::cost::{Cost, Counter};
 use crate::error::{Error, Result};
@@ -59,6 +62,18 @@ pub struct Span {
     pub wall: Duration,
     /// Work counted directly in this span, children excluded.
     pub own: Cost,
+    /// Most bytes of a device's memory that were in use whenever some were taken directly in this span; 0 if none were.
+    #[serde(default)]
+    pub peak_bytes: u64,
+}
+
+/// The clock of a device that works behind its caller.
+pub trait Timeline {
+    /// Marks the end of what has been asked of the device; the number of the mark.
+    fn mark(&mut self) -> usize;
+
+    /// Waits for the device. The times of all marks since the timeline began, by number; none if the device failed.
+    fn times(&mut self) -> Vec<Duration>;
 }
 
 /// The span tree of one computation; `spans[0]` is the root, parents precede children.
@@ -155,6 +170,43 @@ struct Recorder {
     origin: Instant,
     spans: Vec<Span>,
     current: usize,
+    followed: Option<Followed>,
+}
+
+/// A device that times the spans opened since `begin`.
+struct Followed {
+    begin: Duration,
+    timeline: Box<dyn Timeline>,
+    /// Span, opening mark and closing mark.
+    marks: Vec<(usize, usize, Option<usize>)>,
+}
+
+impl Followed {
+    fn open(&mut self, span: usize) {
+        self.marks.push((span, self.timeline.mark(), None));
+    }
+
+    fn close(&mut self, span: usize) {
+        // Spans close in the reverse order of opening, so it is among the last.
+        let open = self.marks.iter_mut().rev().find(|mark| mark.0 == span);
+        if let Some(mark) = open {
+            mark.2 = Some(self.timeline.mark());
+        }
+    }
+
+    /// Replaces what the host's clock said.
+    fn resolve(mut self, spans: &mut [Span]) {
+        let times = self.timeline.times();
+        for (span, open, close) in self.marks {
+            let Some(close) = close else { continue };
+            if let (Some(&start), Some(&end)) = (times.get(open), times.get(close))
+                && let Some(span) = spans.get_mut(span)
+            {
+                span.start = self.begin + start;
+                span.wall = end.saturating_sub(start);
+            }
+        }
+    }
 }
 
 thread_local! {
@@ -178,8 +230,10 @@ pub fn record<R>(f: impl FnOnce() -> R) -> (R, Recording) {
         start: Duration::ZERO,
         wall: Duration::ZERO,
         own: Cost::default(),
+        peak_bytes: 0,
     };
-    let fresh = Recorder { origin: Instant::now(), spans: vec![root.clone()], current: 0 };
+    let fresh =
+        Recorder { origin: Instant::now(), spans: vec![root.clone()], current: 0, followed: None };
     let restore = Restore(RECORDER.with(|r| r.borrow_mut().replace(fresh)));
     let result = f();
     let done = RECORDER.with(|r| r.borrow_mut().take());
@@ -187,6 +241,9 @@ pub fn record<R>(f: impl FnOnce() -> R) -> (R, Recording) {
     let spans = done.map_or_else(
         || vec![root],
         |mut rec| {
+            if let Some(followed) = rec.followed {
+                followed.resolve(&mut rec.spans);
+            }
             rec.spans[0].wall = rec.origin.elapsed();
             rec.spans
         },
@@ -200,6 +257,31 @@ pub fn count(counter: Counter, n: u64) {
         if let Some(rec) = r.borrow_mut().as_mut() {
             let current = rec.current;
             rec.spans[current].own.count(counter, n);
+        }
+    });
+}
+
+/// Notes that a thread which takes a device's memory now has `bytes` of it in use, for the current span.
+pub fn memory_in_use(bytes: u64) {
+    RECORDER.with(|r| {
+        if let Some(rec) = r.borrow_mut().as_mut() {
+            let peak = &mut rec.spans[rec.current].peak_bytes;
+            *peak = bytes.max(*peak);
+        }
+    });
+}
+
+/// From here to the end of this thread's recording, a device times the spans that open; the recording then ends when the
+/// device has done what it was asked for. `begin` is called if there is a recording that follows none yet, and returns
+/// nothing for a device that is done when its calls return.
+pub fn follow(begin: impl FnOnce() -> Option<Box<dyn Timeline>>) {
+    let wanted = RECORDER.with(|r| r.borrow().as_ref().is_some_and(|rec| rec.followed.is_none()));
+    // Outside the borrow: it waits for the device, and may count.
+    let Some(timeline) = wanted.then(begin).flatten() else { return };
+    RECORDER.with(|r| {
+        if let Some(rec) = r.borrow_mut().as_mut() {
+            let begin = rec.origin.elapsed();
+            rec.followed = Some(Followed { begin, timeline, marks: Vec::new() });
         }
     });
 }
@@ -231,8 +313,12 @@ fn open(kind: SpanKind, operator: impl FnOnce() -> Operator) -> SpanGuard {
             start,
             wall: Duration::ZERO,
             own: Cost::default(),
+            peak_bytes: 0,
         });
         rec.current = index;
+        if let Some(followed) = &mut rec.followed {
+            followed.open(index);
+        }
         SpanGuard { index: Some(index), _thread: PhantomData }
     })
 }
@@ -253,6 +339,9 @@ impl Drop for SpanGuard {
             {
                 span.wall = rec.origin.elapsed().saturating_sub(span.start);
                 rec.current = span.parent;
+                if let Some(followed) = &mut rec.followed {
+                    followed.close(index);
+                }
             }
         });
     }
@@ -279,6 +368,71 @@ mod tests {
         assert_eq!(rec.spans[2].own.get(Counter::LimbNtts), 5);
         assert_eq!(rec.inclusive(1).get(Counter::LimbNtts), 5);
         assert!(rec.spans[1].wall >= rec.spans[2].wall);
+    }
+
+    /// A device whose marks are ten milliseconds apart, or that fails in the end.
+    struct Ticks {
+        marks: usize,
+        fails: bool,
+    }
+
+    impl Timeline for Ticks {
+        fn mark(&mut self) -> usize {
+            self.marks += 1;
+            self.marks - 1
+        }
+
+        fn times(&mut self) -> Vec<Duration> {
+            let marks = if self.fails { 0 } else { self.marks };
+            (0..marks).map(|i| Duration::from_millis(10 * i as u64)).collect()
+        }
+    }
+
+    fn two_spans(fails: bool) -> Recording {
+        let run = || {
+            drop(operator(Operator::new("before")));
+            follow(|| None);
+            follow(|| Some(Box::new(Ticks { marks: 0, fails })));
+            follow(|| unreachable!("a device is followed already"));
+            let outer = operator(Operator::new("outer"));
+            drop(primitive("inner"));
+            drop(outer);
+        };
+        follow(|| unreachable!("nothing is recorded"));
+        record(run).1
+    }
+
+    #[test]
+    fn a_followed_device_times_the_spans() {
+        let spans = two_spans(false).spans;
+        let ms = |i: usize| spans[i].wall.as_millis();
+        assert_eq!((ms(2), ms(3)), (30, 10));
+        assert_eq!((spans[3].start - spans[2].start).as_millis(), 10);
+        assert!(ms(1) < 10, "by the host's clock");
+    }
+
+    #[test]
+    fn a_device_that_fails_leaves_the_times_of_the_host() {
+        let recording = two_spans(true);
+        assert!(recording.spans.iter().all(|span| span.wall <= recording.wall()));
+    }
+
+    #[test]
+    fn memory_lands_in_the_innermost_span() {
+        let ((), rec) = record(|| {
+            memory_in_use(1);
+            let outer = operator(Operator::new("outer"));
+            memory_in_use(7);
+            {
+                let _inner = primitive("inner");
+                memory_in_use(9);
+                memory_in_use(8);
+            }
+            drop(outer);
+        });
+        let peaks: Vec<u64> = rec.spans().iter().map(|span| span.peak_bytes).collect();
+        assert_eq!(peaks, [1, 7, 9]);
+        memory_in_use(1);
     }
 
     #[test]

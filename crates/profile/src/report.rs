@@ -44,7 +44,7 @@ pub struct Header {
     pub key_bytes: u64,
     /// Largest resident size of the process so far; see [`crate::peak_rss_bytes`].
     pub peak_rss_bytes: Option<u64>,
-    /// Largest device memory in use; `None` without an accelerator.
+    /// Largest device memory in use, all of the process's; `None` without an accelerator. Set from the recordings.
     pub peak_vram_bytes: Option<u64>,
     /// Bytes the client sent: the input, and the keys where the run uploaded them.
     pub upload_bytes: u64,
@@ -181,6 +181,8 @@ pub struct OperatorRow {
     pub predicted_counters: Option<Cost>,
     /// The planner's time.
     pub predicted_ms: Option<f64>,
+    /// Most device memory in use when the operator took some, all of the process's; `None` without an accelerator.
+    pub peak_vram_bytes: Option<u64>,
     /// log2 of the largest absolute error, when a shadow run measured it.
     pub error_bits: Option<f64>,
     /// Bytes exchanged, for two-party operators.

@@ -226,6 +226,7 @@ impl Report {
         columns.extend([
             right("rounds", 6),
             right("bytes", 6),
+            right("vram", 6),
             right("err", 6),
             right("pred. ms", 8),
         ]);
@@ -246,6 +247,7 @@ impl Report {
             cells.extend([
                 Cell::new(optional(op.rounds, number)),
                 Cell::new(optional(op.bytes, bytes)),
+                Cell::new(optional(op.peak_vram_bytes, bytes)),
                 Cell::new(optional(op.error_bits, |b| format!("{b:.1}"))),
                 Cell::new(optional(op.predicted_ms, millis)).paint(Paint::Dim),
             ]);
@@ -264,12 +266,8 @@ impl Report {
                 Cell::new(""),
             ];
             cells.extend(counter_cells(cost));
-            cells.extend([
-                Cell::new(""),
-                Cell::new(""),
-                Cell::new(""),
-                Cell::new(optional(predicted, millis)),
-            ]);
+            cells.resize_with(columns.len() - 1, || Cell::new(""));
+            cells.push(Cell::new(optional(predicted, millis)));
             grid.row(cells.into_iter().map(|c| c.paint(paint)).collect());
         };
         let missing = 1.0 - self.attributed_fraction;

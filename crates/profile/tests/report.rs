@@ -100,6 +100,25 @@ fn calls_of_the_same_operator_are_merged() {
 }
 
 #[test]
+fn memory_of_a_device_is_the_most_of_all_spans() {
+    let run = |a: u64, b: u64| {
+        let first = op("a", 10.0).memory(a).with([primitive("ntt", 5.0).memory(b)]);
+        recording(root(20.0, [first, op("b", 10.0)]).memory(3 << 30))
+    };
+    let report = report(&[run(1 << 30, 2 << 30), run(5 << 30, 0)]);
+    let peaks: Vec<_> = report.operators.iter().map(|op| op.peak_vram_bytes).collect();
+    assert_eq!(peaks, [Some(5 << 30), None]);
+    assert_eq!(report.observed.peak_vram_bytes, Some(5 << 30));
+    for text in [report.to_text(Style::Plain), report.to_markdown(), report.to_html()] {
+        assert!(text.to_lowercase().contains("vram"), "{text}");
+    }
+    // Columns of rows that have no such cell stay in line.
+    let csv = report.to_csv();
+    let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
+    assert!(columns.iter().all(|&n| n == columns[0]), "{csv}");
+}
+
+#[test]
 fn medians_over_runs() {
     let run = |ms: f64| recording(root(ms + 1.0, [op("a", ms)]));
     let r = report(&[run(10.0), run(30.0), run(20.0)]);

@@ -6,6 +6,7 @@ use crate::backend::{AnyBackend, Backend, cpu::Cpu, dispatch, reference::Referen
 use crate::basis::RnsBasis;
 use crate::device::{Device, Kind};
 use crate::error::Result;
+use cipherform_profile::Timeline;
 use std::sync::Arc;
 
 /// The ring `Z_Q[X]/(X^n + 1)` over an [`RnsBasis`], with its tables on a [`Device`]. Shared by `Arc`.
@@ -88,6 +89,18 @@ impl Ring {
     #[must_use]
     pub fn memory(&self) -> (usize, usize) {
         dispatch!(self, |b| b.memory())
+    }
+
+    /// Kernels that were asked of the device so far, by anybody in this process; 0 for devices without launches.
+    #[must_use]
+    pub fn launches(&self) -> u64 {
+        dispatch!(self, |b| b.launches())
+    }
+
+    /// The device's own clock for [`cipherform_profile::follow`], if it is not done when calls return.
+    #[must_use]
+    pub fn timeline(&self) -> Option<Box<dyn Timeline>> {
+        dispatch!(self, |b| b.timeline())
     }
 
     /// The root of unity ψ behind the NTT order of each prime, indexed as [`RnsBasis::moduli`], see [`crate::ntt`].

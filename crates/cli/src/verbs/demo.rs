@@ -1,7 +1,7 @@
 //! `cipherform demo`: server and client in one process, three real images through gRPC on loopback.
 
 use crate::output::{bar, bytes, style, time, write_json};
-use crate::verbs::profile::{header, prediction};
+use crate::verbs::profile::{header, planned_vram, prediction};
 use crate::verbs::{DEFAULT_MODEL, context, load_model, priced};
 use anyhow::{Context as _, Result};
 use cipherform_ckks::Context;
@@ -192,7 +192,12 @@ fn show(model: &Model, case: &Case, p: &Prediction) -> Result<serde_json::Value>
 }
 
 /// The latency breakdown of all inferences, with the work around them.
-fn breakdown(model: &Model, context: &Context, outcome: &Outcome) -> Result<Report> {
+fn breakdown(
+    model: &Model,
+    context: &Context,
+    outcome: &Outcome,
+    vram: Option<u64>,
+) -> Result<Report> {
     let params = context.params();
     let first = outcome.predictions.first().context("no inputs")?;
     let recordings: Vec<_> = outcome.predictions.iter().map(|p| p.recording.clone()).collect();
@@ -205,7 +210,7 @@ fn breakdown(model: &Model, context: &Context, outcome: &Outcome) -> Result<Repo
         bytes,
     };
     Ok(Report::new(head, &recordings)?
-        .with_prediction(&prediction(&outcome.plan, params))
+        .with_prediction(&prediction(&outcome.plan, params, vram))
         .with_phases(vec![
             phase("keys: make, upload, validate", outcome.keys, Some(outcome.key_upload)),
             phase("input: embed, encrypt", first.timings.encrypt, None),
@@ -222,6 +227,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let machine = context.ring().device().description();
     let he = priced(&model, &context)?;
     let memory = memory_bytes(he.params(), he.description().plan(), he.program());
+    let vram = planned_vram(&he);
     announce(&model, &he);
     let mut registry = Registry::new();
     registry.add(he)?;
@@ -242,7 +248,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .zip(&outcome.predictions)
         .map(|(case, p)| show(&model, case, p))
         .collect::<Result<Vec<_>>>()?;
-    let report = breakdown(&model, &context, &outcome)?;
+    let report = breakdown(&model, &context, &outcome, vram)?;
     println!("\n{}", report.to_text(style()));
     let wall = begin.elapsed();
     let peak = peak_rss_bytes();
@@ -275,6 +281,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "predicted_s": outcome.plan.predicted_ms() / 1e3,
             "peak_rss_bytes": peak,
             "predicted_peak_rss_bytes": memory,
+            "peak_vram_bytes": report.observed.peak_vram_bytes,
+            "predicted_peak_vram_bytes": vram,
             "key_bytes": sizes.key_bytes,
             "upload_bytes": report.header.upload_bytes,
             "download_bytes": report.header.download_bytes,

@@ -1,14 +1,15 @@
 //! `cipherform estimate`: what an inference will take, without running it and without keys.
 
-use crate::output::{bytes, write_json};
+use crate::output::{bytes, time, write_json};
 use crate::verbs::{DEFAULT_MODEL, context, load_model};
 use anyhow::Result;
 use cipherform_nn::Plan;
 use cipherform_nn::calibrate::MachineCosts;
-use cipherform_nn::estimate::{memory_bytes, precision_bits};
+use cipherform_nn::estimate::{DeviceBytes, memory_bytes, precision_bits};
 use cipherform_profile::Counter;
 use serde_json::json;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -36,6 +37,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     plan.price(&costs.steps_ms(&context, &program)?);
     let sizes = plan.sizes(params);
     let memory = memory_bytes(params, &plan, &program);
+    let planned = DeviceBytes::new(params, &plan, &program);
+    let vram = context.ring().device().runs_behind().then(|| planned.total());
     let precision = precision_bits(&model, params, &plan, &program)?;
     let random = if model.config.random_weights { "  [RANDOM WEIGHTS]" } else { "" };
     println!(
@@ -51,8 +54,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         top,
         params.max_level()
     );
-    println!("time       {:.2} s an inference", plan.predicted_ms() / 1e3);
-    println!("memory     {} for both sides in one process", bytes(memory));
+    println!(
+        "time       {} an inference",
+        time(Duration::from_secs_f64(plan.predicted_ms() / 1e3))
+    );
+    println!("memory     {} for both sides in one process on the CPU", bytes(memory));
+    if let Some(vram) = vram {
+        println!(
+            "card       {}: keys {}, weights and constants {}, ciphertexts {}, one operation {}",
+            bytes(vram),
+            bytes(planned.keys),
+            bytes(planned.constants),
+            bytes(planned.ciphertexts),
+            bytes(planned.operation)
+        );
+    }
     println!("keys       {} expanded, {} of them", bytes(sizes.key_bytes), plan.keys().len());
     println!(
         "up         {} keys and input, of which {} a further input",
@@ -77,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "security_bits": params.security_bits(),
             "ms": plan.predicted_ms(),
             "peak_rss_bytes": memory,
-            "peak_vram_bytes": serde_json::Value::Null,
+            "peak_vram_bytes": vram,
             "key_bytes": sizes.key_bytes,
             "upload_bytes": sizes.upload_bytes,
             "input_bytes": sizes.input_bytes,

@@ -8,7 +8,7 @@ use cipherform_ckks::{Ciphertext, Context, Parameters};
 use cipherform_nn::data::{patches, samples};
 use cipherform_nn::exec::{Monitor, Progress, Slots, execute};
 use cipherform_nn::program::Register;
-use cipherform_nn::{Complex64, Matrix, Model, Plan, random_input};
+use cipherform_nn::{Complex64, HeModel, Matrix, Model, Plan, random_input};
 use cipherform_profile::{
     Annotation, Diff, Header, PredictedOperator, Prediction, Report, chrome_trace, cpu_model,
     peak_rss_bytes, span_cost_ns,
@@ -95,8 +95,8 @@ pub(crate) fn header(model: &Model, context: &Context, key_bytes: u64) -> Header
     }
 }
 
-/// The plan's promises in the profiler's terms.
-pub(crate) fn prediction(plan: &Plan, params: &Parameters) -> Prediction {
+/// The plan's promises in the profiler's terms; `vram` is what was planned of a card's memory.
+pub(crate) fn prediction(plan: &Plan, params: &Parameters, vram: Option<u64>) -> Prediction {
     let sizes = plan.sizes(params);
     let priced = plan.predicted_ms() > 0.0;
     Prediction {
@@ -115,8 +115,13 @@ pub(crate) fn prediction(plan: &Plan, params: &Parameters) -> Prediction {
         upload_bytes: Some(sizes.upload_bytes),
         download_bytes: Some(sizes.download_bytes),
         peak_rss_bytes: None,
-        peak_vram_bytes: None,
+        peak_vram_bytes: vram,
     }
+}
+
+/// What a model was planned to take of a card's memory; `None` on the CPU.
+pub(crate) fn planned_vram(he: &HeModel) -> Option<u64> {
+    he.context().ring().device().runs_behind().then(|| he.device_bytes().total())
 }
 
 /// An input of the model: the first shipped image, or a seeded one.
@@ -231,7 +236,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     head.upload_bytes = sizes.upload_bytes;
     head.download_bytes = sizes.download_bytes;
     let mut report = Report::new(head, &recordings)?
-        .with_prediction(&prediction(session.model.description().plan(), context.params()))
+        .with_prediction(&prediction(
+            session.model.description().plan(),
+            context.params(),
+            planned_vram(&session.model),
+        ))
         .with_span_cost(span_cost_ns());
     if args.debug_secret_key {
         report = report.with_annotations(&shadow_run(&mut session, &input)?);

@@ -12,11 +12,13 @@ pub(crate) struct Node {
     operator: Operator,
     ms: f64,
     own: Cost,
+    peak_bytes: u64,
     children: Vec<Node>,
 }
 
 fn node(kind: SpanKind, name: &str, ms: f64) -> Node {
-    Node { kind, operator: Operator::new(name), ms, own: Cost::default(), children: Vec::new() }
+    let (operator, own) = (Operator::new(name), Cost::default());
+    Node { kind, operator, ms, own, peak_bytes: 0, children: Vec::new() }
 }
 
 pub(crate) fn root(ms: f64, children: impl IntoIterator<Item = Node>) -> Node {
@@ -49,6 +51,11 @@ impl Node {
         self
     }
 
+    pub(crate) fn memory(mut self, bytes: u64) -> Self {
+        self.peak_bytes = bytes;
+        self
+    }
+
     pub(crate) fn count(mut self, counter: Counter, n: u64) -> Self {
         self.own.count(counter, n);
         self
@@ -60,9 +67,9 @@ pub(crate) fn recording(root: Node) -> Recording {
     fn push(spans: &mut Vec<Span>, node: Node, parent: usize, mut start: f64) {
         let index = spans.len();
         let at = |ms: f64| Duration::from_nanos((ms * 1e6).round() as u64);
-        let (kind, operator, own) = (node.kind, node.operator, node.own);
+        let Node { kind, operator, own, peak_bytes, .. } = node;
         let wall = at(start + node.ms).saturating_sub(at(start));
-        spans.push(Span { kind, operator, parent, start: at(start), wall, own });
+        spans.push(Span { kind, operator, parent, start: at(start), wall, own, peak_bytes });
         for child in node.children {
             let ms = child.ms;
             push(spans, child, index, start);

@@ -10,6 +10,7 @@ use crate::automorphism::GaloisElement;
 use crate::basis::Limbs;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use cipherform_profile::Timeline;
 use std::fmt::Debug;
 use std::time::Instant;
 
@@ -59,6 +60,14 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
     /// Bytes of the device's memory in use and the most that ever was, where the device counts.
     fn memory(&self) -> (usize, usize) {
         (0, 0)
+    }
+    /// Kernels asked for so far, by anybody; 0 on devices without launches.
+    fn launches(&self) -> u64 {
+        0
+    }
+    /// The device's own clock, if it is not done when calls return.
+    fn timeline(&self) -> Option<Box<dyn Timeline>> {
+        None
     }
     /// `to = from` for buffers of equal length, as fast as the device can: what other operations are measured against.
     fn copy(&self, to: &mut Self::Buf, from: &Self::Buf) -> Result<()> {

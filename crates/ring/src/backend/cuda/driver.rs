@@ -1,4 +1,5 @@
-//! The CUDA driver: context, memory, copies, launches. All `unsafe` of this crate is in this file and modules.rs.
+//! The CUDA driver: context, memory, copies, launches. All `unsafe` of this crate is in this file, modules.rs and
+//! timeline.rs.
 //!
 //! A [`Gpu`] is one card of this process with one stream. Whatever is asked of it happens in the order of the calls, so
 //! memory that is no longer wanted can be handed out again at once: later work on it comes after earlier work. Calls
@@ -8,7 +9,8 @@
 
 use super::abi::Plain;
 use super::arithmetic::Arithmetic;
-use super::modules::{Newcomer, Wishes, timed};
+use super::modules::{Newcomer, Wishes};
+use super::timeline::Events;
 use crate::error::{Error, Result};
 use cudarc::driver::DriverError;
 use cudarc::driver::result as cu;
@@ -17,7 +19,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_void};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Defines [`Kernel`] and the names under which the kernels' sources have them.
 macro_rules! kernels {
@@ -108,6 +112,8 @@ pub(crate) struct Gpu {
     stream: sys::CUstream,
     functions: Vec<sys::CUfunction>,
     shelf: Mutex<Shelf>,
+    /// Launches asked for so far.
+    launches: AtomicU64,
 }
 
 // SAFETY: context, stream and functions are handles that the driver allows to be used from any thread; they live as long
@@ -224,7 +230,8 @@ impl Gpu {
             .map_err(|e| fail("not enough shared memory for the kernels", e))?;
         }
         let shelf = Mutex::default();
-        Ok(Self { ordinal, name, arithmetic, context, stream, functions, shelf })
+        let launches = AtomicU64::new(0);
+        Ok(Self { ordinal, name, arithmetic, context, stream, functions, shelf, launches })
     }
 
     /// Position among the cards of this machine.
@@ -273,6 +280,7 @@ impl Gpu {
         };
         shelf.used += class * size_of::<u64>();
         shelf.peak = shelf.peak.max(shelf.used);
+        cipherform_profile::memory_in_use(shelf.used as u64);
         Ok(Memory { gpu: self.clone(), address, words: class })
     }
 
@@ -313,6 +321,20 @@ impl Gpu {
         (shelf.used, shelf.peak)
     }
 
+    /// Bytes that can still be taken: what the card has free and what lies on the shelf.
+    pub(crate) fn available(&self) -> Result<usize> {
+        const OP: &str = "free memory";
+        self.bind(OP)?;
+        let (free, _) = cu::mem_get_info().map_err(|e| self.failure(OP, e))?;
+        let shelf = lock(&self.shelf);
+        Ok(free + shelf.held - shelf.used)
+    }
+
+    /// Launches asked for so far.
+    pub(crate) fn launches(&self) -> u64 {
+        self.launches.load(Ordering::Relaxed)
+    }
+
     /// Runs a kernel.
     ///
     /// Callers pass parameters of the types and in the order of the kernel's source, and addresses of memory that holds
@@ -324,6 +346,7 @@ impl Gpu {
             return Ok(());
         }
         self.bind(OP)?;
+        self.launches.fetch_add(1, Ordering::Relaxed);
         let mut pointers: Vec<*mut c_void> =
             args.iter().map(|a| std::ptr::from_ref(*a).cast::<c_void>().cast_mut()).collect();
         // SAFETY: the function belongs to this card's module; the driver reads the parameters before it returns, and
@@ -401,17 +424,30 @@ impl Gpu {
 
     /// Seconds on the card's own clock that the work asked for by `f` takes.
     pub(crate) fn time(&self, f: impl FnOnce() -> Result<()>) -> Result<f64> {
+        let mut events = Events::new(self.stream);
+        self.mark(&mut events)?;
+        f()?;
+        self.mark(&mut events)?;
+        Ok(self.elapsed(&events)?.last().map_or(0.0, Duration::as_secs_f64))
+    }
+
+    /// No events yet.
+    pub(super) fn events(&self) -> Events {
+        Events::new(self.stream)
+    }
+
+    /// An event after everything that has been asked for.
+    pub(super) fn mark(&self, events: &mut Events) -> Result<()> {
         const OP: &str = "timing";
         self.bind(OP)?;
-        let mut worked = Ok(());
-        let milliseconds = timed(self.stream, || {
-            worked = f();
-            // SAFETY: the context lives as long as the process. `f` may have worked with another card.
-            unsafe { cu::ctx::set_current(self.context) }
-        });
-        worked?;
-        let milliseconds = milliseconds.map_err(|e| self.failure(OP, e))?;
-        Ok(f64::from(milliseconds) / 1e3)
+        events.record().map_err(|e| self.failure(OP, e))
+    }
+
+    /// Waits; the times of all events since the first.
+    pub(super) fn elapsed(&self, events: &Events) -> Result<Vec<Duration>> {
+        const OP: &str = "timing";
+        self.bind(OP)?;
+        events.elapsed().map_err(|e| self.failure(OP, e))
     }
 }
 

@@ -12,6 +12,7 @@ mod key_switch;
 mod launch;
 mod modules;
 mod tables;
+mod timeline;
 
 use super::{Backend, HoistedSums, KeySwitch, Member, Source, Storage, View, storage_variant};
 use crate::automorphism::GaloisElement;
@@ -20,6 +21,7 @@ use crate::device::{Device, Kind};
 use crate::error::Result;
 use abi::HOISTED_DIGITS;
 use buffer::Buf;
+use cipherform_profile::Timeline;
 pub(crate) use driver::Gpu;
 use driver::Kernel;
 use launch::{Batch, each_batch};
@@ -187,6 +189,14 @@ impl Backend for Cuda {
 
     fn memory(&self) -> (usize, usize) {
         self.gpu.memory()
+    }
+
+    fn launches(&self) -> u64 {
+        self.gpu.launches()
+    }
+
+    fn timeline(&self) -> Option<Box<dyn Timeline>> {
+        timeline::Marks::begin(&self.gpu).map(|marks| Box::new(marks) as Box<dyn Timeline>)
     }
 
     fn copy(&self, to: &mut Buf, from: &Buf) -> Result<()> {

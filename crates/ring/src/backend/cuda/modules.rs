@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "the driver's interface is C")]
 
 use super::arithmetic::Arithmetic;
+use super::timeline::timed;
 use crate::device::CUDA_VARIABLE;
 use crate::modulus::Modulus;
 use cudarc::driver::DriverError;
@@ -197,34 +198,6 @@ impl Newcomer {
 
 fn failure(error: DriverError) -> String {
     format!("its arithmetic could not be measured: {error:?}")
-}
-
-/// Milliseconds on the card's own clock of the work that `f` asks of a stream of the current context, once it is done.
-pub(super) fn timed(
-    stream: sys::CUstream,
-    f: impl FnOnce() -> Result<(), DriverError>,
-) -> Result<f32, DriverError> {
-    let (start, end) = (event()?, event()?);
-    let worked = (|| {
-        // SAFETY: both events were just made, live to the end of this function and are recorded on one stream.
-        unsafe { cu::event::record(start, stream) }?;
-        f()?;
-        // SAFETY: as above; elapsed time is asked for when both have happened.
-        unsafe {
-            cu::event::record(end, stream)?;
-            cu::stream::synchronize(stream)?;
-            cu::event::elapsed(start, end)
-        }
-    })();
-    for event in [start, end] {
-        // SAFETY: made above and not used again.
-        unsafe { cu::event::destroy(event) }?;
-    }
-    worked
-}
-
-fn event() -> Result<sys::CUevent, DriverError> {
-    cu::event::create(sys::CUevent_flags_enum::CU_EVENT_DEFAULT)
 }
 
 /// Whether other machine code could do where this image does not.
