@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::params::{ENCAPSULATION_SPECIAL, Parameters};
-use crate::rlwe::KeyKind;
+use crate::rlwe::{KeyKind, KeyMemory};
 use cipherform_ring::{Device, Limbs, Ring, RnsBasis};
 use std::fmt;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ struct Inner {
     ring: Arc<Ring>,
     /// q_0 and two special primes, in sets that bootstrap: where the switch to the ephemeral secret happens.
     encapsulation: Option<Arc<Ring>>,
+    keys: Arc<KeyMemory>,
 }
 
 impl Context {
@@ -36,7 +37,28 @@ impl Context {
         } else {
             None
         };
-        Ok(Self(Arc::new(Inner { params, ring, encapsulation })))
+        Ok(Self(Arc::new(Inner { params, ring, encapsulation, keys: Arc::default() })))
+    }
+
+    /// Limits what the switching keys that were and will be expanded in this context, and in its clones, take of the
+    /// device's memory; `None` for no limit, as at first. What is over is put aside on the host, the keys used longest
+    /// ago first, and comes back when it is used, with the limbs of the level of use. Results are the same; an operation
+    /// that needs more keys at once than that fails with [`Error::KeyMemory`].
+    ///
+    /// # Errors
+    /// Those of the device, when keys are put aside now.
+    pub fn limit_keys(&self, bytes: Option<u64>) -> Result<()> {
+        self.0.keys.limit(bytes)
+    }
+
+    /// Bytes that switching keys of this context take of the device's memory now.
+    #[must_use]
+    pub fn resident_key_bytes(&self) -> u64 {
+        self.0.keys.used()
+    }
+
+    pub(crate) fn key_memory(&self) -> &Arc<KeyMemory> {
+        &self.0.keys
     }
 
     /// The parameters.

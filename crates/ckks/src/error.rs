@@ -190,6 +190,21 @@ pub enum Error {
         /// Bytes allowed.
         limit: u64,
     },
+    /// The keys that one operation holds at once are more than keys may take of the device's memory.
+    #[error(
+        "the key for {spec} takes {needed} bytes of the device's memory beside {held} of keys in use, keys may have \
+         {budget}; raise the limit of the keys"
+    )]
+    KeyMemory {
+        /// The key, at the level of its use.
+        spec: KeySpec,
+        /// Its bytes at that level.
+        needed: u64,
+        /// Bytes of keys that operations hold now.
+        held: u64,
+        /// What all keys together may take.
+        budget: u64,
+    },
     /// An argument that no operand could make right.
     #[error("{op}: {detail}")]
     InvalidArgument {

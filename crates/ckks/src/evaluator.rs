@@ -340,7 +340,7 @@ impl Evaluator {
         let _span = primitive("key_switch");
         count(Counter::Relinearizations, 1);
         count(Counter::KeySwitches, 1);
-        let [k0, k1] = c2.key_switch(key, [Some(c0), Some(c1)], None)?;
+        let [k0, k1] = c2.key_switch(&key, [Some(c0), Some(c1)], None)?;
         Ok(self.ciphertext(a.secret, a.level, a.scale, RingPoly::mod_down_many(vec![k0, k1], 0)?))
     }
 
@@ -379,7 +379,7 @@ impl Evaluator {
         count(Counter::KeySwitches, products.len() as u64);
         count(Counter::Rescales, products.len() as u64);
         let (primes, divisor) = (params.primes_at(from), params.modulus_at(from) as f64);
-        let switched = RingPoly::key_switch_many(&batch, key, None)?;
+        let switched = RingPoly::key_switch_many(&batch, &key, None)?;
         let halves = switched.into_iter().flatten().collect();
         let mut halves = RingPoly::mod_down_many(halves, primes)?.into_iter();
         let finish = |a: &Ciphertext| {

@@ -273,14 +273,17 @@ impl Evaluator {
             count(Counter::KeySwitches, turned);
             count(Counter::Hoisted, turned);
             count(Counter::Lazy, turned);
-            let babies = steps.iter().map(|&b| {
-                let Some(kind) = kind(b as i64) else { return Ok(Baby::Identity) };
-                let Some([galois, _]) = kind.galois_elements(params.n()) else {
-                    return Ok(Baby::Identity);
-                };
-                Ok(Baby::Switched { galois, key: keys.get(kind, a.level)? })
+            let switches = steps.iter().map(|&b| {
+                let Some(kind) = kind(b as i64) else { return Ok(None) };
+                let Some([galois, _]) = kind.galois_elements(params.n()) else { return Ok(None) };
+                Ok(Some((galois, keys.get(kind, a.level)?)))
             });
-            let babies = babies.collect::<Result<Vec<_>>>()?;
+            let switches = switches.collect::<Result<Vec<_>>>()?;
+            let babies = switches.iter().map(|switch| match switch {
+                Some((galois, key)) => Baby::Switched { galois: *galois, key },
+                None => Baby::Identity,
+            });
+            let babies: Vec<Baby<'_>> = babies.collect();
             let weights: Vec<Vec<Option<&SubringPoly>>> = map
                 .rows
                 .values()
@@ -319,7 +322,7 @@ impl Evaluator {
         count(Counter::Rotations, 1);
         count(Counter::KeySwitches, 1);
         let key = keys.get(kind, level)?;
-        let [mut k0, k1] = a1.mod_down()?.key_switch(key, [None, None], Some(g))?;
+        let [mut k0, k1] = a1.mod_down()?.key_switch(&key, [None, None], Some(g))?;
         k0.add_assign(&a0.automorphism(g)?)?;
         Ok([k0, k1])
     }

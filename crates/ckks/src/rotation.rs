@@ -48,7 +48,7 @@ impl Evaluator {
         let _span = primitive("key_switch");
         count(Counter::Rotations, 1);
         count(Counter::KeySwitches, 1);
-        let [k0, k1] = c1.key_switch(key, [Some(c0), None], Some(g))?;
+        let [k0, k1] = c1.key_switch(&key, [Some(c0), None], Some(g))?;
         Ok(self.ciphertext(a.secret, a.level, a.scale, RingPoly::mod_down_many(vec![k0, k1], 0)?))
     }
 
@@ -79,7 +79,8 @@ impl Evaluator {
             .map(|&k| {
                 let Some(kind) = KeyKind::rotation(k, params.slots()) else { return Ok(None) };
                 let Some([g, _]) = kind.galois_elements(params.n()) else { return Ok(None) };
-                Ok(Some((g, keys.get(kind, a.level)?)))
+                keys.require(kind, a.level)?;
+                Ok(Some((g, kind)))
             })
             .collect::<Result<Vec<_>>>()?;
         if plan.iter().all(Option::is_none) {
@@ -89,11 +90,12 @@ impl Evaluator {
         let digits = c1.decompose()?;
         plan.into_iter()
             .map(|step| {
-                let Some((g, key)) = step else { return Ok(a.clone()) };
+                let Some((g, kind)) = step else { return Ok(a.clone()) };
+                let key = keys.get(kind, a.level)?;
                 count(Counter::Rotations, 1);
                 count(Counter::KeySwitches, 1);
                 count(Counter::Hoisted, 1);
-                let [k0, k1] = digits.key_switch(key, [Some(c0), None], Some(g))?;
+                let [k0, k1] = digits.key_switch(&key, [Some(c0), None], Some(g))?;
                 Ok(self.ciphertext(
                     a.secret,
                     a.level,

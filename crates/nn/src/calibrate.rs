@@ -233,7 +233,10 @@ fn sample(
         tensor: best_of(context, || Ok(evaluator.mul(&a, &a)?))?,
         rescale: best_of(context, || Ok(evaluator.rescale(a.clone())?))?,
         set_level: best_of(context, || Ok(evaluator.set_level(&a, level - 1)?))?,
-        dot_term: best_of(context, || Ok(evaluator.mul_plain_add_assign(&mut sum, &a, &periodic)?))?,
+        dot_term: best_of(
+            context,
+            || Ok(evaluator.mul_plain_add_assign(&mut sum, &a, &periodic)?),
+        )?,
         dense_term: best_of(context, || Ok(evaluator.mul_plain(&a, &dense)?))?,
         add: best_of(context, || Ok(evaluator.add(&a, &a)?))?,
     })

@@ -1,6 +1,7 @@
 //! The report as one HTML page: no script, no font, no picture from anywhere else, so it opens offline and can be
 //! mailed. Charts are inline SVG; colours follow the reader's light or dark scheme.
 
+use crate::cost::Counter;
 use crate::format::{bytes, clean, count, deviation, levels, millis, number, percent};
 use crate::report::{OperatorRow, PrimitiveRow, Report, full_name};
 use crate::table::{comparison, counter_column, facts, overhead};
@@ -191,7 +192,8 @@ impl Report {
                 );
             }
             if vram {
-                let _ = write!(out, "<td>{}</td>", op.peak_vram_bytes.map(bytes).unwrap_or_default());
+                let _ =
+                    write!(out, "<td>{}</td>", op.peak_vram_bytes.map(bytes).unwrap_or_default());
             }
             if errors {
                 let _ = write!(
@@ -205,8 +207,20 @@ impl Report {
             }
             out.push_str("</tr>");
         }
-        let blanks = |n: usize| "<td></td>".repeat(n);
         let after = 2 * usize::from(traffic) + usize::from(vram) + usize::from(errors);
+        self.operator_totals(out, &counters, after, predicted);
+        out.push_str("</tbody></table></div></section>");
+    }
+
+    /// The last two rows: `after` cells follow those of the counters, and the predicted time if there is one.
+    fn operator_totals(
+        &self,
+        out: &mut String,
+        counters: &[Counter],
+        after: usize,
+        predicted: bool,
+    ) {
+        let blanks = |n: usize| "<td></td>".repeat(n);
         let total = self.predicted.as_ref().and_then(|p| p.ms).map(millis).unwrap_or_default();
         for (class, name, ms, share, cost, last) in [
             (
@@ -226,7 +240,7 @@ impl Report {
                 percent(share),
                 blanks(2)
             );
-            for &c in &counters {
+            for &c in counters {
                 let _ = write!(out, "<td>{}</td>", count(cost.get(c)));
             }
             out.push_str(&blanks(after));
@@ -235,7 +249,6 @@ impl Report {
             }
             out.push_str("</tr>");
         }
-        out.push_str("</tbody></table></div></section>");
     }
 
     fn small_tables(&self, out: &mut String) {

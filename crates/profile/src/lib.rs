@@ -42,8 +42,8 @@ pub use diff::{Diff, DiffRow};
 pub use error::{Error, Result};
 pub use grid::Style;
 pub use recorder::{
-    Operator, Recording, Span, SpanGuard, SpanKind, Timeline, count, follow, memory_in_use, operator,
-    primitive, record,
+    Operator, Recording, Span, SpanGuard, SpanKind, Timeline, count, follow, memory_in_use,
+    operator, primitive, record,
 };
 pub use report::{
     Annotation, BootstrapRow, Discrepancy, Header, LayerRow, OperatorRow, Phase, PredictedOperator,

@@ -39,8 +39,11 @@ pub struct Limits {
     pub queued_per_owner: usize,
     /// Jobs remembered for one owner, finished ones included.
     pub jobs_per_owner: usize,
-    /// Bytes of all key sets on one device.
+    /// Bytes of all key sets of one device, those put aside included.
     pub key_bytes: u64,
+    /// Bytes of the keys that are in a device's memory at once, the others are put aside on the host; by default all on a
+    /// CPU, and what the models leave of a card.
+    pub resident_key_bytes: Option<u64>,
     /// Key sets of one owner.
     pub key_sets_per_owner: usize,
     /// Bytes of all uploads under way.
@@ -66,6 +69,7 @@ impl Default for Limits {
             queued_per_owner: 2,
             jobs_per_owner: 64,
             key_bytes: 8 << 30,
+            resident_key_bytes: None,
             key_sets_per_owner: 4,
             upload_bytes: 1 << 30,
             uploads_per_owner: 64,

@@ -67,7 +67,8 @@ impl Registry {
         }
         let devices: Vec<Device> = replicas.iter().map(|m| *m.context().ring().device()).collect();
         if !self.models.is_empty() && self.devices != devices {
-            let names = |d: &[Device]| d.iter().map(Device::to_string).collect::<Vec<_>>().join(",");
+            let names =
+                |d: &[Device]| d.iter().map(Device::to_string).collect::<Vec<_>>().join(",");
             let (here, before) = (names(&devices), names(&self.devices));
             let detail = format!("{} is on {here}, others on {before}", model.description().name());
             return Err(Error::Replicas { detail });
@@ -112,6 +113,28 @@ impl Registry {
 
     pub(crate) fn summaries(&self) -> Vec<ModelSummary> {
         self.models.values().map(|served| served.summary.clone()).collect()
+    }
+
+    /// Limits the keys in the memory of each device: to `limit`, or on a card to what models, ciphertexts and operations
+    /// leave. Models on one device have equal shares.
+    pub(crate) fn limit_keys(&self, limit: Option<u64>) -> Result<()> {
+        for (i, device) in self.devices.iter().enumerate() {
+            let here = || self.models.values().filter_map(|served| served.replicas.get(i));
+            let left = || {
+                let bytes = here().map(HeModel::device_bytes);
+                let working = bytes.map(|b| b.ciphertexts + b.operation).max().unwrap_or(0);
+                let left = device.available_memory()?.saturating_sub(working);
+                // A tenth for the inputs of waiting jobs, and for what is lost between pieces of different sizes.
+                device.runs_behind().then_some(left / 10 * 9)
+            };
+            let Some(bytes) = limit.or_else(left) else { continue };
+            let share = bytes / here().count().max(1) as u64;
+            for model in here() {
+                let limited = model.context().limit_keys(Some(share));
+                limited.map_err(cipherform_nn::Error::from)?;
+            }
+        }
+        Ok(())
     }
 
     /// Refuses toy parameter sets.

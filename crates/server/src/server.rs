@@ -45,11 +45,12 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Insecure`] for a toy parameter set that the config does not allow; [`Error::Listen`];
-    /// [`Error::Threads`].
+    /// [`Error::Threads`]; [`Error::Model`] for a device that fails.
     pub fn start(config: &Config, registry: Registry) -> Result<ServerHandle> {
         if !config.allow_insecure {
             registry.check_secure()?;
         }
+        registry.limit_keys(config.limits.resident_key_bytes)?;
         let listen = config.listen;
         let bound = std::net::TcpListener::bind(listen).and_then(|listener| {
             listener.set_nonblocking(true)?;

@@ -124,7 +124,7 @@ impl Bootstrapper {
         let limbs = params.limbs_at(top);
         let switch = |c0: &RingPoly, c1: &RingPoly, kind, level| -> Result<Vec<RingPoly>> {
             count(Counter::KeySwitches, 1);
-            let pair = c1.key_switch(keys.get(kind, level)?, [Some(c0), None], None)?;
+            let pair = c1.key_switch(&keys.get(kind, level)?, [Some(c0), None], None)?;
             Ok(RingPoly::mod_down_many(pair.into(), 0)?)
         };
         let small = self.ctx.key_ring(KeyKind::DenseToSparse)?;

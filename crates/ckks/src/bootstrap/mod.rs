@@ -51,7 +51,8 @@ pub struct BootstrapOptions {
     pub log2_bound: u32,
     /// log2 of the period of the slots, if they repeat: fewer diagonals, a few more rotations. All slots if `None`.
     pub log2_slots: Option<u32>,
-    /// [`Bootstrapper::new`] refuses if [`Bootstrapper::memory_bytes`] would be more than this; if `None`, more than
+    /// [`Bootstrapper::new`] refuses if [`Bootstrapper::memory_bytes`], on a card [`BootstrapEstimate::card_bytes`], would be
+    /// more than this; if `None`, more than
     /// [`cipherform_ring::Device::available_memory`].
     pub memory_limit: Option<u64>,
 }
@@ -96,13 +97,17 @@ impl Bootstrapper {
     /// [`Error::InsufficientMemory`] above the limit of the options or of the machine, before anything is allocated.
     pub fn new(ctx: &Context, options: BootstrapOptions) -> Result<Self> {
         let plan = Plan::new(ctx.params(), options)?;
-        plan.check_memory(ctx.ring().device().available_memory())?;
-        let (eval_mod, encoder) = (plan.eval_mod()?, Encoder::new(ctx));
+        let (eval_mod, encoder, device) =
+            (plan.eval_mod()?, Encoder::new(ctx), ctx.ring().device());
+        let estimate = plan.estimate(&eval_mod)?;
+        let card = device.runs_behind();
+        let needed = if card { estimate.card_bytes } else { estimate.memory_bytes };
+        plan.check_memory(needed, device.available_memory())?;
         Ok(Self {
             ctx: ctx.clone(),
             evaluator: Evaluator::new(ctx),
             options,
-            estimate: plan.estimate(&eval_mod)?,
+            estimate,
             correction: plan.correction()?,
             repetition_sums: plan.encode_repetition_sums(&encoder)?,
             slots_to_coefficients: plan.encode_slots_to_coefficients(&encoder)?,

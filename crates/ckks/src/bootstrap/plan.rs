@@ -52,6 +52,8 @@ pub struct BootstrapEstimate {
     pub keys: Vec<KeySpec>,
     /// Bytes for expanded keys, encoded diagonals, the largest working set, and what a CPU keeps of it for reuse.
     pub memory_bytes: u64,
+    /// The same without what a CPU keeps: the memory of a card.
+    pub card_bytes: u64,
 }
 
 impl BootstrapEstimate {
@@ -98,8 +100,7 @@ impl<'a> Plan<'a> {
     }
 
     /// `available` is what holds without a limit in the options.
-    pub(super) fn check_memory(&self, available: Option<u64>) -> Result<()> {
-        let needed = self.memory_bytes();
+    pub(super) fn check_memory(&self, needed: u64, available: Option<u64>) -> Result<()> {
         match self.options.memory_limit.or(available) {
             Some(limit) if needed > limit => {
                 Err(Error::InsufficientMemory { op: OP, needed, limit })
@@ -116,6 +117,7 @@ impl<'a> Plan<'a> {
             precision: precision::predict(self, eval_mod)?,
             keys: self.keys(),
             memory_bytes: self.memory_bytes(),
+            card_bytes: self.held_bytes() + self.working_bytes(),
         })
     }
 
@@ -302,8 +304,15 @@ impl<'a> Plan<'a> {
         stages.iter().enumerate().map(encode_one).collect()
     }
 
-    /// Bytes for keys, diagonals and work.
-    fn memory_bytes(&self) -> u64 {
+    /// Bytes for keys, diagonals and work on a CPU.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let work = self.working_bytes();
+        // Buffers that are kept for reuse seldom have the size of the next one.
+        self.held_bytes() + work + work.min(Device::KEPT_BYTES as u64)
+    }
+
+    /// Bytes for keys and diagonals.
+    fn held_bytes(&self) -> u64 {
         let keys = self.keys();
         let keys = keys.iter().map(|&spec| SwitchingKey::expanded_bytes(self.params, spec));
         let rows = |level| self.params.limbs_at(level) + self.params.special().len();
@@ -312,7 +321,7 @@ impl<'a> Plan<'a> {
         let ones = repetitions.iter().map(|stage| stage.diagonals.len() * 2 * rows(top));
         let stages = self.stages().into_iter();
         let weights = stages.map(|(s, level)| s.diagonals() * 2 * s.period() * rows(level));
-        keys.sum::<u64>() + 8 * weights.chain(ones).sum::<usize>() as u64 + self.working_bytes()
+        keys.sum::<u64>() + 8 * weights.chain(ones).sum::<usize>() as u64
     }
 
     /// Stages of both embeddings and their levels.
@@ -354,7 +363,7 @@ impl<'a> Plan<'a> {
         highest.into_iter().map(|(kind, level)| KeySpec { kind, level }).collect()
     }
 
-    /// The largest working set and what a CPU keeps of it: in coefficients-to-slots the digits of one polynomial and the
+    /// The largest working set: in coefficients-to-slots the digits of one polynomial and the
     /// sums of all giant steps; in the modular reduction seven basis functions, products and digits of two ciphertexts at
     /// its highest level. Making keys takes less beside them, a few polynomials a core.
     fn working_bytes(&self) -> u64 {
@@ -364,9 +373,7 @@ impl<'a> Plan<'a> {
         let split = params.limbs_at(params.application_level() + EVAL_MOD_LEVELS);
         let transform = (params.digits_at(top).len() + 4 + 2 * 8) * extended;
         let reduction = 2 * (7 * 2 * split + 3 * 3 * split + (params.dnum() + 4) * extended);
-        let work = (transform.max(reduction) * params.n() * 8) as u64;
-        // Buffers that are kept for reuse seldom have the size of the next one.
-        work + work.min(Device::KEPT_BYTES as u64)
+        (transform.max(reduction) * params.n() * 8) as u64
     }
 }
 
@@ -400,7 +407,8 @@ mod tests {
             let keys = b.keys();
             let keys = keys.iter().map(|&s| SwitchingKey::expanded_bytes(ctx.params(), s));
             let bytes = keys.chain(maps().map(LinearTransform::bytes)).sum::<u64>();
-            assert_eq!(b.memory_bytes(), bytes + plan.working_bytes(), "{log2_slots:?}");
+            assert_eq!(b.estimate().card_bytes, bytes + plan.working_bytes(), "{log2_slots:?}");
+            assert!(b.memory_bytes() > b.estimate().card_bytes);
         }
     }
 
@@ -410,13 +418,13 @@ mod tests {
         let plain = BootstrapOptions::default();
         let plan = Plan::new(&params, plain).unwrap();
         let needed = plan.memory_bytes();
-        plan.check_memory(Some(needed)).unwrap();
-        plan.check_memory(None).unwrap();
-        let error = plan.check_memory(Some(needed - 1)).unwrap_err();
+        plan.check_memory(needed, Some(needed)).unwrap();
+        plan.check_memory(needed, None).unwrap();
+        let error = plan.check_memory(needed, Some(needed - 1)).unwrap_err();
         assert!(matches!(error, Error::InsufficientMemory { limit, .. } if limit == needed - 1));
         // A limit is the caller's decision, in both directions.
         let raised = BootstrapOptions { memory_limit: Some(needed), ..plain };
-        Plan::new(&params, raised).unwrap().check_memory(Some(1)).unwrap();
+        Plan::new(&params, raised).unwrap().check_memory(needed, Some(1)).unwrap();
     }
 
     #[test]

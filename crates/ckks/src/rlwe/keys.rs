@@ -4,6 +4,7 @@ use crate::ciphertext::Ciphertext;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::params::{ENCAPSULATION_KEY, ENCAPSULATION_SPECIAL, Parameters};
+use crate::rlwe::residency::{KeyHandle, Resident};
 use crate::rlwe::{PUBLIC_KEY_DOMAIN, SecretId};
 use crate::security::{SecretDistribution, SecurityTable};
 use cipherform_ring::{GaloisElement, Limbs, RingPoly, sample};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What a key-switching key makes possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -253,7 +255,8 @@ impl SeededKey {
             .enumerate()
             .map(|(d, b)| Ok([b, sample::uniform(ring, limbs, &self.seed, d as u64)?]))
             .collect::<Result<_>>()?;
-        Ok(SwitchingKey { params: params.clone(), secret: self.secret, spec: self.spec, digits })
+        let words = Arc::new(KeyHandle::new(ctx.key_memory(), params, self.spec, digits)?);
+        Ok(SwitchingKey { params: params.clone(), secret: self.secret, spec: self.spec, words })
     }
 }
 
@@ -271,7 +274,7 @@ pub struct SwitchingKey {
     pub(crate) params: Parameters,
     pub(crate) secret: SecretId,
     pub(crate) spec: KeySpec,
-    pub(crate) digits: Vec<[RingPoly; 2]>,
+    words: Arc<KeyHandle>,
 }
 
 impl SwitchingKey {
@@ -287,13 +290,13 @@ impl SwitchingKey {
         self.secret
     }
 
-    /// Bytes of the words it holds on the device.
+    /// Bytes of its words, wherever they are.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         Self::expanded_bytes(&self.params, self.spec)
     }
 
-    /// Bytes of the words that a key of this kind and level holds on the device.
+    /// Bytes of the words of a key of this kind and level.
     #[must_use]
     pub fn expanded_bytes(params: &Parameters, spec: KeySpec) -> u64 {
         let rows = spec.limbs(params).rows();
@@ -342,7 +345,7 @@ impl EvaluationKeys {
                 KeyKind::Rotation(k) => KeySpec::rotation(&self.params, k, spec.level),
                 _ => Some(*spec),
             })
-            .filter(|spec| self.get(spec.kind, spec.level).is_err())
+            .filter(|spec| self.require(spec.kind, spec.level).is_err())
             .collect()
     }
 
@@ -352,7 +355,7 @@ impl EvaluationKeys {
         self.keys.values().map(|key| key.spec).collect()
     }
 
-    /// Bytes of all keys on the device.
+    /// Bytes of all keys, on the device or put aside (see [`Context::limit_keys`]).
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.keys.values().map(SwitchingKey::bytes).sum()
@@ -376,13 +379,16 @@ impl EvaluationKeys {
         self.secret.map_or(Ok(()), |id| ct.secret.require_same(op, id))
     }
 
-    /// The digits of the key for a kind, usable at a level.
-    pub(crate) fn get(&self, kind: KeyKind, level: usize) -> Result<&[[RingPoly; 2]]> {
-        self.keys
-            .get(&kind)
-            .filter(|key| key.spec.level >= level)
-            .map(|key| key.digits.as_slice())
-            .ok_or(Error::MissingKey { spec: KeySpec { kind, level } })
+    /// The key for a kind, usable at a level.
+    pub(crate) fn require(&self, kind: KeyKind, level: usize) -> Result<&SwitchingKey> {
+        let key = self.keys.get(&kind).filter(|key| key.spec.level >= level);
+        key.ok_or(Error::MissingKey { spec: KeySpec { kind, level } })
+    }
+
+    /// Its digits, on the device while the result lives. Cost: a copy of the limbs of the level from the host, if the key
+    /// is not there.
+    pub(crate) fn get(&self, kind: KeyKind, level: usize) -> Result<Resident> {
+        self.require(kind, level)?.words.get(level)
     }
 }
 

@@ -5,12 +5,14 @@ mod flooding;
 mod keygen;
 mod keys;
 mod publish;
+mod residency;
 mod secret;
 
 pub use encrypt::{Decryptor, Encryptor};
 pub use keygen::KeyGenerator;
 pub use keys::{EvaluationKeys, KeyKind, KeySpec, PublicKey, SeededKey, SwitchingKey};
 pub use publish::{MIN_STATISTICAL_SECURITY, Publication, PublicationLedger};
+pub(crate) use residency::KeyMemory;
 pub use secret::{SecretId, SecretKey};
 
 /// Stream of a seed that holds the uniform half of a ciphertext; digits of keys use 0, 1, ..

@@ -153,8 +153,8 @@ fn announce(model: &Model, he: &HeModel) {
         plan.keys().len()
     );
     println!(
-        "predicted {:.1} s an inference, {} key switches, before any key exists",
-        plan.predicted_ms() / 1e3,
+        "predicted {} an inference, {} key switches, before any key exists",
+        time(Duration::from_secs_f64(plan.predicted_ms() / 1e3)),
         plan.cost().get(Counter::KeySwitches)
     );
 }

@@ -6,23 +6,26 @@
 //! | `replicas_must_fit_together` | typed refusal of models on different devices |
 //! | `a_card_answers_as_the_cpu_does` | the same request to a server on the CPU and to one on a card: the same bytes |
 //! | `a_card_serves_the_shipped_model` | ignored (20 s, 8 GB): the same at full size |
+//! | `two_cards_serve_the_shipped_model` | ignored: one server, two cards, the bytes of the CPU from both, and how much more they serve |
 //!
 //! Those with a card are skipped, loudly, where there is none; with `CIPHERFORM_NEED_CUDA` they fail there.
 
 use crate::support::{
-    Raw, assert_logits, config, context_on, fault, input, model, open_with_keys, registry,
+    Raw, assert_logits, config, context_on, fault, input, model, open_with_keys, options, registry,
 };
 use bytes::Bytes;
 use cipherform_ckks::{Context, Encoder, Encryptor, KeyGenerator, Parameters};
+use cipherform_client::{Client, KeyBundle};
 use cipherform_nn::data::{patches, samples};
 use cipherform_nn::{HeModel, Matrix, Model, Plan};
 use cipherform_proto::wire::{self, BlobPart, JobEvent, JobRequest, JobState};
 use cipherform_proto::{BlobHeader, BlobKind, Id};
 use cipherform_ring::Device;
-use cipherform_server::{Error, Registry, Server, ServerHandle};
+use cipherform_server::{Config, Error, Limits, Registry, Server, ServerHandle};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use std::path::Path;
+use std::time::Instant;
 
 /// The first card.
 fn card() -> Option<Device> {
@@ -39,7 +42,9 @@ fn card() -> Option<Device> {
 fn start(replicas: Vec<HeModel>) -> ServerHandle {
     let mut registry = Registry::new();
     registry.add_replicas(replicas).unwrap();
-    Server::start(&config(), registry).unwrap()
+    // Room for the keys of all clients of the shipped model.
+    let limits = Limits { key_bytes: 32 << 30, ..Limits::default() };
+    Server::start(&Config { limits, ..config() }, registry).unwrap()
 }
 
 fn small_on(device: Device) -> HeModel {
@@ -51,7 +56,8 @@ async fn two_devices_share_the_clients() {
     // Polynomials of different devices do not mix: a key on one and a job on the other would fail.
     let cpus = Device::cpus();
     let server = start(vec![small_on(Device::cpu()), small_on(cpus[cpus.len() - 1])]);
-    let (a, b) = tokio::join!(open_with_keys(&server.url()), open_with_keys(&server.url()));
+    let url = server.url();
+    let (a, b) = tokio::join!(open_with_keys(&url), open_with_keys(&url));
     let (mut on_a, mut on_b) = (|_: &JobEvent| {}, |_: &JobEvent| {});
     let (first, second) = (input(0), input(1));
     let (first, second) = tokio::join!(a.infer(&first, &mut on_a), b.infer(&second, &mut on_b));
@@ -171,13 +177,78 @@ async fn a_card_answers_as_the_cpu_does() {
     assert_logits(&prediction.logits, 2);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "slow: the shipped model, on the CPU too"]
-async fn a_card_serves_the_shipped_model() {
-    let Some(card) = card() else { return };
+/// The shipped model, its parameter set and an image for it.
+fn shipped() -> (Model, Parameters, Matrix) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fashion-mnist-vit");
     let model = Model::load(&path).unwrap();
     let image = samples().unwrap().swap_remove(0).image;
     let params = Plan::choose_parameters(&model).unwrap();
-    compare(&model, &params, &patches(&model.config, &image).unwrap(), card).await;
+    let input = patches(&model.config, &image).unwrap();
+    (model, params, input)
+}
+
+fn shipped_on(model: &Model, params: &Parameters, devices: &[Device]) -> ServerHandle {
+    let replica =
+        |device| HeModel::new(model, &Context::new(params.clone(), device).unwrap()).unwrap();
+    start(devices.iter().map(replica).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: the shipped model, on the CPU too"]
+async fn a_card_serves_the_shipped_model() {
+    let Some(card) = card() else { return };
+    let (model, params, input) = shipped();
+    compare(&model, &params, &input, card).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: the shipped model on two cards, and on the CPU"]
+async fn two_cards_serve_the_shipped_model() {
+    const CLIENTS: usize = 4;
+    const JOBS: usize = 12;
+    let (Some(first), Ok(second)) = (card(), Device::cuda(1)) else {
+        eprintln!("skipped: no second card");
+        return;
+    };
+    let (model, params, input) = shipped();
+    let blobs = Blobs::new(&model, &params, &input);
+    let cpu = shipped_on(&model, &params, &[Device::cpu()]);
+    let expected = blobs.ask(&cpu.url()).await;
+    cpu.shutdown();
+    for cards in [vec![first], vec![first, second]] {
+        let server = shipped_on(&model, &params, &cards);
+        let url = server.url();
+        // Key sets go where there is most room: with two cards, one on each.
+        let (a, b) = tokio::join!(blobs.ask(&url), blobs.ask(&url));
+        assert!(a == expected && b == expected, "the answers differ");
+        // The throughput of clients that always have a job under way.
+        let mut sessions = Vec::new();
+        for _ in 0..CLIENTS {
+            let client = Client::connect(&url, options()).await.unwrap();
+            let described = client.describe(&model.config.name).await.unwrap();
+            let context = client.context(&described).unwrap();
+            let bundle = KeyBundle::generate(&context).unwrap();
+            let mut session = client.session(described, context, bundle).unwrap();
+            session.ensure_keys(&mut |_| {}).await.unwrap();
+            sessions.push(session);
+        }
+        let begin = Instant::now();
+        let clients = sessions.into_iter().map(|session| {
+            let input = input.clone();
+            tokio::spawn(async move {
+                let encrypted = session.encrypt(&input).await.unwrap();
+                for _ in 0..JOBS {
+                    let job = session.submit(&encrypted).await.unwrap();
+                    session.watch(job, &mut |_| {}).await.unwrap();
+                }
+            })
+        });
+        let clients: Vec<_> = clients.collect();
+        for client in clients {
+            client.await.unwrap();
+        }
+        let rate = (CLIENTS * JOBS) as f64 / begin.elapsed().as_secs_f64();
+        eprintln!("{} card(s): {rate:.1} inferences a second, {CLIENTS} clients", cards.len());
+        server.shutdown();
+    }
 }

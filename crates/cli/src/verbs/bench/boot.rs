@@ -10,10 +10,10 @@ use cipherform_ckks::{
     KeyGenerator, PrecisionStats, SeededKey, SwitchingKey, presets,
 };
 use cipherform_client::entropy;
-use cipherform_profile::peak_rss_bytes;
+use cipherform_profile::{Recording, follow, peak_rss_bytes, record};
 use num_complex::Complex64;
 use rand_core::Rng as _;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::Instant;
 
@@ -97,7 +97,14 @@ fn ours(plan: &Plan<'_>, values: &[f32]) -> Result<(Vec<Measured>, Value)> {
             "std_imaginary_bits": stats.std_imaginary, "mean_bits": stats.mean,
         }))
     };
-    let complex = stats(&bootstrapper.bootstrap(&ct, &keys)?)?;
+    // By the device's clock; the memory is what a bootstrap holds, keys, diagonals and the input included: making keys,
+    // which takes more, is over.
+    let (out, recording) = record(|| {
+        follow(|| context.ring().timeline());
+        bootstrapper.bootstrap(&ct, &keys)
+    });
+    let (complex, stages) = (stats(&out?)?, stages(&recording));
+    let vram = recording.spans().iter().map(|span| span.peak_bytes).max().filter(|&peak| peak > 0);
     let real = stats(&bootstrapper.bootstrap_real(&ct, &keys)?)?;
     let predicted = bootstrapper.precision();
     let levels = bootstrapper.output_level() - bootstrapper.input_level();
@@ -109,6 +116,16 @@ fn ours(plan: &Plan<'_>, values: &[f32]) -> Result<(Vec<Measured>, Value)> {
         bytes(bootstrapper.memory_bytes()),
         peak_rss_bytes().map_or_else(|| "unknown".to_owned(), bytes),
     );
+    if let Some(vram) = vram {
+        println!(
+            "card's memory in a bootstrap: {} predicted, {} at its peak, of which keys {}; {} at most since the start",
+            bytes(bootstrapper.estimate().card_bytes),
+            bytes(vram),
+            bytes(key_bytes),
+            bytes(context.ring().memory().1 as u64),
+        );
+    }
+    println!("stages, ms: {}", Value::Object(stages.clone()));
     println!(
         "precision, {} uniform reals\n  bootstrap      {complex}\n  bootstrap_real {real}\n  predicted      {predicted:?}",
         slots.len()
@@ -122,9 +139,21 @@ fn ours(plan: &Plan<'_>, values: &[f32]) -> Result<(Vec<Measured>, Value)> {
             "sine_bits": predicted.sine, "worst_bits": predicted.worst,
         },
         "keys": specs.len(), "key_bytes_seeded": seeded, "keygen_s": keygen_s, "setup_s": setup_s,
-        "memory_bytes": bootstrapper.memory_bytes(), "peak_rss_bytes": peak_rss_bytes(),
+        "memory_bytes": bootstrapper.memory_bytes(), "peak_rss_bytes": peak_rss_bytes(), "key_bytes": key_bytes,
+        "peak_vram_bytes": vram, "predicted_peak_vram_bytes": bootstrapper.estimate().card_bytes, "stages_ms": stages,
     });
     Ok((measured, facts))
+}
+
+/// Milliseconds of the parts of a bootstrap.
+fn stages(recording: &Recording) -> Map<String, Value> {
+    let spans = recording.spans();
+    let whole = spans.iter().position(|span| span.operator.name == "bootstrap");
+    let parts = spans.iter().filter(|span| Some(span.parent) == whole);
+    let rounded = |ms: f64| (ms * 1e3).round() / 1e3;
+    parts
+        .map(|span| (span.operator.name.clone(), rounded(span.wall.as_secs_f64() * 1e3).into()))
+        .collect()
 }
 
 /// The peer's times for the same values, and what it says about itself and the result.

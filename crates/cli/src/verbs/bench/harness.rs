@@ -22,6 +22,11 @@ pub(crate) struct Sample {
     pub(crate) wall: f64,
     /// Of all threads of the process.
     pub(crate) cpu: f64,
+    /// Until the calls returned, where that is before the work is done: if it is less than `wall`, the device is never
+    /// kept waiting.
+    pub(crate) asked: Option<f64>,
+    /// Kernels of one call.
+    pub(crate) launches: u64,
 }
 
 /// Runs this many times and says how long one took.
@@ -66,12 +71,19 @@ impl<'a> Row<'a> {
         let timed = move |ring: &Ring, calls: usize| {
             let operands = (0..calls).map(|_| setup()).collect::<Result<Vec<_>>>()?;
             ring.synchronize()?;
-            let (begin, cpu) = (Instant::now(), cpu_ms());
+            let (begin, cpu, launches) = (Instant::now(), cpu_ms(), ring.launches());
             let kept = operands.into_iter().map(&mut f).collect::<Result<Vec<_>>>()?;
+            let asked = begin.elapsed().as_secs_f64() * 1e3;
             ring.synchronize()?;
             let (wall, cpu) = (begin.elapsed().as_secs_f64() * 1e3, cpu_ms() - cpu);
             drop(kept);
-            Ok(Sample { wall: wall / calls as f64, cpu: cpu / calls as f64 })
+            let each = |total: f64| total / calls as f64;
+            Ok(Sample {
+                wall: each(wall),
+                cpu: each(cpu),
+                asked: ring.device().runs_behind().then(|| each(asked)),
+                launches: (ring.launches() - launches) / calls as u64,
+            })
         };
         Self { op, timed: Box::new(timed), bytes }
     }
@@ -82,6 +94,8 @@ impl<'a> Row<'a> {
 pub(crate) struct Times {
     pub(crate) wall: Vec<f64>,
     pub(crate) cpu: Vec<f64>,
+    pub(crate) asked: Vec<f64>,
+    pub(crate) launches: u64,
 }
 
 /// Smallest of some times.
@@ -100,12 +114,19 @@ impl Times {
     pub(crate) fn push(&mut self, sample: Sample) {
         self.wall.push(sample.wall);
         self.cpu.push(sample.cpu);
+        self.asked.extend(sample.asked);
+        self.launches = sample.launches;
     }
 
     /// Row by row sum, for what is only ever done together.
     fn plus(&self, other: &Self) -> Self {
         let add = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a + b).collect();
-        Self { wall: add(&self.wall, &other.wall), cpu: add(&self.cpu, &other.cpu) }
+        Self {
+            wall: add(&self.wall, &other.wall),
+            cpu: add(&self.cpu, &other.cpu),
+            asked: add(&self.asked, &other.asked),
+            launches: self.launches + other.launches,
+        }
     }
 }
 
@@ -187,6 +208,11 @@ impl Measured {
         }
     }
 
+    /// Until the calls had returned, on a device that runs behind them.
+    fn asked_ms(&self) -> Option<f64> {
+        (!self.times.asked.is_empty()).then(|| median(&self.times.asked))
+    }
+
     /// Our smallest CPU time over the peer's.
     pub(crate) fn ratio(&self) -> Option<f64> {
         self.peer.as_ref().map(|peer| min(&self.times.cpu) / min(&peer.cpu))
@@ -197,7 +223,7 @@ impl Measured {
         let cell = |x: Option<f64>| x.map_or("-".to_owned(), |x| format!("{x:.2}"));
         let peer = self.peer.as_ref().map(|peer| min(&peer.cpu));
         format!(
-            "{:<24} {:>7} {:>9.3} {:>9.3} {:>9.3} {:>9.3} {:>9} {:>7} {:>7}{}",
+            "{:<24} {:>7} {:>9.3} {:>9.3} {:>9.3} {:>9.3} {:>9} {:>7} {:>7}{}{}",
             self.op,
             self.threads,
             self.floor_ms,
@@ -207,6 +233,9 @@ impl Measured {
             cell(peer),
             cell(self.ratio()),
             target.map_or("-".to_owned(), |t| format!("<{t:.2}")),
+            self.asked_ms()
+                .map(|ms| format!("  {ms:.3} to ask, {} launches", self.times.launches))
+                .unwrap_or_default(),
             self.peer_note.map(|note| format!("  {note}")).unwrap_or_default(),
         )
     }
@@ -226,7 +255,7 @@ impl Measured {
             "median_ms": median(&self.times.wall), "min_ms": min(&self.times.wall),
             "cpu_ms": min(&self.times.cpu), "cpu_median_ms": median(&self.times.cpu),
             "runs": self.times.wall.len(),
-            "floor_ms": self.floor_ms,
+            "floor_ms": self.floor_ms, "asked_ms": self.asked_ms(), "launches": self.times.launches,
             "peer": self.peer.as_ref().map(|peer| json!({
                 "name": Peer::NAME, "note": self.peer_note,
                 "median_ms": median(&peer.wall), "min_ms": min(&peer.wall),
@@ -265,7 +294,8 @@ mod tests {
         assert!(row.times.cpu.len() == 3 && min(&row.times.cpu) >= 2.0);
         assert!(row.ratio().is_none());
         let mut with_peer = row.clone();
-        with_peer.peer = Some(Times { wall: vec![9.0; 3], cpu: vec![12.0, 4.0, 8.0] });
+        with_peer.peer =
+            Some(Times { wall: vec![9.0; 3], cpu: vec![12.0, 4.0, 8.0], ..Times::default() });
         with_peer.times.cpu = vec![3.0, 2.0, 1.0];
         assert!((with_peer.ratio().unwrap() - 0.25).abs() < 1e-12);
         let both = Measured::together("both", &with_peer, &with_peer);

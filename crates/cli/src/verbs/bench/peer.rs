@@ -106,7 +106,7 @@ impl Peer {
         let (Some(wall), Some(cpu)) = (first("wall_ms"), first("cpu_ms")) else {
             bail!("the peer's answer has no times: {answer}");
         };
-        Ok(Sample { wall, cpu })
+        Ok(Sample { wall, cpu, asked: None, launches: 0 })
     }
 }
 
@@ -125,6 +125,7 @@ const HOISTED_8_IN_ROTATIONS: f64 = 1068.0 / 247.0;
 /// What stands in for the peer's eight hoisted rotations, and how it is marked.
 pub(crate) fn hoisted_stand_in(rotate: &Times) -> (Times, &'static str) {
     let scale = |times: &[f64]| times.iter().map(|t| t * HOISTED_8_IN_ROTATIONS).collect();
-    let times = Times { wall: scale(&rotate.wall), cpu: scale(&rotate.cpu) };
+    let (wall, cpu) = (scale(&rotate.wall), scale(&rotate.cpu));
+    let times = Times { wall, cpu, ..Times::default() };
     (times, "peer: 4.32 x its rotate, not measured")
 }
