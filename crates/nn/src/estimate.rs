@@ -151,3 +151,34 @@ pub fn precision_bits(
 fn representative_input(model: &Model) -> Result<Matrix> {
     random_input(&model.config, 0, 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_without_room_is_refused_with_figures() {
+        let device = Device::cpu();
+        let bytes = DeviceBytes {
+            keys: 1 << 62,
+            largest_key: 3,
+            constants: 5,
+            ciphertexts: 7,
+            operation: 11,
+        };
+        // Keys beyond the largest can be put aside.
+        bytes.check(&device).unwrap();
+        // More than any machine has; where a machine does not say what it has, nothing is refused.
+        let bytes = DeviceBytes { constants: 1 << 61, ..bytes };
+        let (Err(error), Some(_)) = (bytes.check(&device), device.available_memory()) else {
+            assert!(device.available_memory().is_none());
+            return;
+        };
+        let message = error.to_string();
+        let needed = (1u64 << 61) + 3 + 7 + 11;
+        for figure in [needed, 1 << 61, 3, 7, 11] {
+            assert!(message.contains(&figure.to_string()), "{message}");
+        }
+        assert!(message.contains(&device.to_string()), "{message}");
+    }
+}

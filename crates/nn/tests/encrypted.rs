@@ -61,6 +61,9 @@ impl Bench {
             let key = generator.evaluation_key(&secret, spec, &mut rng).unwrap();
             keys.insert(key.expand(&context).unwrap()).unwrap();
         }
+        // What was planned of the device's memory is what is there.
+        let planned = he.device_bytes();
+        assert_eq!((planned.keys, planned.constants), (keys.bytes(), he.plaintext_bytes()));
         Self { model, he, keys, secret, rng }
     }
 
