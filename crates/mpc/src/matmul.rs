@@ -1,7 +1,7 @@
 //! Matrix products modulo 2^64.
 //!
-//! Register tiles of 4 rows by 32 columns: 16 vectors of accumulators, every element of B loaded once a tile. The loops are plain
-//! integer code, compiled for the vector units found at run time (`pulp`).
+//! Register tiles of 4 rows by 4 vectors: 16 accumulators, every element of B loaded once a tile. The products are `pulp`'s, for the vector
+//! units found at run time: of the same loops over plain integers the compiler makes scalar code.
 
 #![expect(
     clippy::inline_always,
@@ -9,9 +9,11 @@
 )]
 
 use rayon::prelude::*;
+use std::ops::Range;
 
+/// Of a tile: rows, and vectors of columns.
 const ROWS: usize = 4;
-const COLS: usize = 32;
+const VECTORS: usize = 4;
 /// Multiplications below which a product stays on the calling thread.
 const PARALLEL: usize = 1 << 20;
 
@@ -58,15 +60,16 @@ impl pulp::WithSimd for Tiles<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
         let Tiles { a, b, k, n, c } = self;
+        let columns = VECTORS * S::U64_LANES;
         for (c, a) in c.chunks_mut(ROWS * n).zip(a.chunks(ROWS * k)) {
-            for from in (0..n).step_by(COLS) {
-                let width = COLS.min(n - from);
-                if c.len() == ROWS * n && width == COLS {
-                    full_tile(c, a, b, k, n, from);
+            for from in (0..n).step_by(columns) {
+                let span = from..n.min(from + columns);
+                if c.len() == ROWS * n && span.len() == columns {
+                    full_tile(simd, c, a, b, (k, n), span);
                 } else {
-                    edge_tile(c, a, b, k, n, from, width);
+                    edge_tile(c, a, b, (k, n), span);
                 }
             }
         }
@@ -74,32 +77,42 @@ impl pulp::WithSimd for Tiles<'_> {
 }
 
 #[inline(always)]
-fn full_tile(c: &mut [u64], a: &[u64], b: &[u64], k: usize, n: usize, from: usize) {
-    let mut acc = [[0u64; COLS]; ROWS];
+fn full_tile<S: pulp::Simd>(
+    simd: S,
+    c: &mut [u64],
+    a: &[u64],
+    b: &[u64],
+    (k, n): (usize, usize),
+    span: Range<usize>,
+) {
+    let mut acc = [[simd.splat_u64s(0); VECTORS]; ROWS];
     let (a0, rest) = a.split_at(k);
     let (a1, rest) = rest.split_at(k);
     let (a2, a3) = rest.split_at(k);
     for ((((x0, x1), x2), x3), row) in a0.iter().zip(a1).zip(a2).zip(a3).zip(b.chunks_exact(n)) {
-        let Some(row) = row.get(from..).and_then(|r| r.first_chunk::<COLS>()) else { return };
+        let Some(row) = S::as_simd_u64s(&row[span.clone()]).0.first_chunk::<VECTORS>() else {
+            return;
+        };
         for (acc, x) in acc.iter_mut().zip([x0, x1, x2, x3]) {
+            let x = simd.splat_u64s(*x);
             for (acc, y) in acc.iter_mut().zip(row) {
-                *acc = acc.wrapping_add(x.wrapping_mul(*y));
+                *acc = simd.add_u64s(*acc, simd.mul_u64s(x, *y));
             }
         }
     }
-    for (c, acc) in c.chunks_exact_mut(n).zip(&acc) {
-        for (c, acc) in c.iter_mut().skip(from).zip(acc) {
-            *c = c.wrapping_add(*acc);
+    for (c, acc) in c.chunks_exact_mut(n).zip(acc) {
+        for (c, acc) in S::as_mut_simd_u64s(&mut c[span.clone()]).0.iter_mut().zip(acc) {
+            *c = simd.add_u64s(*c, acc);
         }
     }
 }
 
 #[inline(always)]
-fn edge_tile(c: &mut [u64], a: &[u64], b: &[u64], k: usize, n: usize, from: usize, width: usize) {
+fn edge_tile(c: &mut [u64], a: &[u64], b: &[u64], (k, n): (usize, usize), span: Range<usize>) {
     for (c, a) in c.chunks_exact_mut(n).zip(a.chunks_exact(k)) {
-        let Some(c) = c.get_mut(from..from + width) else { return };
+        let c = &mut c[span.clone()];
         for (x, row) in a.iter().zip(b.chunks_exact(n)) {
-            for (c, y) in c.iter_mut().zip(row.iter().skip(from)) {
+            for (c, y) in c.iter_mut().zip(&row[span.clone()]) {
                 *c = c.wrapping_add(x.wrapping_mul(*y));
             }
         }

@@ -141,7 +141,7 @@ fn expand<const M: usize>(e: Evaluation<'_>, c: &[u64], table: &Table) -> Vec<u6
     let (tables, straight) = (reversed(table), straight(table));
     let slope = |knot: usize| table.coefficients.get(1).map_or(0, |t| t[knot]);
     // The knot that the first point of a block meets.
-    let knot = |c: u64, block: usize| ((c >> l) as usize + n - block * POINTS) % n;
+    let knot = |c: u64, block: usize| ((c >> l) as usize + n - block * POINTS) & (n - 1);
     let arch = pulp::Arch::new();
     let mut out = vec![0; c.len()];
     out.par_chunks_mut(CHUNK)
@@ -162,7 +162,7 @@ fn expand<const M: usize>(e: Evaluation<'_>, c: &[u64], table: &Table) -> Vec<u6
                         let line = table.coefficients[0][knot].wrapping_mul(*one);
                         sum = sum.wrapping_add(line).wrapping_add(slope(knot).wrapping_mul(x));
                     } else {
-                        starts.push((n - knot) % n);
+                        starts.push((n - knot) & (n - 1));
                     }
                 }
                 let opened = Opened { tables: &tables, starts: &starts, rows, low };
