@@ -489,15 +489,28 @@ impl Evaluator {
     /// # Errors
     /// [`Error::ParameterMismatch`]; [`Error::LevelExhausted`] at level 0.
     pub fn rescale(&self, a: Ciphertext) -> Result<Ciphertext> {
-        self.check("rescale", &a)?;
-        if a.level == 0 {
-            return Err(Error::LevelExhausted { op: "rescale", level: 0, needed: 1 });
-        }
-        count(Counter::Rescales, 1);
+        let none = Error::LevelExhausted { op: "rescale", level: 0, needed: 1 };
+        self.rescale_batch(vec![a])?.pop().ok_or(none)
+    }
+
+    /// [`Self::rescale`] of ciphertexts of one level, with one division for all of them.
+    pub(crate) fn rescale_batch(&self, batch: Vec<Ciphertext>) -> Result<Vec<Ciphertext>> {
+        let Some(from) = batch.first().map(Ciphertext::level) else { return Ok(batch) };
+        let exhausted = Error::LevelExhausted { op: "rescale", level: from, needed: 1 };
+        let level = from.checked_sub(1).ok_or(exhausted)?;
+        let check =
+            |a: &Ciphertext| check_levels("rescale", from, a.level).and(self.check("rescale", a));
+        batch.iter().try_for_each(check)?;
+        count(Counter::Rescales, batch.len() as u64);
         let params = self.ctx.params();
-        let (scale, primes) =
-            (a.scale / params.modulus_at(a.level) as f64, params.primes_at(a.level));
-        Ok(self.ciphertext(a.secret, a.level - 1, scale, RingPoly::rescale_many(a.polys, primes)?))
+        let (primes, divisor) = (params.primes_at(from), params.modulus_at(from) as f64);
+        let kinds: Vec<_> = batch.iter().map(|a| (a.secret, a.scale, a.polys.len())).collect();
+        let polys = batch.into_iter().flat_map(|a| a.polys).collect();
+        let mut polys = RingPoly::rescale_many(polys, primes)?.into_iter();
+        let finish = |(secret, scale, count): (_, f64, usize)| {
+            self.ciphertext(secret, level, scale / divisor, polys.by_ref().take(count).collect())
+        };
+        Ok(kinds.into_iter().map(finish).collect())
     }
 
     /// Forgets limbs down to a level; the scale stays. Free. The product of two ciphertexts whose scales are not the

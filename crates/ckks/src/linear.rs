@@ -297,33 +297,34 @@ impl Evaluator {
 
         let mut sum = inner.pop().flatten().ok_or_else(empty)?;
         while let Some(next) = inner.pop() {
-            sum = self.rotate_times_p(sum, map.baby as i64, a.level, keys)?;
-            if let Some(next) = next {
-                for (s, x) in sum.iter_mut().zip(&next) {
-                    s.add_assign(x)?;
-                }
-            }
+            sum = self.rotate_times_p(sum, map.baby as i64, a.level, keys, next.as_ref())?;
         }
-        self.rotate_times_p(sum, first * map.baby as i64, a.level, keys)
+        self.rotate_times_p(sum, first * map.baby as i64, a.level, keys, None)
     }
 
-    /// Rotates a pair times P over {q, all special}: only the half that is decomposed is divided by P before.
+    /// Rotates a pair times P over {q, all special} and adds the next: only the half that is decomposed is divided by P
+    /// before.
     fn rotate_times_p(
         &self,
         [a0, a1]: [RingPoly; 2],
         k: i64,
         level: usize,
         keys: &EvaluationKeys,
+        next: Option<&[RingPoly; 2]>,
     ) -> Result<[RingPoly; 2]> {
         let params = self.context().params();
         let kind = KeyKind::rotation(k, params.slots());
         let galois = kind.and_then(|kind| Some((kind, kind.galois_elements(params.n())?)));
-        let Some((kind, [g, _])) = galois else { return Ok([a0, a1]) };
+        let Some((kind, [g, _])) = galois else {
+            let mut sum = [a0, a1];
+            for (sum, next) in sum.iter_mut().zip(next.into_iter().flatten()) {
+                sum.add_assign(next)?;
+            }
+            return Ok(sum);
+        };
         count(Counter::Rotations, 1);
         count(Counter::KeySwitches, 1);
         let key = keys.get(kind, level)?;
-        let [mut k0, k1] = a1.mod_down()?.key_switch(&key, [None, None], Some(g))?;
-        k0.add_assign(&a0.automorphism(g)?)?;
-        Ok([k0, k1])
+        Ok(a1.mod_down()?.key_switch_sum(&key, &a0, Some(g), next)?)
     }
 }

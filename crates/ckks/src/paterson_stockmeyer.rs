@@ -26,6 +26,7 @@ use crate::params::Parameters;
 use crate::polynomial::{Basis, Polynomial, ceil_log2, divide};
 use crate::rlwe::EvaluationKeys;
 use cipherform_profile::{Cost, Counter, count};
+use cipherform_ring::RingPoly;
 use num_complex::Complex64;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -52,15 +53,24 @@ pub(crate) trait Arithmetic {
     fn deliver(&mut self, v: Self::Value) -> Result<Self::Value>;
     /// `acc + v`, at the level and scale of `acc`.
     fn add(&mut self, acc: Self::Value, v: &Self::Value) -> Result<Self::Value>;
-    /// `acc + factor v` for an integer, at a level and scale; `acc` may be missing.
-    fn add_multiple(
+    /// `acc` and the multiples of `terms` by integers, one term at least, at a level and scale; `acc` may be missing.
+    fn add_multiples(
         &mut self,
         acc: Option<Self::Value>,
+        terms: &[(&Self::Value, f64)],
+        level: usize,
+        scale: f64,
+    ) -> Result<Self::Value>;
+    /// `factor v` for an integer, at a level and scale.
+    fn multiple(
+        &mut self,
         v: &Self::Value,
         factor: f64,
         level: usize,
         scale: f64,
-    ) -> Result<Self::Value>;
+    ) -> Result<Self::Value> {
+        self.add_multiples(None, &[(v, factor)], level, scale)
+    }
     /// Twice a value, at its scale.
     fn double(&mut self, v: Self::Value) -> Result<Self::Value>;
     /// i times a value.
@@ -103,7 +113,7 @@ pub(crate) fn evaluate<A: Arithmetic>(
     }
     let coefficients = schedule.coefficients.to_vec();
     if depth == 0 {
-        let zero = arithmetic.add_multiple(None, input, 0.0, level, scale)?;
+        let zero = arithmetic.multiple(input, 0.0, level, scale)?;
         return arithmetic.add_constant(zero, coefficients.first().copied().unwrap_or_default());
     }
     let functions = BTreeMap::from([(1, Rc::new(input.clone()))]);
@@ -133,11 +143,19 @@ struct Evaluation<'a, A: Arithmetic> {
     lowered: BTreeMap<usize, Rc<A::Value>>,
 }
 
+/// A multiple of a basis function, or of i times it.
+struct Term {
+    function: usize,
+    turned: bool,
+    factor: f64,
+}
+
 impl<A: Arithmetic> Evaluation<'_, A> {
     /// A polynomial of degree at least 1 as a raw value, of degree 2 possibly, at depth t and a scale.
     fn raw(&mut self, mut coefficients: Vec<Complex64>, t: usize, scale: f64) -> Result<A::Value> {
         let level = self.level - t;
         let mut sum: Option<A::Value> = None;
+        let mut terms = Vec::new();
         loop {
             let degree = coefficients.len().saturating_sub(1);
             if degree <= self.schedule.leaf && (degree == 0 || ceil_log2(degree) <= t) {
@@ -146,7 +164,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
             let m = 1 << degree.ilog2();
             let (q, r) = divide(self.schedule.basis, &coefficients, m);
             if let [constant] = q.as_slice() {
-                sum = Some(self.term(sum, m, *constant, level, scale)?);
+                self.term(&mut terms, m, *constant, scale)?;
             } else {
                 let function = self.factor(m, t, scale)?;
                 let q_scale = scale / self.arithmetic.scale(&function);
@@ -164,40 +182,37 @@ impl<A: Arithmetic> Evaluation<'_, A> {
         }
         for (i, &c) in coefficients.iter().enumerate().skip(1) {
             if c != Complex64::ZERO {
-                sum = Some(self.term(sum, i, c, level, scale)?);
+                self.term(&mut terms, i, c, scale)?;
             }
+        }
+        let functions = terms.iter().filter_map(|&Term { function, turned, factor }| {
+            let known = if turned { &self.turned } else { &self.functions };
+            Some((&**known.get(&function)?, factor))
+        });
+        let functions: Vec<(&A::Value, f64)> = functions.collect();
+        if !functions.is_empty() {
+            sum = Some(self.arithmetic.add_multiples(sum, &functions, level, scale)?);
         }
         let sum = sum.ok_or_else(no_terms)?;
         self.arithmetic.add_constant(sum, coefficients.first().copied().unwrap_or_default())
     }
 
-    /// `acc + c b_i` at a level and scale.
-    fn term(
-        &mut self,
-        acc: Option<A::Value>,
-        i: usize,
-        c: Complex64,
-        level: usize,
-        scale: f64,
-    ) -> Result<A::Value> {
+    /// Adds `c b_i` at a scale to the terms of a sum.
+    fn term(&mut self, terms: &mut Vec<Term>, i: usize, c: Complex64, scale: f64) -> Result<()> {
         let function = self.function(i)?;
         let unit = scale / self.arithmetic.scale(&function);
         self.arithmetic.count_coefficient(&function);
-        let mut sum = acc;
-        if c.re != 0.0 || c.im == 0.0 {
-            let factor = (c.re * unit).round();
-            sum = Some(self.arithmetic.add_multiple(sum, &function, factor, level, scale)?);
-        }
         if c.im != 0.0 {
-            let turned = match self.turned.get(&i) {
-                Some(known) => known.clone(),
-                None => Rc::new(self.arithmetic.mul_i(&function)?),
-            };
-            let factor = (c.im * unit).round();
-            sum = Some(self.arithmetic.add_multiple(sum, &turned, factor, level, scale)?);
-            self.turned.insert(i, turned);
+            if !self.turned.contains_key(&i) {
+                let turned = Rc::new(self.arithmetic.mul_i(&function)?);
+                self.turned.insert(i, turned);
+            }
+            terms.push(Term { function: i, turned: true, factor: (c.im * unit).round() });
         }
-        sum.ok_or_else(no_terms)
+        if c.re != 0.0 || c.im == 0.0 {
+            terms.push(Term { function: i, turned: false, factor: (c.re * unit).round() });
+        }
+        Ok(())
     }
 
     /// The basis function of degree m as the right factor of a product that is raw at depth t and a scale.
@@ -221,7 +236,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
         let prime = self.arithmetic.prime(level + 1);
         let integer = (usual * prime / have).round();
         let raw_scale = have * integer;
-        let raw = self.arithmetic.add_multiple(None, &function, integer, level + 1, raw_scale)?;
+        let raw = self.arithmetic.multiple(&function, integer, level + 1, raw_scale)?;
         let mut low = self.arithmetic.deliver(raw)?;
         self.arithmetic.set_scale(&mut low, raw_scale / prime);
         let low = Rc::new(low);
@@ -244,7 +259,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
         if self.schedule.tapered && lift > 1.0 {
             let (level, scale) =
                 (self.arithmetic.level(&right), self.arithmetic.scale(&right) * lift);
-            right = Rc::new(self.arithmetic.add_multiple(None, &right, lift, level, scale)?);
+            right = Rc::new(self.arithmetic.multiple(&right, lift, level, scale)?);
         }
         let mut product = self.arithmetic.mul(&left, &right)?;
         if self.schedule.basis == Basis::Chebyshev {
@@ -256,7 +271,7 @@ impl<A: Arithmetic> Evaluation<'_, A> {
                 let (level, scale) =
                     (self.arithmetic.level(&product), self.arithmetic.scale(&product));
                 let factor = -(scale / self.arithmetic.scale(&lower)).round();
-                self.arithmetic.add_multiple(Some(product), &lower, factor, level, scale)?
+                self.arithmetic.add_multiples(Some(product), &[(&lower, factor)], level, scale)?
             };
         }
         let value = Rc::new(self.arithmetic.deliver(product)?);
@@ -341,15 +356,14 @@ impl Arithmetic for Symbolic<'_> {
     fn add(&mut self, acc: SymbolicValue, v: &SymbolicValue) -> Result<SymbolicValue> {
         Ok(SymbolicValue { product: acc.product || v.product, ..acc })
     }
-    fn add_multiple(
+    fn add_multiples(
         &mut self,
         acc: Option<SymbolicValue>,
-        v: &SymbolicValue,
-        _: f64,
+        terms: &[(&SymbolicValue, f64)],
         level: usize,
         scale: f64,
     ) -> Result<SymbolicValue> {
-        let product = v.product || acc.is_some_and(|acc| acc.product);
+        let product = terms.iter().any(|(v, _)| v.product) || acc.is_some_and(|acc| acc.product);
         Ok(SymbolicValue { level, scale, product })
     }
     fn double(&mut self, v: SymbolicValue) -> Result<SymbolicValue> {
@@ -370,12 +384,6 @@ impl Arithmetic for Symbolic<'_> {
 pub(crate) struct Encrypted<'a> {
     pub(crate) evaluator: &'a Evaluator,
     pub(crate) keys: &'a EvaluationKeys,
-}
-
-impl Encrypted<'_> {
-    fn dropped(&self, v: &[Ciphertext], level: usize) -> Result<Vec<Ciphertext>> {
-        v.iter().map(|ct| self.evaluator.drop_level(ct, level)).collect()
-    }
 }
 
 impl Arithmetic for Encrypted<'_> {
@@ -402,7 +410,7 @@ impl Arithmetic for Encrypted<'_> {
         if v.iter().any(|ct| ct.degree() == 2) {
             self.evaluator.relinearize_rescale(&v, self.keys)
         } else {
-            v.into_iter().map(|ct| self.evaluator.rescale(ct)).collect()
+            self.evaluator.rescale_batch(v)
         }
     }
     fn add(&mut self, mut acc: Vec<Ciphertext>, v: &Vec<Ciphertext>) -> Result<Vec<Ciphertext>> {
@@ -411,31 +419,40 @@ impl Arithmetic for Encrypted<'_> {
         }
         Ok(acc)
     }
-    fn add_multiple(
+    fn add_multiples(
         &mut self,
         acc: Option<Vec<Ciphertext>>,
-        v: &Vec<Ciphertext>,
-        factor: f64,
+        terms: &[(&Vec<Ciphertext>, f64)],
         level: usize,
         scale: f64,
     ) -> Result<Vec<Ciphertext>> {
         const OP: &str = "polynomial";
-        let factor = self.evaluator.integer(OP, factor, level)?;
-        let Some(mut acc) = acc else {
-            let mut multiple = self.dropped(v, level)?;
-            for ct in &mut multiple {
-                ct.seed = None;
-                ct.scale = scale;
-                ct.polys.iter_mut().try_for_each(|poly| poly.mul_integer_assign(factor))?;
-            }
-            return Ok(multiple);
+        let e = self.evaluator;
+        let limbs = e.context().params().limbs_at(level);
+        let factors = terms.iter().map(|(_, factor)| e.integer(OP, *factor, level));
+        let factors = factors.collect::<Result<Vec<_>>>()?;
+        // Polynomial h of member j of the batch, of every term.
+        let multiples = |j: usize, h: usize| -> Vec<(&RingPoly, i128)> {
+            let terms = terms.iter().zip(&factors);
+            terms.filter_map(|((v, _), &factor)| Some((v.get(j)?.polys.get(h)?, factor))).collect()
         };
-        for (acc, v) in acc.iter_mut().zip(v) {
-            for (sum, poly) in acc.polys.iter_mut().zip(&v.polys) {
-                sum.add_multiple_assign(poly, factor)?;
-            }
-        }
-        Ok(acc)
+        let Some(acc) = acc else {
+            let first: &[Ciphertext] = terms.first().map_or(&[], |(v, _)| v);
+            let sum = |(j, ct): (usize, &Ciphertext)| {
+                let polys =
+                    (0..ct.polys.len()).map(|h| RingPoly::combination(limbs, &multiples(j, h)));
+                Ok(e.ciphertext(ct.secret, level, scale, polys.collect::<Result<_, _>>()?))
+            };
+            return first.iter().enumerate().map(sum).collect();
+        };
+        let add = |(j, mut ct): (usize, Ciphertext)| {
+            let polys = ct.polys.into_iter().enumerate();
+            let polys = polys.map(|(h, poly)| poly.add_combination(&multiples(j, h)));
+            ct.polys = polys.collect::<Result<_, _>>()?;
+            ct.seed = None;
+            Ok(ct)
+        };
+        acc.into_iter().enumerate().map(add).collect()
     }
     fn double(&mut self, mut v: Vec<Ciphertext>) -> Result<Vec<Ciphertext>> {
         v.iter_mut().try_for_each(|ct| self.evaluator.mul_integer_assign(ct, 2))?;

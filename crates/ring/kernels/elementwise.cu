@@ -115,6 +115,38 @@ extern "C" __global__ void mul_scalars(Out out, In c, In a, const __grid_constan
     at(out, s)[i] = y;
 }
 
+// Terms of a sum with a factor a row, some rows at a time.
+#define TERMS 8
+#define TERM_ROWS 64
+struct Terms {
+    In of[TERMS];
+    Lazy factors[TERMS][TERM_ROWS];  // centred
+    u32 count, first;                  // terms, first row of the launch
+};
+
+// out = c + sum of factors * terms over the rows from `first` on, all of them q-rows; c optional (q = 0: none).
+extern "C" __global__ void combination(Out out, In c, const __grid_constant__ Terms terms, Shape s) {
+    const u32 i = blockIdx.x * blockDim.x + threadIdx.x, row = terms.first + blockIdx.y;
+    if (i >= s.n / 2) return;
+    const Prime m = s.primes[row];
+    const size_t at_row = (size_t)row * s.n;
+    Lazy x = 0, y = 0;
+    if (c.q) {
+        const ulonglong2 z = ((const ulonglong2*)(c.words + at_row))[i];
+        x = load(z.x), y = load(z.y);
+    }
+#pragma unroll
+    for (u32 k = 0; k < TERMS; k++) {
+        if (k < terms.count) {
+            const ulonglong2 z = ((const ulonglong2*)(terms.of[k].words + at_row))[i];
+            const Lazy f = terms.factors[k][blockIdx.y];
+            x = plus(x, mul(load(z.x), f, m));  // 1 p + 8 * 0.6 p
+            y = plus(y, mul(load(z.y), f, m));
+        }
+    }
+    ((ulonglong2*)(out.words + at_row))[i] = make_ulonglong2(store(x, m), store(y, m));
+}
+
 // out = (a - b) * scalars[row].
 extern "C" __global__ void sub_scale(Out out, In a, In b, const __grid_constant__ Scalars scalars, Shape s) {
     ELEMENT

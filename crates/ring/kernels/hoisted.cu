@@ -25,8 +25,16 @@ struct Hoisted {
     Lazy special[256];  // P mod each prime of Q, centred
 };
 
+// A word that is read once.
+template <bool ONCE>
+__device__ __forceinline__ u64 read(const u64* from) {
+    if constexpr (ONCE) return __ldcs(from);
+    return *from;
+}
+
 template <int G>
 __device__ __forceinline__ void hoisted(const Hoisted& h, const Shape& s) {
+    constexpr bool EARLY = G <= 4;
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y;
     if (i >= s.n) return;
     const Prime m = s.primes[prime_of(s, row)];
@@ -42,6 +50,18 @@ __device__ __forceinline__ void hoisted(const Hoisted& h, const Shape& s) {
         }
     }
     for (u32 b = 0; b < h.babies; b++) {
+        // Up to four giant steps have room for all loads of a baby step before anything waits for one: a weight that is not
+        // there is read elsewhere and is 0. Nothing is read twice.
+        u64 weights[EARLY ? G : 1];
+        if constexpr (EARLY) {
+#pragma unroll
+            for (int g = 0; g < G; g++) {
+                const u64* weight = g < h.giants ? h.weights[g][b] : nullptr;
+                const u32 shift = h.weight_shift[g][b], at_row = row_in(row, s.q, h.weight_q[g][b]);
+                const u64 word = __ldcs(weight ? weight + (size_t)at_row * (s.n >> shift) + (i >> shift) : h.c[0] + i);
+                weights[g] = weight ? word : 0;
+            }
+        }
         Lazy u0 = 0, u1 = 0;
         if (h.galois[b] == 0) {
             if (upper) continue;
@@ -52,8 +72,8 @@ __device__ __forceinline__ void hoisted(const Hoisted& h, const Shape& s) {
 #pragma unroll 4
             for (u32 d = 0; d < h.digit_count; d++) {
                 const Lazy x = load(h.digits[d][(size_t)row * s.n + j]);
-                const Lazy k0 = load(h.keys[b][d][0][(size_t)row_in(row, s.q, h.key_q[b][d][0]) * s.n + j]);
-                const Lazy k1 = load(h.keys[b][d][1][(size_t)row_in(row, s.q, h.key_q[b][d][1]) * s.n + j]);
+                const Lazy k0 = load(read<EARLY>(h.keys[b][d][0] + (size_t)row_in(row, s.q, h.key_q[b][d][0]) * s.n + j));
+                const Lazy k1 = load(read<EARLY>(h.keys[b][d][1] + (size_t)row_in(row, s.q, h.key_q[b][d][1]) * s.n + j));
                 u0 = plus(u0, mul(x, k0, m));
                 u1 = plus(u1, mul(x, k1, m));
             }
@@ -63,7 +83,11 @@ __device__ __forceinline__ void hoisted(const Hoisted& h, const Shape& s) {
         u1 = make_room(u1, m);
 #pragma unroll
         for (int g = 0; g < G; g++) {
-            if (g < h.giants && h.weights[g][b] != 0) {
+            if constexpr (EARLY) {
+                const Lazy w = load(weights[g]);
+                sums[g][0] = plus(sums[g][0], mul(u0, w, m));
+                sums[g][1] = plus(sums[g][1], mul(u1, w, m));
+            } else if (g < h.giants && h.weights[g][b] != 0) {
                 const u32 shift = h.weight_shift[g][b], at_row = row_in(row, s.q, h.weight_q[g][b]);
                 const Lazy w = load(h.weights[g][b][(size_t)at_row * (s.n >> shift) + (i >> shift)]);
                 sums[g][0] = plus(sums[g][0], mul(u0, w, m));

@@ -18,6 +18,8 @@ struct Member {
     const u64* a;        // rows over {q, 0} at least, NTT order
     const u64* plus[2];  // likewise, or null
     u64* out[2];         // rows over the call's limbs
+    const u64* lifted;   // ntt_rows_switch: likewise, or null; added to half 0 before the automorphism
+    const u64* next[2];  // ntt_rows_switch: likewise; added after it
 };
 struct Switch {
     const u64* keys[KEY_DIGITS][2];
@@ -128,13 +130,29 @@ extern "C" __global__ void __launch_bounds__(256, 2) ntt_rows_switch(const Lazy*
     }
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        const bool summand = row < s.q && member.plus[h];
+        // All that is read before the first word is written: the compiler cannot know that results are elsewhere.
+        if (row < s.q && member.plus[h]) {
+#pragma unroll
+            for (int i = 0; i < 16; i++) {
+                const Lazy y = mul(load(member.plus[h][start + local + 16 * i]), k.special[row], m);
+                sums[h][i] = plus(sums[h][i], y);
+            }
+        }
+        if (h == 0 && member.lifted) {
+#pragma unroll
+            for (int i = 0; i < 16; i++) sums[h][i] = plus(sums[h][i], load(member.lifted[start + local + 16 * i]));
+        }
+        const size_t first = (size_t)row * s.n;
+        if (member.next[h]) {
+#pragma unroll
+            for (int i = 0; i < 16; i++) {
+                const u32 to = target_of(k, block * ROW_WORDS + local + 16 * i);
+                sums[h][i] = plus(sums[h][i], load(member.next[h][first + to]));
+            }
+        }
 #pragma unroll
         for (int i = 0; i < 16; i++) {
-            Lazy y = sums[h][i];
-            if (summand) y = plus(y, mul(load(member.plus[h][start + local + 16 * i]), k.special[row], m));
-            const u32 to = target_of(k, block * ROW_WORDS + local + 16 * i);
-            member.out[h][(size_t)row * s.n + to] = store(y, m);
+            member.out[h][first + target_of(k, block * ROW_WORDS + local + 16 * i)] = store(sums[h][i], m);
         }
     }
 }

@@ -229,15 +229,21 @@ __device__ __forceinline__ void backward_rows(const u64* in, Lazy* out, Lazy* s,
 }
 
 // ---------------------------------------------------------------- kernels
-#define JOB                            \
-    const Job job = jobs[blockIdx.y];  \
-    const Prime m = primes[job.prime]; \
+// Polynomials of a batch, wherever they are.
+#define POLYS 16
+struct Polys {
+    const u64* of[POLYS];
+};
+
+#define JOB                                                                     \
+    const Job job = jobs[blockIdx.y];                                           \
+    const Prime m = primes[job.prime];                                          \
     const Lazy* __restrict__ t = twiddles + (size_t)job.prime * stride;
 
 // Polynomial z of the batch starts at in + z * in_step words and out + z * out_step.
-#define NTT_ARGS                                                                                                        \
-    const u64 *in, u64 in_step, u64 *out, u64 out_step, const Job *__restrict__ jobs, const Prime *__restrict__ primes, \
-        const Lazy *__restrict__ twiddles, u32 stride, u32 n
+#define NTT_TABLES                                                                                                     \
+    const Job *__restrict__ jobs, const Prime *__restrict__ primes, const Lazy *__restrict__ twiddles, u32 stride, u32 n
+#define NTT_ARGS const u64 *in, u64 in_step, u64 *out, u64 out_step, NTT_TABLES
 
 #define COLUMN_KERNELS(LA, LB, CC)                                                                            \
     extern "C" __global__ void __launch_bounds__(CC << LB) ntt_columns_##LA##LB(NTT_ARGS) {                   \
@@ -269,13 +275,14 @@ extern "C" __global__ void __launch_bounds__(256) ntt_rows(NTT_ARGS) {
 
 // The last 8 stages, and (x - result) * factor: the end of a division (`sub_scale` of backend/cpu). Row `dst` of x, which
 // is fetched meanwhile. Dynamic shared memory: ROW_PAD * 16 + ROW_WORDS words.
-extern "C" __global__ void __launch_bounds__(256) ntt_rows_divide(NTT_ARGS, const u64* x, u64 x_step) {
+extern "C" __global__ void __launch_bounds__(256)
+    ntt_rows_divide(NTT_ARGS, const __grid_constant__ Polys x) {
     extern __shared__ Lazy s[];
     u64* a = (u64*)(s + 16 * ROW_PAD);
     JOB
     const int r = threadIdx.x % 16, row = threadIdx.x / 16;
     const size_t block = (size_t)job.dst * n + blockIdx.x * ROW_WORDS;
-    fetch_row(a + row * 256, x + blockIdx.z * x_step + block + row * 256);
+    fetch_row(a + row * 256, x.of[blockIdx.z] + block + row * 256);
     forward_rows((const Lazy*)(in + blockIdx.z * in_step) + block, blockIdx.x, s, t, n, m);
     u64* o = out + blockIdx.z * out_step + block;
     fetched();
@@ -287,10 +294,11 @@ extern "C" __global__ void __launch_bounds__(256) ntt_rows_divide(NTT_ARGS, cons
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) intt_rows(NTT_ARGS) {
+extern "C" __global__ void __launch_bounds__(256)
+    intt_rows(const __grid_constant__ Polys in, u64* out, u64 out_step, NTT_TABLES) {
     __shared__ Lazy s[16 * ROW_PAD];
     JOB
-    backward_rows(in + blockIdx.z * in_step + (size_t)job.src * n + blockIdx.x * ROW_WORDS,
+    backward_rows(in.of[blockIdx.z] + (size_t)job.src * n + blockIdx.x * ROW_WORDS,
                   (Lazy*)(out + blockIdx.z * out_step) + (size_t)job.dst * n + blockIdx.x * ROW_WORDS, s, t, n, m);
 }
 

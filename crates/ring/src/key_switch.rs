@@ -1,7 +1,7 @@
 //! Key switches up to the division by P.
 
 use crate::automorphism::GaloisElement;
-use crate::backend::{Backend, KeySwitch, Member, Source, Storage, View, dispatch};
+use crate::backend::{Backend, KeySwitch, Member, Source, Storage, SwitchSum, View, dispatch};
 use crate::basis::Limbs;
 use crate::digits::{Digits, check_key, decompose_transforms, extended, views};
 use crate::error::{Error, Result};
@@ -46,6 +46,44 @@ impl RingPoly {
             let member =
                 Member { source: Source::Poly(self.view(b, OP)?), plus: views_of(b, plus)? };
             b.key_switch(&member, &shared.operands(b)?)?.map(|buf| store(b, buf))
+        });
+        Ok(shared.pair(halves))
+    }
+
+    /// A step of a sum of rotations that is kept times P: both halves h of
+    ///
+    /// `next[h] + φ(lifted_h + Σ_d digit_d(self) · key[d][h])` over {q, all special}, lifted_1 = 0,
+    ///
+    /// that is [`RingPoly::key_switch`], which `lifted` joins before the automorphism, and [`RingPoly::add_assign`].
+    /// Cost: that of [`RingPoly::key_switch`].
+    ///
+    /// # Errors
+    /// As [`RingPoly::key_switch`]; `LimbMismatch` unless `lifted` and `next` have exactly the limbs of the result.
+    pub fn key_switch_sum(
+        &self,
+        key: &[[RingPoly; 2]],
+        lifted: &RingPoly,
+        galois: Option<GaloisElement>,
+        next: Option<&[RingPoly; 2]>,
+    ) -> Result<[RingPoly; 2]> {
+        let _span = primitive(OP);
+        let limbs = extended(self)?;
+        let shared = Shared::new(&self.ring, limbs, key, galois)?;
+        for x in std::iter::once(lifted).chain(next.into_iter().flatten()) {
+            check_rings(OP, &self.ring, &x.ring)?;
+            if x.limbs != limbs {
+                return Err(Error::LimbMismatch { op: OP, needed: limbs, got: x.limbs });
+            }
+        }
+        count(Counter::LimbNtts, decompose_transforms(&self.ring, limbs));
+        let halves = dispatch!(self.ring, |b| {
+            let member = Member { source: Source::Poly(self.view(b, OP)?), plus: [None, None] };
+            let next = match next {
+                Some([next0, next1]) => Some([next0.view(b, OP)?, next1.view(b, OP)?]),
+                None => None,
+            };
+            let sum = SwitchSum { lifted: lifted.view(b, OP)?, next };
+            b.key_switch_sum(&member, &shared.operands(b)?, &sum)?.map(|buf| store(b, buf))
         });
         Ok(shared.pair(halves))
     }

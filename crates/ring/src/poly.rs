@@ -1,7 +1,7 @@
 //! Polynomials and their arithmetic.
 
 use crate::automorphism::GaloisElement;
-use crate::backend::{Backend, Storage, View, dispatch};
+use crate::backend::{Backend, Multiple, Storage, View, dispatch};
 use crate::basis::Limbs;
 use crate::error::{Error, Result};
 use crate::form::{Coeff, Form, Ntt};
@@ -358,6 +358,74 @@ impl RingPoly {
         dispatch!(ring, |b| {
             b.mul_scalars_add(b.buf_mut(OP, data)?, *limbs, &x.view(b, OP)?, &scalars)
         })
+    }
+
+    /// `Σ_i factor_i · a_i` over the first `q` limbs, integers of any size and sign, in one pass. At least one term.
+    ///
+    /// # Errors
+    /// `LengthMismatch` without terms; see [`RingPoly`].
+    pub fn combination(q: usize, terms: &[(&RingPoly, i128)]) -> Result<RingPoly> {
+        const OP: &str = "combination";
+        let limbs = Limbs::q(q);
+        let Some((first, _)) = terms.first() else {
+            return Err(Error::LengthMismatch { what: "terms of a sum", expected: 1, got: 0 });
+        };
+        let ring = first.ring.clone();
+        ring.basis().check_limbs(OP, limbs)?;
+        Self::check_terms(OP, &ring, limbs, terms)?;
+        let data = dispatch!(ring, |b| {
+            let terms = Self::views(b, OP, &ring, limbs, terms)?;
+            store(b, b.combine(None, limbs, &terms)?)
+        });
+        Ok(Self::from_parts(ring, limbs, data))
+    }
+
+    /// Adds [`RingPoly::combination`] of any number of terms, in one pass. Limbs {q, 0}, those of the terms at least that.
+    ///
+    /// # Errors
+    /// `LimbMismatch` with special limbs; see [`RingPoly`].
+    pub fn add_combination(self, terms: &[(&RingPoly, i128)]) -> Result<RingPoly> {
+        const OP: &str = "add_combination";
+        if terms.is_empty() {
+            return Ok(self);
+        }
+        let Self { ring, limbs, data, .. } = self;
+        if limbs.p != 0 {
+            return Err(Error::LimbMismatch { op: OP, needed: Limbs::q(limbs.q), got: limbs });
+        }
+        Self::check_terms(OP, &ring, limbs, terms)?;
+        let data = dispatch!(ring, |b| {
+            let terms = Self::views(b, OP, &ring, limbs, terms)?;
+            store(b, b.combine(Some(b.take(OP, data)?), limbs, &terms)?)
+        });
+        Ok(Self::from_parts(ring, limbs, data))
+    }
+
+    fn check_terms(
+        op: &'static str,
+        ring: &Arc<Ring>,
+        limbs: Limbs,
+        terms: &[(&RingPoly, i128)],
+    ) -> Result<()> {
+        terms.iter().try_for_each(|(a, _)| {
+            check_rings(op, ring, &a.ring)?;
+            check_contains(op, a.limbs, limbs)
+        })
+    }
+
+    /// Terms of a sum with the residues of their factors.
+    fn views<'a, B: Backend>(
+        backend: &B,
+        op: &'static str,
+        ring: &Ring,
+        limbs: Limbs,
+        terms: &[(&'a RingPoly, i128)],
+    ) -> Result<Vec<Multiple<'a, B::Buf>>> {
+        let term = |&(a, factor): &(&'a RingPoly, i128)| {
+            let scalars = ring.basis().row_moduli(limbs).map(|m| m.reduce_i128(factor)).collect();
+            Ok((a.view(backend, op)?, scalars))
+        };
+        terms.iter().map(term).collect()
     }
 
     /// Adds an integer constant, i.e. the same integer to every evaluation.

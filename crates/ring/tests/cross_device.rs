@@ -6,6 +6,7 @@
 //! | extremes | every operation on 0, p - 1 and other extreme words |
 //! | hoisted_sums | doubly hoisted sums of many digits and baby steps on random and extreme words |
 //! | wide | digits and divisors of more primes than a kernel takes at once |
+//! | extensions | what a card extends in one kernel, N = 2^16 |
 //! | large_degree | one key switch and rescale at N = 2^12 (and 2^16 when asked for: slow) |
 //! | degree_* | all operations on a CUDA card against the CPU, N = 2^10 to 2^17 |
 
@@ -225,6 +226,16 @@ fn results(a: &RingPoly) -> Vec<(String, Vec<u64>)> {
     let coefficients = a.clone().into_coeff().unwrap();
     out.push(("coefficients".to_owned(), words(&coefficients)));
     out.push(("back".to_owned(), words(&coefficients.into_ntt().unwrap())));
+    let g = GaloisElement::rotation(5, a.ring().n());
+    for next in [None, Some([a.clone(), half.clone()])] {
+        let pair = small.key_switch_sum(&key, &half, Some(g), next.as_ref()).unwrap();
+        out.extend(pair.iter().map(|half| ("step of a sum".to_owned(), words(half))));
+    }
+    let terms: Vec<(&RingPoly, i128)> =
+        (0..10).map(|i| ([&small, &other][i % 2], (i as i128 - 4) << (11 * i))).collect();
+    out.push(("combination".to_owned(), words(&RingPoly::combination(2, &terms).unwrap())));
+    let sum = other.clone().add_combination(&terms).unwrap();
+    out.push(("sum".to_owned(), words(&sum)));
     let many = RingPoly::rescale_many(vec![small.clone(), other.clone(), small.clone()], 1);
     out.extend(many.unwrap().iter().map(|a| ("rescaled".to_owned(), words(a))));
     for factor in [0, -1, i128::MIN] {
@@ -389,6 +400,39 @@ every_degree! {
     degree_15 = 15,
     degree_16 = 16,
     degree_17 = 17,
+}
+
+/// Digits and divisors of all widths that are extended in one kernel, and one wider, at its degree: primes of 50 and of
+/// 29 bits, targets of more than one tile.
+#[test]
+fn extensions() {
+    let Some(card) = cuda() else { return };
+    let n = 1 << 16;
+    let (large, small) = (primes_below(50, n, 22), primes_below(29, n, 4));
+    let q: Vec<u64> = large[..11].iter().chain(&small).copied().collect();
+    let basis = RnsBasis::new(n, &q, &large[11..19], &[8, 3, 4]).unwrap();
+    let [cpu, card] = [Device::cpu(), card].map(|d| Ring::new(basis.clone(), &d).unwrap());
+    let all = basis.all_limbs();
+    let run = |a: &RingPoly| {
+        let small = a.with_limbs(Limbs::q(all.q)).unwrap();
+        let digits = small.decompose().unwrap();
+        let mut out: Vec<_> = (0..3).map(|d| words(&digits.digit(d).unwrap())).collect();
+        for primes in 0..4 {
+            let halves = RingPoly::mod_down_many(vec![a.clone(), a.clone(), a.clone()], primes);
+            out.extend(halves.unwrap().iter().map(words));
+        }
+        for primes in [1, 2, 4, 9] {
+            let polys = RingPoly::rescale_many(vec![small.clone(), small.clone()], primes);
+            out.extend(polys.unwrap().iter().map(words));
+        }
+        out.push(words(&a.with_limbs(Limbs::q(1)).unwrap().mod_raise(all.q).unwrap()));
+        out
+    };
+    for (on_cpu, on_card) in samples(&cpu, all).iter().zip(&samples(&card, all)) {
+        let (expected, got) = (run(on_cpu), run(on_card));
+        let wrong = expected.iter().zip(&got).position(|(x, y)| x != y);
+        assert_eq!((wrong, got.len()), (None, expected.len()));
+    }
 }
 
 fn compare_at(n: usize) {

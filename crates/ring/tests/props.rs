@@ -164,6 +164,18 @@ fn integers_act(device: &Device) {
         raised.add_integer_assign(value).unwrap();
         assert_eq!(words(&raised), words(&sum(&a, &constant)));
     }
+    let q = Limbs::q(3);
+    let (a, b) = (a.with_limbs(q).unwrap(), random(&ring, limbs, 5));
+    let mut expected = a.clone();
+    expected.mul_integer_assign(-(1 << 80)).unwrap();
+    expected.add_multiple_assign(&b, 77).unwrap();
+    let terms = [(&a, -(1i128 << 80)), (&b, 77)];
+    assert_eq!(words(&RingPoly::combination(3, &terms).unwrap()), words(&expected));
+    expected.add_assign(&a).unwrap();
+    assert_eq!(words(&a.clone().add_combination(&terms).unwrap()), words(&expected));
+    assert_eq!(words(&a.clone().add_combination(&[]).unwrap()), words(&a));
+    assert!(RingPoly::combination(3, &[]).is_err());
+    assert!(b.clone().add_combination(&terms).is_err());
     let small = RingPoly::from_i64(&ring, limbs, &[i64::MIN; 16]).unwrap();
     let wide = RingPoly::<Coeff>::from_i128(&ring, limbs, &[i64::MIN as i128; 16]).unwrap();
     assert_eq!(words(&small), words(&wide));

@@ -165,11 +165,10 @@ impl Arithmetic for Propagation<'_> {
         acc.add_scaled(v, Complex64::ONE);
         Ok(acc)
     }
-    fn add_multiple(
+    fn add_multiples(
         &mut self,
         acc: Option<Propagated>,
-        v: &Propagated,
-        factor: f64,
+        terms: &[(&Propagated, f64)],
         level: usize,
         scale: f64,
     ) -> Result<Propagated> {
@@ -180,7 +179,9 @@ impl Arithmetic for Propagation<'_> {
             values: vec![Complex64::ZERO; self.points],
             gains: BTreeMap::new(),
         });
-        out.add_scaled(v, (factor * v.scale / scale).into());
+        for (v, factor) in terms {
+            out.add_scaled(v, (factor * v.scale / scale).into());
+        }
         Ok(out)
     }
     fn double(&mut self, v: Propagated) -> Result<Propagated> {

@@ -55,6 +55,43 @@ impl<B> KeySwitch<'_, B> {
     }
 }
 
+/// What goes into a sum kept times P besides a key switch, see [`Backend::key_switch_sum`]: views over exactly the limbs
+/// of the switch.
+#[derive(Debug)]
+pub(crate) struct SwitchSum<'a, B> {
+    /// Added to the first half before the automorphism.
+    pub(crate) lifted: View<'a, B>,
+    /// Added to the halves after it.
+    pub(crate) next: Option<[View<'a, B>; 2]>,
+}
+
+impl<'a, B> KeySwitch<'a, B> {
+    /// The definition of [`Backend::key_switch_sum`].
+    pub(crate) fn compose_sum<D: Backend<Buf = B>>(
+        &self,
+        device: &D,
+        member: &Member<'_, B>,
+        sum: &SwitchSum<'_, B>,
+    ) -> Result<[B; 2]> {
+        let limbs = self.limbs;
+        let halves = |key: &[View<'a, B>; 2]| {
+            key.each_ref().map(|half| View { buf: half.buf, limbs: half.limbs })
+        };
+        let keys = self.keys.iter().map(halves).collect();
+        let plain = KeySwitch { limbs, special: self.special.clone(), keys, galois: None };
+        let mut halves = device.key_switch(member, &plain)?;
+        device.add(&mut halves[0], limbs, &sum.lifted)?;
+        if let Some(galois) = self.galois {
+            let image = |buf| device.automorphism(&View { buf, limbs }, limbs, galois);
+            halves = [image(&halves[0])?, image(&halves[1])?];
+        }
+        for (half, next) in halves.iter_mut().zip(sum.next.iter().flatten()) {
+            device.add(half, limbs, next)?;
+        }
+        Ok(halves)
+    }
+}
+
 /// `φ(P·plus[h] + Σ_d digits[d]·keys[d][h])`.
 fn pair<D: Backend>(
     device: &D,

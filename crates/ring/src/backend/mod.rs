@@ -14,7 +14,7 @@ use cipherform_profile::Timeline;
 use std::fmt::Debug;
 use std::time::Instant;
 
-pub(crate) use key_switch::{BabyStep, HoistedSums, KeySwitch, Member, Source, Weight};
+pub(crate) use key_switch::{BabyStep, HoistedSums, KeySwitch, Member, Source, SwitchSum, Weight};
 
 /// A buffer and the limbs whose rows it holds, possibly more than an operation needs.
 #[derive(Debug)]
@@ -22,6 +22,9 @@ pub(crate) struct View<'a, B> {
     pub(crate) buf: &'a B,
     pub(crate) limbs: Limbs,
 }
+
+/// A polynomial times a number a limb.
+pub(crate) type Multiple<'a, B> = (View<'a, B>, Vec<u64>);
 
 /// A device bound to a basis: tables and all arithmetic. Private: a backend is a module of this crate.
 ///
@@ -147,6 +150,27 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
         a: &View<'_, Self::Buf>,
         scalars: &[u64],
     ) -> Result<()>;
+    /// `start + Σ_i scalars_i[r] · a_i` over `{q, 0}`, row by row; no terms and no start are 0. The body is the definition.
+    fn combine(
+        &self,
+        start: Option<Self::Buf>,
+        limbs: Limbs,
+        terms: &[Multiple<'_, Self::Buf>],
+    ) -> Result<Self::Buf> {
+        let (mut sum, rest) = match (start, terms.split_first()) {
+            (Some(start), _) => (start, terms),
+            (None, Some(((a, scalars), rest))) => {
+                let mut first = self.select(a, limbs)?;
+                self.mul_scalars(&mut first, limbs, scalars)?;
+                (first, rest)
+            }
+            (None, None) => (self.zeros(0)?, terms),
+        };
+        for (a, scalars) in rest {
+            self.mul_scalars_add(&mut sum, limbs, a, scalars)?;
+        }
+        Ok(sum)
+    }
     /// `scalars[r]` added to every word of row r.
     fn add_scalars(&self, a: &mut Self::Buf, limbs: Limbs, scalars: &[u64]) -> Result<()>;
     /// Times `X^exponent`, `exponent < 2n`, in NTT order.
@@ -212,6 +236,16 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
         switch: &KeySwitch<'_, Self::Buf>,
     ) -> Result<Vec<[Self::Buf; 2]>> {
         members.iter().map(|member| self.key_switch(member, switch)).collect()
+    }
+    /// `next[h] + φ(lifted_h + P·plus[h] + Σ_d digits[d]·keys[d][h])` for both halves h, lifted_1 = 0, see [`SwitchSum`].
+    /// The body is the definition.
+    fn key_switch_sum(
+        &self,
+        member: &Member<'_, Self::Buf>,
+        switch: &KeySwitch<'_, Self::Buf>,
+        sum: &SwitchSum<'_, Self::Buf>,
+    ) -> Result<[Self::Buf; 2]> {
+        switch.compose_sum(self, member, sum)
     }
     /// `Σ_b weights[g][b] · φ_b(pair_b)` for every g and both halves, see [`HoistedSums`]. The body is the definition.
     fn hoisted_sums(&self, sums: &HoistedSums<'_, Self::Buf>) -> Result<Vec<[Self::Buf; 2]>> {

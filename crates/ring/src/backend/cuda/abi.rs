@@ -20,6 +20,12 @@ pub(super) const SOURCES: usize = 16;
 pub(super) const KEY_DIGITS: usize = 16;
 pub(super) const MEMBERS: usize = 8;
 
+/// Polynomials of one launch, wherever they are.
+pub(super) const POLYS: usize = 16;
+
+/// Terms and rows of one launch of a sum.
+pub(super) const TERMS: usize = 8;
+pub(super) const TERM_ROWS: usize = 64;
 /// Baby and giant steps, and digits, of one launch of a doubly hoisted sum.
 pub(super) const BABIES: usize = 16;
 pub(super) const GIANTS: usize = 8;
@@ -39,6 +45,23 @@ pub(super) struct Prime {
     pub(super) last: Lazy,
 }
 impl Plain for Prime {}
+
+/// `struct Polys` of ntt.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Polys {
+    pub(super) of: [u64; POLYS],
+}
+impl Plain for Polys {}
+
+impl Polys {
+    /// The first 16 of some addresses.
+    pub(super) fn new(addresses: &[u64]) -> Self {
+        let mut polys = Self::default();
+        polys.of.iter_mut().zip(addresses).for_each(|(to, &from)| *to = from);
+        polys
+    }
+}
 
 /// `struct Job` of ntt.cu.
 #[repr(C)]
@@ -98,7 +121,7 @@ impl Plain for Shape {}
 
 /// `struct In` of elementwise.cu.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct In {
     pub(super) words: u64,
     pub(super) step: u64,
@@ -116,6 +139,17 @@ pub(super) struct Out {
 }
 impl Plain for Out {}
 
+/// `struct Terms` of elementwise.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) of: [In; TERMS],
+    pub(super) factors: [[Lazy; TERM_ROWS]; TERMS],
+    pub(super) count: u32,
+    pub(super) first: u32,
+}
+impl Plain for Terms {}
+
 /// `struct Scalars` of elementwise.cu.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +165,8 @@ pub(super) struct Member {
     pub(super) a: u64,
     pub(super) plus: [u64; 2],
     pub(super) out: [u64; 2],
+    pub(super) lifted: u64,
+    pub(super) next: [u64; 2],
 }
 
 /// `struct Switch` of key_switch.cu.

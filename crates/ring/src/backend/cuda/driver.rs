@@ -41,6 +41,7 @@ kernels! {
     MulAdd = "mul_add",
     Tensor = "tensor",
     MulScalars = "mul_scalars",
+    Combination = "combination",
     AddScalars = "add_scalars",
     SubScale = "sub_scale",
     SelectRows = "select_rows",
@@ -54,6 +55,9 @@ kernels! {
     Convert8 = "convert_8",
     Convert12 = "convert_12",
     Convert16 = "convert_16",
+    Extend4 = "extend_4",
+    Extend8 = "extend_8",
+    Extend10 = "extend_10",
     Hoisted4 = "hoisted_4",
     Hoisted8 = "hoisted_8",
     KeyProduct = "key_product",
@@ -81,9 +85,19 @@ pub(super) const DIVIDE_SHARED: u32 = (16 * 272 + 4096) * 8;
 pub(super) const SWITCH_SHARED: u32 = (16 * 272 + 2 * 4096) * 8;
 // What a block can have on the smallest of the cards that are served (compute capability 8.6, 8.9 and 12.0).
 const _: () = assert!(SWITCH_SHARED <= 99 << 10);
-/// Kernels with more than the 48 KiB that need no asking.
-const LARGE_SHARED: [(Kernel, u32); 2] =
-    [(Kernel::NttRowsDivide, DIVIDE_SHARED), (Kernel::NttRowsSwitch, SWITCH_SHARED)];
+/// Dynamic shared memory of `extend_*` for as many sources: their coefficients, the quotients, and what two groups of
+/// threads exchange.
+pub(super) const fn extend_shared(sources: u32) -> u32 {
+    (sources * 1028 + 512 + 16 * 1096) * 8
+}
+/// Kernels with more than the 48 KiB that need no asking. Cards that have too little for one of `extend_*` do without it.
+const LARGE_SHARED: [(Kernel, u32); 5] = [
+    (Kernel::NttRowsDivide, DIVIDE_SHARED),
+    (Kernel::NttRowsSwitch, SWITCH_SHARED),
+    (Kernel::Extend4, extend_shared(4)),
+    (Kernel::Extend8, extend_shared(8)),
+    (Kernel::Extend10, extend_shared(10)),
+];
 
 /// Grid, block and dynamic shared memory in bytes of a launch.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +125,8 @@ pub(crate) struct Gpu {
     context: sys::CUcontext,
     stream: sys::CUstream,
     functions: Vec<sys::CUfunction>,
+    /// Shared memory that a block can have, in bytes.
+    shared: u32,
     shelf: Mutex<Shelf>,
     /// Launches asked for so far.
     launches: AtomicU64,
@@ -216,7 +232,14 @@ impl Gpu {
                 .map_err(|e| fail(&format!("kernel {name} is missing"), e))
         };
         let functions: Vec<_> = NAMES.iter().map(function).collect::<Result<_>>()?;
+        let shared = attribute(
+            sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+        )? as u32;
         for (kernel, bytes) in LARGE_SHARED {
+            let optional = matches!(kernel, Kernel::Extend4 | Kernel::Extend8 | Kernel::Extend10);
+            if optional && bytes > shared {
+                continue;
+            }
             let attribute =
                 sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function was just found in the module.
@@ -231,12 +254,17 @@ impl Gpu {
         }
         let shelf = Mutex::default();
         let launches = AtomicU64::new(0);
-        Ok(Self { ordinal, name, arithmetic, context, stream, functions, shelf, launches })
+        Ok(Self { ordinal, name, arithmetic, context, stream, functions, shared, shelf, launches })
     }
 
     /// Position among the cards of this machine.
     pub(crate) fn ordinal(&self) -> u16 {
         self.ordinal
+    }
+
+    /// Bytes of shared memory that a block can have.
+    pub(super) fn shared(&self) -> u32 {
+        self.shared
     }
 
     /// What its kernels compute with.

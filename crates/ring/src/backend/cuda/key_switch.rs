@@ -4,9 +4,8 @@ use super::Cuda;
 use super::abi::{KEY_DIGITS, Lazy, MAX_PRIMES, MEMBERS, Member as Operands, Switch};
 use super::buffer::Buf;
 use super::driver::Kernel;
-use super::launch::{Batch, each_batch};
 use super::tables::SMALL;
-use crate::backend::{KeySwitch, Member, Source, View};
+use crate::backend::{KeySwitch, Member, Source, SwitchSum, View};
 use crate::basis::Limbs;
 use crate::error::Result;
 
@@ -31,11 +30,26 @@ impl Cuda {
             if polys.is_empty() {
                 out.push(self.product(first, switch)?);
             } else {
-                out.extend(self.fused(&polys, now, switch)?);
+                out.extend(self.fused(&polys, now, switch, None)?);
             }
             rest = later;
         }
         Ok(out)
+    }
+
+    /// `Backend::key_switch_sum`.
+    pub(super) fn switch_sum(
+        &self,
+        member: &Member<'_, Buf>,
+        switch: &KeySwitch<'_, Buf>,
+        sum: &SwitchSum<'_, Buf>,
+    ) -> Result<[Buf; 2]> {
+        let Source::Poly(a) = &member.source else { return switch.compose_sum(self, member, sum) };
+        if self.n <= SMALL || switch.keys.len() > KEY_DIGITS {
+            return switch.compose_sum(self, member, sum);
+        }
+        let mut pairs = self.fused(&[a], std::slice::from_ref(member), switch, Some(sum))?;
+        pairs.pop().map_or_else(|| Buf::pair(&self.gpu, switch.limbs.rows() * self.n), Ok)
     }
 
     /// Operands that do not depend on digits: members, results, automorphism.
@@ -156,12 +170,13 @@ impl Cuda {
         }
     }
 
-    /// Key switches of up to 8 polynomials, n > 4096.
+    /// Key switches of up to 8 polynomials, n > 4096; one if it is a step of a sum.
     fn fused(
         &self,
         polys: &[&View<'_, Buf>],
         members: &[Member<'_, Buf>],
         switch: &KeySwitch<'_, Buf>,
+        sum: Option<&SwitchSum<'_, Buf>>,
     ) -> Result<Vec<[Buf; 2]>> {
         let (n, limbs, digits, count) = (self.n, switch.limbs, switch.keys.len(), polys.len());
         let plan = self.decomposition(limbs.q)?;
@@ -169,10 +184,6 @@ impl Cuda {
         let (prepared, scratch) = (self.words(count * limbs.q)?, self.words(count * rows)?);
         let sources: Vec<u64> =
             polys.iter().map(|a| a.buf.at(0, limbs.q * n)).collect::<Result<_>>()?;
-        let coefficients = prepared.at(0, count * limbs.q * n)?;
-        each_batch(&sources, coefficients, limbs.q * n, |batch| {
-            self.inverse(batch, &plan.inverse)
-        })?;
         let galois = self.inverse_galois(switch);
         let (mut operands, out) = self.switch_operands(members, limbs, &switch.special, galois)?;
         self.set_keys(&mut operands, &switch.keys)?;
@@ -182,16 +193,16 @@ impl Cuda {
         for (to, own) in operands.own.iter_mut().zip(&plan.own) {
             *to = [own.start as u32, own.end as u32];
         }
-        let halves = scratch.at(0, count * rows * n)?;
-        let batch = Batch {
-            from: coefficients,
-            from_step: (limbs.q * n) as u64,
-            to: halves,
-            to_step: (rows * n) as u64,
-            count: count as u32,
-        };
-        self.convert(batch, &plan.conversion)?;
-        self.forward_columns(batch.in_place(), &plan.forward)?;
+        if let (Some(sum), [member, ..]) = (sum, &mut operands.members) {
+            let words = limbs.rows() * n;
+            member.lifted = sum.lifted.buf.at(0, words)?;
+            if let Some([next0, next1]) = &sum.next {
+                member.next = [next0.buf.at(0, words)?, next1.buf.at(0, words)?];
+            }
+        }
+        let (prepared, halves) =
+            (prepared.at(0, count * limbs.q * n)?, scratch.at(0, count * rows * n)?);
+        self.extend(&sources, prepared, halves, rows * n, &plan.extension)?;
         self.rows_switch(limbs, halves, &operands)?;
         Ok(out)
     }

@@ -1,18 +1,23 @@
 //! Launches: grids and parameters from shapes, one function a family of kernels.
 
 use super::Cuda;
-use super::abi::{In, Lazy, MAX_PRIMES, Out, Scalars, Shape, Switch};
+use super::abi::{In, Lazy, MAX_PRIMES, Out, POLYS, Polys, Scalars, Shape, Switch};
 use super::buffer::Buf;
-use super::driver::{Arg, DIVIDE_SHARED, Kernel, Launch, SWITCH_SHARED};
-use super::tables::{Conversion, Jobs, SMALL};
+use super::driver::{Arg, DIVIDE_SHARED, Kernel, Launch, SWITCH_SHARED, extend_shared};
+use super::tables::{Conversion, Extension, Jobs, SMALL};
 use crate::backend::View;
 use crate::basis::Limbs;
 use crate::error::Result;
 
 /// Threads of a block where nothing else decides.
 const THREADS: u32 = 256;
-/// Blocks of a conversion that fill a card: two on each of 132 multiprocessors, twice.
-const FULL: u32 = 528;
+/// Multiprocessors of a card, to choose grids by.
+const MULTIPROCESSORS: u32 = 132;
+/// Blocks of a conversion that fill a card: two on each multiprocessor, twice.
+const FULL: u32 = 4 * MULTIPROCESSORS;
+/// Threads of a block of extend.cu, and blocks a polynomial and digit.
+const EXTEND_THREADS: u32 = 512;
+const EXTEND_BLOCKS: u32 = 64;
 
 /// Bytes of a word.
 const WORD: u64 = size_of::<u64>() as u64;
@@ -52,6 +57,18 @@ pub(super) fn each_batch(
     }
     let step = to_step * size_of::<u64>() as u64;
     from.iter().enumerate().try_for_each(|(i, &from)| f(Batch::one(from, to + i as u64 * step)))
+}
+
+/// Calls `f` with up to 16 polynomials, where they are written and their number. Results are `to_step` words apart.
+fn each_polys(
+    from: &[u64],
+    to: u64,
+    to_step: u64,
+    f: impl Fn(Polys, u64, u32) -> Result<()>,
+) -> Result<()> {
+    from.chunks(POLYS).enumerate().try_for_each(|(i, chunk)| {
+        f(Polys::new(chunk), to + (i * POLYS) as u64 * to_step * WORD, chunk.len() as u32)
+    })
 }
 
 /// The step in words between addresses that follow each other in equal steps.
@@ -138,15 +155,28 @@ impl Cuda {
         n: usize,
         extra: &[&dyn Arg],
     ) -> Result<()> {
+        let Batch { from, from_step, to, to_step, count } = batch;
+        let from: &[&dyn Arg] = &[&from, &from_step];
+        self.transform_from(kernel, shape, (from, to, to_step, count), jobs, n, extra)
+    }
+
+    /// As [`Cuda::transform`], with what says where polynomials are read.
+    fn transform_from(
+        &self,
+        kernel: Kernel,
+        shape: Launch,
+        (from, to, to_step, count): (&[&dyn Arg], u64, u64, u32),
+        jobs: &Jobs,
+        n: usize,
+        extra: &[&dyn Arg],
+    ) -> Result<()> {
         let table = jobs.table.at(0, 0)?;
         let (primes, twiddles) = (self.tables.primes.at(0, 1)?, self.tables.twiddles.at(0, 1)?);
         let (stride, n) = (self.tables.stride as u32, n as u32);
-        let Batch { from, from_step, to, to_step, count } = batch;
-        let mut args: Vec<&dyn Arg> =
-            vec![&from, &from_step, &to, &to_step, &table, &primes, &twiddles, &stride, &n];
-        args.extend_from_slice(extra);
+        let rest: &[&dyn Arg] = &[&to, &to_step, &table, &primes, &twiddles, &stride, &n];
         let (x, y, _) = shape.grid;
-        self.gpu.launch(kernel, Launch { grid: (x, y, count), ..shape }, &args)
+        let shape = Launch { grid: (x, y, count), ..shape };
+        self.gpu.launch(kernel, shape, &[from, rest, extra].concat())
     }
 
     fn small(jobs: &Jobs, n: usize) -> Launch {
@@ -179,7 +209,15 @@ impl Cuda {
             return self.forward_small(batch, jobs, self.n);
         }
         self.forward_columns(batch, jobs)?;
-        self.transform(Kernel::NttRows, self.rows(jobs), batch.in_place(), jobs, self.n, &[])
+        self.forward_rows(batch.in_place(), jobs)
+    }
+
+    /// The second half of [`Cuda::forward`] for n > 4096, in place; n <= 4096: all of it.
+    pub(super) fn forward_rows(&self, batch: Batch, jobs: &Jobs) -> Result<()> {
+        if self.n <= SMALL {
+            return self.forward_small(batch, jobs, self.n);
+        }
+        self.transform(Kernel::NttRows, self.rows(jobs), batch, jobs, self.n, &[])
     }
 
     /// As [`Cuda::forward`] for rows of n <= 4096 words.
@@ -193,46 +231,113 @@ impl Cuda {
         self.transform(kernel, shape, batch, jobs, self.n, &[])
     }
 
-    /// Coefficients to NTT order in place, then `(x - result) · factor` there, x row by row of the jobs.
-    pub(super) fn forward_divide(
+    /// [`Cuda::forward_rows`] in place, then `(x - result) · factor` there, x row by row of the jobs.
+    pub(super) fn divide_rows(
         &self,
         rest: Batch,
-        x: (u64, u64),
+        x: &[u64],
         jobs: &Jobs,
         inverses: &[Lazy],
     ) -> Result<()> {
         if self.n > SMALL {
-            self.forward_columns(rest, jobs)?;
             let shape = Launch { shared: DIVIDE_SHARED, ..self.rows(jobs) };
-            let kernel = Kernel::NttRowsDivide;
-            return self.transform(kernel, shape, rest, jobs, self.n, &[&x.0, &x.1]);
+            return each_polys(x, rest.to, rest.to_step, |polys, to, count| {
+                let batch = Batch { from: to, from_step: rest.to_step, to, count, ..rest };
+                self.transform(Kernel::NttRowsDivide, shape, batch, jobs, self.n, &[&polys])
+            });
         }
-        self.forward(rest, jobs)?;
+        self.forward_rows(rest, jobs)?;
         let limbs = Limbs::q(inverses.len());
         let mut of = [Lazy::default(); MAX_PRIMES];
         of.iter_mut().zip(inverses).for_each(|(to, &from)| *to = from);
         let scalars = Scalars { of };
         let input = |words, step| In { words, step, q: limbs.q as u32, shift: 0 };
-        for member in 0..u64::from(rest.count) {
-            let at = |start: u64, step: u64| {
-                start.wrapping_add(member.wrapping_mul(step).wrapping_mul(WORD))
-            };
-            let out = Out { words: at(rest.to, rest.to_step), step: 0 };
-            let (x, rest) = (input(at(x.0, x.1), 0), input(at(rest.to, rest.to_step), 0));
+        for (member, &x) in x.iter().enumerate() {
+            let to = rest.to + member as u64 * rest.to_step * WORD;
+            let (out, x, rest) = (Out { words: to, step: 0 }, input(x, 0), input(to, 0));
             self.each(Kernel::SubScale, limbs, self.n / 2, &[&out, &x, &rest, &scalars])?;
         }
         Ok(())
     }
 
-    /// NTT order to coefficients times each job's factor plus its summand.
-    pub(super) fn inverse(&self, batch: Batch, jobs: &Jobs) -> Result<()> {
+    /// NTT order to coefficients times each job's factor plus its summand. Results are `to_step` words apart.
+    pub(super) fn inverse(&self, from: &[u64], to: u64, to_step: usize, jobs: &Jobs) -> Result<()> {
         if self.n <= SMALL {
             let shape = Self::small(jobs, self.n);
-            return self.transform(Kernel::InttSmall, shape, batch, jobs, self.n, &[]);
+            return each_batch(from, to, to_step, |batch| {
+                self.transform(Kernel::InttSmall, shape, batch, jobs, self.n, &[])
+            });
         }
-        self.transform(Kernel::InttRows, self.rows(jobs), batch, jobs, self.n, &[])?;
+        self.inverse_rows(from, to, to_step, jobs)?;
         let (_, kernel, shape) = self.columns(jobs);
-        self.transform(kernel, shape, batch.in_place(), jobs, self.n, &[])
+        let (step, count) = (to_step as u64, from.len() as u32);
+        let batch = Batch { from: to, from_step: step, to, to_step: step, count };
+        self.transform(kernel, shape, batch, jobs, self.n, &[])
+    }
+
+    /// The first half of [`Cuda::inverse`] for n > 4096: lazy doubles.
+    fn inverse_rows(&self, from: &[u64], to: u64, to_step: usize, jobs: &Jobs) -> Result<()> {
+        let (shape, to_step) = (self.rows(jobs), to_step as u64);
+        each_polys(from, to, to_step, |polys, to, count| {
+            let place = (&[&polys as &dyn Arg] as &[_], to, to_step, count);
+            self.transform_from(Kernel::InttRows, shape, place, jobs, self.n, &[])
+        })
+    }
+
+    /// The source rows of polynomials, by way of as many rows of scratch each, to target rows that
+    /// [`Cuda::forward_rows`] or [`Cuda::divide_rows`] can finish. Results are `to_step` words apart.
+    pub(super) fn extend(
+        &self,
+        from: &[u64],
+        scratch: u64,
+        to: u64,
+        to_step: usize,
+        extension: &Extension,
+    ) -> Result<Batch> {
+        let Extension { inverse, conversion, forward } = extension;
+        let (step, count) = (inverse.count * self.n, from.len() as u32);
+        let to_step = to_step as u64;
+        let batch = Batch { from: scratch, from_step: step as u64, to, to_step, count };
+        if let Some(sources) = conversion.extends {
+            self.inverse_rows(from, scratch, step, inverse)?;
+            self.extend_columns(batch, sources, extension)?;
+        } else {
+            self.inverse(from, scratch, step, inverse)?;
+            self.convert(batch, conversion)?;
+            if self.n > SMALL {
+                self.forward_columns(batch.in_place(), forward)?;
+            }
+        }
+        Ok(batch.in_place())
+    }
+
+    /// Second half of the inverse, conversion and first half of the forward transforms, by a kernel of extend.cu.
+    fn extend_columns(&self, batch: Batch, sources: u32, extension: &Extension) -> Result<()> {
+        let Batch { from, from_step, to, to_step, count: members } = batch;
+        let jobs = extension.inverse.table.at(0, 0)?;
+        let (primes, twiddles) = (self.tables.primes.at(0, 1)?, self.tables.twiddles.at(0, 1)?);
+        let stride = self.tables.stride as u32;
+        for chunk in &extension.conversion.chunks {
+            let (digits, targets) = (chunk.digits.at(0, 0)?, chunk.targets.at(0, 0)?);
+            let (factors, count) = (chunk.factors.at(0, 0)?, chunk.count as u32);
+            let (blocks, tiles) = (EXTEND_BLOCKS * count * members, chunk.units as u32);
+            // A block works on two tiles at a time, which takes twice to three times as long as its sources, and each
+            // group of tiles repeats the sources. Of the least time, the fewest groups.
+            let time = |groups: u32| {
+                let rounds = tiles.div_ceil(groups).div_ceil(2);
+                (blocks * groups).div_ceil(MULTIPROCESSORS) * (2 * sources.div_ceil(8) + 5 * rounds)
+            };
+            let groups = (1..=tiles.div_ceil(2)).min_by_key(|&groups| time(groups)).unwrap_or(1);
+            let group = tiles.div_ceil(groups);
+            let grid = (EXTEND_BLOCKS, groups, count * members);
+            let shape = Launch { grid, block: EXTEND_THREADS, shared: extend_shared(sources) };
+            let args: &[&dyn Arg] = &[
+                &from, &from_step, &to, &to_step, &jobs, &digits, &count, &targets, &factors,
+                &primes, &twiddles, &stride, &group,
+            ];
+            self.gpu.launch(chunk.kernel, shape, args)?;
+        }
+        Ok(())
     }
 
     /// Rows of coefficients converted to other primes.

@@ -14,21 +14,24 @@ mod modules;
 mod tables;
 mod timeline;
 
-use super::{Backend, HoistedSums, KeySwitch, Member, Source, Storage, View, storage_variant};
+use super::{
+    Backend, HoistedSums, KeySwitch, Member, Multiple, Source, Storage, SwitchSum, View,
+    storage_variant,
+};
 use crate::automorphism::GaloisElement;
 use crate::basis::{Limbs, RnsBasis};
 use crate::device::{Device, Kind};
 use crate::error::Result;
-use abi::HOISTED_DIGITS;
+use abi::{HOISTED_DIGITS, TERM_ROWS, TERMS, Terms};
 use buffer::Buf;
 use cipherform_profile::Timeline;
 pub(crate) use driver::Gpu;
 use driver::Kernel;
-use launch::{Batch, each_batch};
+use launch::Batch;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
-use tables::{Decomposition, Division, Jobs, Raise, SMALL, Tables};
+use tables::{Decomposition, Division, Extension, Jobs, SMALL, Tables};
 
 /// Plans made so far.
 type Plans<K, V> = Mutex<HashMap<K, Arc<V>>>;
@@ -43,7 +46,7 @@ pub(crate) struct Cuda {
     transforms: Plans<Limbs, Jobs>,
     divisions: Plans<(Limbs, usize), Division>,
     decompositions: Plans<usize, Decomposition>,
-    raises: Plans<usize, Raise>,
+    raises: Plans<usize, Extension>,
 }
 
 /// The plan for `key`, made when it is first wanted.
@@ -152,16 +155,16 @@ impl Cuda {
         let rows = q + self.basis.p().len();
         let plan = self.decomposition(q)?;
         let prepared = self.words(q)?;
-        let coefficients = prepared.at(0, q * n)?;
-        self.inverse(Batch::one(a.buf.at(0, q * n)?, coefficients), &plan.inverse)?;
+        let scratch = prepared.at(0, q * n)?;
         let digits = Buf::parts(&self.gpu, plan.own.len(), rows * n)?;
         for (digit, own) in digits.iter().zip(&plan.own) {
             digit.copy(own.start * n, a.buf, own.start * n, own.len() * n)?;
         }
         if let Some(first) = digits.first() {
             let start = first.at(0, digits.len() * rows * n)?;
-            self.convert(Batch::one(coefficients, start), &plan.conversion)?;
-            self.forward(Batch::one(start, start), &plan.forward)?;
+            let from = a.buf.at(0, q * n)?;
+            let halves = self.extend(&[from], scratch, start, 0, &plan.extension)?;
+            self.forward_rows(halves, &plan.extension.forward)?;
         }
         Ok(digits)
     }
@@ -257,7 +260,7 @@ impl Backend for Cuda {
     }
 
     fn intt(&self, a: &mut Buf, limbs: Limbs) -> Result<()> {
-        self.whole(a, limbs, |batch, jobs| self.inverse(batch, jobs))
+        self.whole(a, limbs, |batch, jobs| self.inverse(&[batch.from], batch.to, 0, jobs))
     }
 
     fn add(&self, a: &mut Buf, limbs: Limbs, b: &View<'_, Buf>) -> Result<()> {
@@ -330,6 +333,55 @@ impl Backend for Cuda {
         self.each(Kernel::MulScalars, lower, self.n / 2, &[&to, &z, &x, &scalars])
     }
 
+    fn combine(
+        &self,
+        start: Option<Buf>,
+        limbs: Limbs,
+        terms: &[Multiple<'_, Buf>],
+    ) -> Result<Buf> {
+        let (arithmetic, none) = (self.gpu.arithmetic(), abi::In::default());
+        let (out, mut from) = match start {
+            Some(mut start) => {
+                let out = start.output()?;
+                (out, Some(start))
+            }
+            None => (self.words(limbs.q)?, None),
+        };
+        let to = self.output(&out, limbs)?;
+        // Once at least: sums of nothing are what they start with.
+        let chunks = terms.len().div_ceil(TERMS).max(1);
+        for chunk in 0..chunks {
+            let terms = terms.iter().skip(chunk * TERMS).take(TERMS);
+            let mut table = Terms {
+                of: [none; TERMS],
+                factors: [[abi::Lazy::default(); TERM_ROWS]; TERMS],
+                count: terms.len() as u32,
+                first: 0,
+            };
+            for (to, (a, _)) in table.of.iter_mut().zip(terms.clone()) {
+                *to = self.operand(a, 1)?;
+            }
+            let start = match &from {
+                Some(start) => self.operand(&View { buf: start, limbs }, 1)?,
+                None => none,
+            };
+            let moduli = &self.basis.q()[..limbs.q];
+            for (part, moduli) in moduli.chunks(TERM_ROWS).enumerate() {
+                table.first = (part * TERM_ROWS) as u32;
+                for (to, (_, scalars)) in table.factors.iter_mut().zip(terms.clone()) {
+                    let scalars = scalars.iter().skip(part * TERM_ROWS).zip(moduli);
+                    to.iter_mut()
+                        .zip(scalars)
+                        .for_each(|(to, (&s, m))| *to = arithmetic.centred(s, m));
+                }
+                let rows = Limbs::q(moduli.len());
+                self.each(Kernel::Combination, rows, self.n / 2, &[&to, &start, &table])?;
+            }
+            from = Some(out.clone());
+        }
+        Ok(out)
+    }
+
     fn add_scalars(&self, a: &mut Buf, limbs: Limbs, scalars: &[u64]) -> Result<()> {
         let out = a.output()?;
         let (to, x) = (self.output(&out, limbs)?, self.operand(&View { buf: a, limbs }, 1)?);
@@ -366,41 +418,28 @@ impl Backend for Cuda {
         let division = plan(&self.divisions, (limbs, kept), || {
             Division::new(&self.gpu, &self.basis, limbs, kept)
         })?;
-        let removed = division.removed;
+        let removed = limbs.rows() - kept;
         let addresses: Vec<u64> =
             polys.iter().map(|a| a.at(0, limbs.rows() * n)).collect::<Result<_>>()?;
         let top = self.words(count * removed)?;
-        let coefficients = top.at(0, count * removed * n)?;
-        each_batch(&addresses, coefficients, removed * n, |batch| {
-            self.inverse(batch, &division.inverse)
-        })?;
+        let scratch = top.at(0, count * removed * n)?;
         let out = Buf::parts(&self.gpu, count, kept * n)?;
         let Some(first) = out.first() else { return Ok(out) };
         let rest = first.at(0, count * kept * n)?;
-        let batch = Batch {
-            from: coefficients,
-            from_step: (removed * n) as u64,
-            to: rest,
-            to_step: (kept * n) as u64,
-            count: count as u32,
-        };
-        self.convert(batch, &division.conversion)?;
-        each_batch(&addresses, rest, kept * n, |batch| {
-            let x = (batch.from, batch.from_step);
-            self.forward_divide(batch.in_place(), x, &division.forward, &division.inverses)
-        })?;
+        let Division { extension, inverses } = &*division;
+        let halves = self.extend(&addresses, scratch, rest, kept * n, extension)?;
+        self.divide_rows(halves, &addresses, &extension.forward, inverses)?;
         Ok(out)
     }
 
     fn mod_raise(&self, a: &Buf, q: usize) -> Result<Buf> {
         let n = self.n;
-        let raise = plan(&self.raises, q, || Raise::new(&self.gpu, &self.basis, q))?;
+        let raise = plan(&self.raises, q, || Extension::raise(&self.gpu, &self.basis, q))?;
         let (lifted, out) = (self.words(1)?, self.words(q)?);
-        let (coefficients, rows) = (lifted.at(0, n)?, out.at(0, q * n)?);
-        self.inverse(Batch::one(a.at(0, n)?, coefficients), &raise.inverse)?;
+        let (scratch, rows) = (lifted.at(0, n)?, out.at(0, q * n)?);
         out.copy(0, a, 0, n)?;
-        self.convert(Batch::one(coefficients, rows), &raise.conversion)?;
-        self.forward(Batch::one(rows, rows), &raise.forward)?;
+        let halves = self.extend(&[a.at(0, n)?], scratch, rows, 0, &raise)?;
+        self.forward_rows(halves, &raise.forward)?;
         Ok(out)
     }
 
@@ -440,6 +479,15 @@ impl Backend for Cuda {
         switch: &KeySwitch<'_, Buf>,
     ) -> Result<Vec<[Buf; 2]>> {
         self.switches(members, switch)
+    }
+
+    fn key_switch_sum(
+        &self,
+        member: &Member<'_, Buf>,
+        switch: &KeySwitch<'_, Buf>,
+        sum: &SwitchSum<'_, Buf>,
+    ) -> Result<[Buf; 2]> {
+        self.switch_sum(member, switch, sum)
     }
 
     fn hoisted_sums(&self, sums: &HoistedSums<'_, Buf>) -> Result<Vec<[Buf; 2]>> {

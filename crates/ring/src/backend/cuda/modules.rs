@@ -37,6 +37,7 @@ const KERNELS: &[Source] = &[
     source!("kernels.cu"),
     source!("convert.cu"),
     source!("elementwise.cu"),
+    source!("extend.cu"),
     source!("hoisted.cu"),
     source!("key_switch.cu"),
     source!("ntt.cu"),

@@ -2,7 +2,7 @@
 
 use super::abi::{self, ACCUMULATE, CENTRED, Job, Lazy, MAX_PRIMES, QUOTIENT, SOURCES, Target};
 use super::arithmetic::{Arithmetic, centred};
-use super::driver::{Gpu, Kernel, Memory};
+use super::driver::{Gpu, Kernel, Memory, extend_shared};
 use crate::automorphism::brv;
 use crate::backend::cpu::tables::{Converter as Numbers, Divider};
 use crate::basis::{Limbs, RnsBasis};
@@ -122,6 +122,8 @@ impl Jobs {
 #[derive(Debug)]
 pub(super) struct Conversion {
     pub(super) chunks: Vec<Chunk>,
+    /// Sources that the one chunk has room for if its kernel is one of extend.cu, which also transforms.
+    pub(super) extends: Option<u32>,
 }
 
 /// One launch: digits, targets and factors in device memory.
@@ -157,7 +159,7 @@ struct Source<'a> {
     centred: bool,
 }
 
-/// A kernel of convert.cu.
+/// A kernel of convert.cu or extend.cu.
 #[derive(Clone, Copy, Debug)]
 struct Converter {
     /// Sources it takes.
@@ -174,7 +176,29 @@ const CONVERTERS: [Converter; 6] = [
     Converter { sources: SOURCES, kernel: Kernel::Convert16 },
 ];
 
+/// Degree of extend.cu.
+const EXTENDED: usize = 1 << 16;
+
+const EXTENDERS: [Converter; 3] = [
+    Converter { sources: 4, kernel: Kernel::Extend4 },
+    Converter { sources: 8, kernel: Kernel::Extend8 },
+    Converter { sources: 10, kernel: Kernel::Extend10 },
+];
+
 impl Converter {
+    /// Of extend.cu, for all of some sources, if the card can.
+    fn extender(gpu: &Gpu, n: usize, sources: usize) -> Option<Self> {
+        let can = gpu.arithmetic() == Arithmetic::Fp64 && n == EXTENDED;
+        let fitting = EXTENDERS.iter().find(|c| c.sources >= sources).copied();
+        fitting.filter(|c| can && extend_shared(c.sources as u32) <= gpu.shared())
+    }
+
+    /// Of convert.cu, for so many sources or the most.
+    fn new(sources: usize) -> Self {
+        let fitting = CONVERTERS.iter().find(|c| c.sources >= sources);
+        *fitting.unwrap_or(&CONVERTERS[CONVERTERS.len() - 1])
+    }
+
     /// Targets it works on at once, by the layout of the factors; and how many of these a thread does at most.
     fn tile(&self, arithmetic: Arithmetic) -> (usize, usize) {
         let tensor_cores = arithmetic == Arithmetic::Fp64 && self.sources > 2;
@@ -193,9 +217,11 @@ impl Converter {
             return (0..targets).flat_map(row).map(|(j, k)| factor(j, k)).collect();
         }
         let lanes = 4 * tile;
+        // Sources come in fours; where the last are not whole, nothing.
+        let source = |k: usize| if k < self.sources { k } else { usize::MAX };
         let pairs = (0..targets.div_ceil(tile)).flat_map(|t| {
-            let products = (0..self.sources / 4).flat_map(move |s| {
-                (0..lanes).map(move |lane| (tile * t + lane / 4, 4 * s + lane % 4))
+            let products = (0..self.sources.div_ceil(4)).flat_map(move |s| {
+                (0..lanes).map(move |lane| (tile * t + lane / 4, source(4 * s + lane % 4)))
             });
             products.chain((0..tile).map(move |j| (tile * t + j, self.sources)))
         });
@@ -206,12 +232,13 @@ impl Converter {
 impl Conversion {
     fn new(gpu: &Arc<Gpu>, basis: &RnsBasis, sources: &[Source<'_>]) -> Result<Self> {
         let longest = sources.iter().map(|s| s.len).max().unwrap_or(0);
+        let extender = Converter::extender(gpu, basis.n(), longest);
         let chunks = (0..longest).step_by(SOURCES).map(|start| {
             let here: Vec<&Source<'_>> = sources.iter().filter(|s| s.len > start).collect();
             let width = (longest - start).min(SOURCES);
-            let fitting = CONVERTERS.iter().find(|c| c.sources >= width);
-            let converter = fitting.unwrap_or(&CONVERTERS[CONVERTERS.len() - 1]);
-            let (tile, group) = converter.tile(gpu.arithmetic());
+            let converter = extender.unwrap_or_else(|| Converter::new(width));
+            let (tile, group) =
+                if extender.is_some() { (8, usize::MAX) } else { converter.tile(gpu.arithmetic()) };
             let (mut digits, mut targets, mut factors) = (Vec::new(), Vec::new(), Vec::new());
             for source in &here {
                 let end = source.len.min(start + SOURCES);
@@ -259,19 +286,26 @@ impl Conversion {
                 group,
             })
         });
-        Ok(Self { chunks: chunks.collect::<Result<_>>()? })
+        let chunks = chunks.collect::<Result<_>>()?;
+        Ok(Self { chunks, extends: extender.map(|c| c.sources as u32) })
     }
+}
+
+/// From rows in NTT order under some primes to rows under others.
+#[derive(Debug)]
+pub(super) struct Extension {
+    /// From the source rows to as many rows of scratch.
+    pub(super) inverse: Jobs,
+    pub(super) conversion: Conversion,
+    /// The target rows.
+    pub(super) forward: Jobs,
 }
 
 /// Division by the primes of the rows from `kept` on.
 #[derive(Debug)]
 pub(super) struct Division {
-    /// From the rows that go to as many rows of scratch.
-    pub(super) inverse: Jobs,
-    pub(super) removed: usize,
-    pub(super) conversion: Conversion,
-    /// The kept rows, with D^-1.
-    pub(super) forward: Jobs,
+    /// From the rows that go to those that stay, whose jobs have D^-1.
+    pub(super) extension: Extension,
     pub(super) inverses: Vec<Lazy>,
 }
 
@@ -305,17 +339,15 @@ impl Division {
         let forward = forward.map(|(row, &f)| Jobs::job(arithmetic, (row, row), row, f, 0));
         let forward = Jobs::new(gpu, &forward.collect::<Vec<_>>())?;
         let inverses = inverses.iter().map(|&f| arithmetic.lazy(f)).collect();
-        Ok(Self { inverse, removed, conversion, forward, inverses })
+        Ok(Self { extension: Extension { inverse, conversion, forward }, inverses })
     }
 }
 
 /// Digits of a polynomial over {q, 0}, extended to {q, all special}, one after the other.
 #[derive(Debug)]
 pub(super) struct Decomposition {
-    pub(super) inverse: Jobs,
-    pub(super) conversion: Conversion,
-    /// Every row that is not a digit's own.
-    pub(super) forward: Jobs,
+    /// To every row that is not a digit's own.
+    pub(super) extension: Extension,
     pub(super) own: Vec<Range<usize>>,
 }
 
@@ -350,21 +382,14 @@ impl Decomposition {
             });
         }
         let conversion = Conversion::new(gpu, basis, &sources)?;
-        Ok(Self { inverse, conversion, forward: Jobs::new(gpu, &forward)?, own })
+        let extension = Extension { inverse, conversion, forward: Jobs::new(gpu, &forward)? };
+        Ok(Self { extension, own })
     }
 }
 
-/// From q_0 to {q, 0}.
-#[derive(Debug)]
-pub(super) struct Raise {
-    pub(super) inverse: Jobs,
-    pub(super) conversion: Conversion,
-    /// Rows 1 and on.
-    pub(super) forward: Jobs,
-}
-
-impl Raise {
-    pub(super) fn new(gpu: &Arc<Gpu>, basis: &RnsBasis, q: usize) -> Result<Self> {
+impl Extension {
+    /// From q_0 to {q, 0}, rows 1 and on.
+    pub(super) fn raise(gpu: &Arc<Gpu>, basis: &RnsBasis, q: usize) -> Result<Self> {
         let inverse = Jobs::all(gpu, basis, Limbs::q(1))?;
         let target = |row| Row { to: row, prime: row, init: 0, factors: &[1], quotient: None };
         let targets = (1..q).map(target);
