@@ -232,7 +232,7 @@ fn results(a: &RingPoly) -> Vec<(String, Vec<u64>)> {
         out.extend(pair.iter().map(|half| ("step of a sum".to_owned(), words(half))));
     }
     let terms: Vec<(&RingPoly, i128)> =
-        (0..10).map(|i| ([&small, &other][i % 2], (i as i128 - 4) << (11 * i))).collect();
+        (0..20).map(|i| ([&small, &other][i % 2], (i as i128 - 4) << (5 * i))).collect();
     out.push(("combination".to_owned(), words(&RingPoly::combination(2, &terms).unwrap())));
     let sum = other.clone().add_combination(&terms).unwrap();
     out.push(("sum".to_owned(), words(&sum)));

@@ -171,6 +171,34 @@ pub(super) fn scale(c: &Constants, a: &mut [u64], f: Factor) {
     });
 }
 
+/// `sum = Σ_i a_i · f_i`, added to what `sum` holds if it has been `started`.
+pub(super) fn combine(c: &Constants, sum: &mut [u64], started: bool, terms: &[(&[u64], u64)]) {
+    on_lanes!(c.isa, sum.len(), |s| {
+        let w = s.prime(c);
+        for (at, sum) in s.split_mut(sum).iter_mut().enumerate() {
+            let start = if started { s.load(*sum) } else { s.splat(0) };
+            *sum = s.store(combination_at(s, &w, at, start, terms));
+        }
+    });
+}
+
+/// One vector of [`combine`], at `at`.
+#[inline(always)]
+fn combination_at<L: Lanes>(
+    s: L,
+    w: &L::Prime,
+    at: usize,
+    start: L::Vector,
+    terms: &[(&[u64], u64)],
+) -> L::Vector {
+    terms.chunks(L::TERMS).fold(start, |total, terms| {
+        let product = |sum, (a, f): &(&[u64], u64)| {
+            s.accumulate(sum, operand_at(s, a, at), s.operand(s.splat(*f)))
+        };
+        s.reduce(w, terms.iter().fold(s.zero(), product), total)
+    })
+}
+
 /// `a = a · f + constant`.
 pub(super) fn scale_add(c: &Constants, a: &mut [u64], f: Factor, constant: u64) {
     on_lanes!(c.isa, a.len(), |s| {

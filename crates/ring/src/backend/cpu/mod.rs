@@ -267,6 +267,22 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn combine(
+        &self,
+        start: Option<Words>,
+        limbs: Limbs,
+        terms: &[(View<'_, Words>, Vec<u64>)],
+    ) -> Result<Words> {
+        let started = start.is_some();
+        let mut sum = start.unwrap_or_else(|| self.pool.take(limbs.rows() * self.n));
+        self.each_row(&mut sum, limbs, self.n, |prime, row, words| {
+            let terms = terms.iter().map(|(a, f)| (Self::row(a, limbs, row, self.n), f[row]));
+            let terms: Vec<(&[u64], u64)> = terms.collect();
+            kernels::combine(&prime.constants, words, started, &terms);
+        });
+        Ok(sum)
+    }
+
     fn add_scalars(&self, a: &mut Words, limbs: Limbs, scalars: &[u64]) -> Result<()> {
         self.each_row(a, limbs, self.n, |prime, row, words| {
             kernels::add_scalar(&prime.constants, words, scalars[row]);
