@@ -5,6 +5,7 @@ mod blocks;
 mod clear;
 mod gates;
 mod hybrid;
+mod no_dealer;
 mod operators;
 mod tls;
 mod wire;

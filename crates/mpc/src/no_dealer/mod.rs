@@ -1,0 +1,100 @@
+//! Two parties without a dealer: oblivious transfers for what is not linear, on the circuits of dealer mode.
+//!
+//! A [`Pairing`] is made once a connection; [`run_without_dealer`] runs a [`NoDealerPlan`] over it. The result is that of dealer mode, with
+//! other coins: roundings are as unbiased and as small (below one unit), tested against the same f64 functions.
+//!
+//! | what | protocol |
+//! | --- | --- |
+//! | random transfers | base transfers (ePrint 2015/267), extension (IKNP), then silent ones (Ferret, ePrint 2020/924) |
+//! | truncation | local shift in a smaller ring, then extension of a value of known sign: one transfer an element |
+//! | comparison | digits of 4 bits by transfers of 1 out of 16, joined by triples of bits |
+//! | ReLU | comparison, selection by two transfers, extension |
+//! | lines between knots | a comparison a knot, one product an element |
+//! | products of elements | one transfer a bit and direction; a factor that a row shares is transferred once |
+
+mod arithmetic;
+mod bits;
+mod compare;
+mod engine;
+mod ot;
+mod party;
+mod plan;
+mod tally;
+mod wire;
+
+pub use plan::NoDealerPlan;
+pub use tally::NoDealerCost;
+
+use crate::error::{Error, Result};
+use crate::link::Link;
+use crate::party::ServerModel;
+use crate::prg::Seed;
+use crate::role::Role;
+use crate::session::greet;
+use engine::Engine;
+use ot::Transfers;
+use rand_core::CryptoRng;
+use std::time::Instant;
+use wire::Wire;
+use zeroize::Zeroizing;
+
+/// What two parties share before they compute without a dealer: the secrets behind their transfers. One party's end; the other has
+/// the matching one. Neither copied nor stored: a new connection makes a new one.
+pub struct Pairing(Transfers);
+
+impl std::fmt::Debug for Pairing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pairing")
+    }
+}
+
+impl Pairing {
+    /// Base transfers and their first extension, both ways: 3 rounds, [`NoDealerCost::setup_sent`] bytes from each party.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for a message that is not a point of the group; errors of the link.
+    pub fn new(link: &mut Link, rng: &mut impl CryptoRng) -> Result<Self> {
+        let seed = Seed::random(rng);
+        Ok(Self(Transfers::new(&mut Wire::new(link), &seed)?))
+    }
+}
+
+/// Runs `plan` as the party that `link` belongs to. `model` are the server's tensors, of which the client has none; `inputs` and result as
+/// in [`crate::run`].
+///
+/// # Errors
+/// [`Error::Peer`] before any share has left, when the peer runs something else; [`Error::Input`] for a missing input, a server
+/// without a model or a client with one; [`Error::Exhausted`] never, as transfers are made from the plan; errors of the link, after
+/// which the pairing is dead.
+pub fn run_without_dealer(
+    plan: &NoDealerPlan<'_>,
+    pairing: &mut Pairing,
+    model: Option<&ServerModel>,
+    inputs: &[Vec<u64>],
+    link: &mut Link,
+) -> Result<Vec<Vec<u64>>> {
+    let role = link.role();
+    if model.is_some() != (role == Role::Server) {
+        let detail = format!("the {role} has {} model", if model.is_some() { "a" } else { "no" });
+        return Err(Error::Input { what: "model", index: 0, detail });
+    }
+    // Another domain than dealer mode's: its plans have the same hash.
+    let hash = blake3::derive_key("cipherform mpc 1 circuit without dealer", &plan.circuit.hash());
+    greet(link, &hash, pairing.0.session(), &[0; 16])?;
+    link.reset();
+    let start = Instant::now();
+    let mut wire = Wire::new(link);
+    let transfers = &mut pairing.0;
+    transfers.prepare(&mut wire, plan.transfers(role), plan.transfers(role.peer()))?;
+    let party = party::Party {
+        plan,
+        engine: Engine { wire: &mut wire, transfers },
+        model,
+        inputs,
+        cells: vec![Zeroizing::default(); plan.width.len()],
+        outputs: Vec::new(),
+    };
+    let outputs = party.run()?;
+    link.farewell(start.elapsed())?;
+    Ok(outputs)
+}
