@@ -25,6 +25,11 @@ pub(super) fn multiplication(items: usize, lanes: usize, width: u32) -> Batch {
     Batch { items, widths: (0..width).map(|i| width - i).collect(), lanes }
 }
 
+/// Transfers of [`Engine::scale_columns`].
+pub(super) fn known_vector(items: usize, lanes: usize, width: u32, bits: u32) -> Batch {
+    Batch { items, widths: (0..bits).map(|i| width.saturating_sub(i)).collect(), lanes }
+}
+
 impl Engine<'_, '_> {
     /// The same number in a larger ring. Needs |x| < 2^(from - 2); without `signed`, 0 <= x < 2^(from - 1).
     ///
@@ -123,6 +128,46 @@ impl Engine<'_, '_> {
             gather(&mut out, &cross, lanes, width as usize, 0);
         }
         Ok(out)
+    }
+
+    /// Shares of `x_ij g_j` modulo 2^width for a vector that the server knows as integers below 2^(bits - 1): the client sends one transfer a bit of
+    /// `g_j + 2^(bits - 1)`, with a column of its half of `x`. The client passes an empty vector.
+    pub(super) fn scale_columns(
+        &mut self,
+        x: &[u64],
+        vector: &[u64],
+        columns: usize,
+        width: u32,
+        bits: u32,
+    ) -> Result<Vec<u64>> {
+        let rows = x.len() / columns.max(1);
+        let batch = known_vector(columns, rows, width, bits);
+        let offset = 1u64 << (bits - 1);
+        let none = Batch::default();
+        let cross = if self.role() == Role::Server {
+            let choices: Vec<u8> = vector
+                .iter()
+                .map(|g| g.wrapping_add(offset))
+                .flat_map(|g| (0..bits).map(move |i| (g >> i & 1) as u8))
+                .collect();
+            let [_, cross] = self.products(&none, &[], &batch, &choices)?;
+            cross
+        } else {
+            let column = |j: usize| (0..rows).map(move |i| x[i * columns + j]);
+            let values: Vec<u64> = (0..columns)
+                .flat_map(|j| (0..bits).flat_map(move |_| column(j)))
+                .collect();
+            let [cross, _] = self.products(&batch, &values, &none, &[])?;
+            cross
+        };
+        let mut by_column = vec![0; x.len()];
+        gather(&mut by_column, &cross, rows, bits as usize, 0);
+        let own = |i: usize| match vector.get(i % columns) {
+            Some(g) => x[i].wrapping_mul(*g),
+            None => x[i].wrapping_mul(offset).wrapping_neg(),
+        };
+        let cross = |i: usize| by_column[i % columns * rows + i / columns];
+        Ok((0..x.len()).map(|i| own(i).wrapping_add(cross(i))).collect())
     }
 
     /// Shares of `x^2` modulo 2^width: one direction of [`Engine::multiply`], doubled.

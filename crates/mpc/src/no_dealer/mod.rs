@@ -10,15 +10,18 @@
 //! | comparison | digits of 4 bits by transfers of 1 out of 16, joined by triples of bits |
 //! | ReLU | comparison, selection by two transfers, extension |
 //! | lines between knots | a comparison a knot, one product an element |
+//! | matrix products | encryption of the client's half under a key of its own (ePrint 2022/207), replies flooded and made fresh |
 //! | products of elements | one transfer a bit and direction; a factor that a row shares is transferred once |
 
 mod arithmetic;
 mod bits;
 mod compare;
 mod engine;
+mod matrix;
 mod ot;
 mod party;
 mod plan;
+mod rlwe;
 mod tally;
 mod wire;
 
@@ -86,9 +89,12 @@ pub fn run_without_dealer(
     let mut wire = Wire::new(link);
     let transfers = &mut pairing.0;
     transfers.prepare(&mut wire, plan.transfers(role), plan.transfers(role.peer()))?;
+    let mut engine = Engine { wire: &mut wire, transfers };
+    let keys = engine.keys(plan.sets(), plan.key_bytes())?;
     let party = party::Party {
         plan,
-        engine: Engine { wire: &mut wire, transfers },
+        engine,
+        keys,
         model,
         inputs,
         cells: vec![Zeroizing::default(); plan.width.len()],

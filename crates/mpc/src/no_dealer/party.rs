@@ -3,7 +3,8 @@
 use super::arithmetic::shrink;
 use super::bits::{bytes, pack, unpack};
 use super::engine::Engine;
-use super::plan::NoDealerPlan;
+use super::matrix::{Keys, Layout, matrix_norm};
+use super::plan::{NoDealerPlan, VECTOR, WEIGHTS};
 use crate::circuit::{Id, Op};
 use crate::error::{Error, Result};
 use crate::fixed::{low, signed};
@@ -15,6 +16,7 @@ use zeroize::{Zeroize, Zeroizing};
 pub(super) struct Party<'a, 'e, 'l> {
     pub(super) plan: &'a NoDealerPlan<'a>,
     pub(super) engine: Engine<'e, 'l>,
+    pub(super) keys: Keys,
     pub(super) model: Option<&'a ServerModel>,
     pub(super) inputs: &'a [Vec<u64>],
     /// This party's share of every value, valid in its width.
@@ -110,13 +112,42 @@ impl Party<'_, '_, '_> {
                 let y = self.factor(rows.root, b, inner);
                 let y: Vec<u64> = rows.of.iter().map(|i| y[*i]).collect();
                 let z = self.engine.multiply(&x, &y, rows.lanes, inner)?;
-                map(&z, &|z| z << (a + b))
+                self.widened(id, &z)?
+            }
+            Op::MatMul(x, y) => {
+                let ([a, b], inner) = (plan.drops(id), plan.inner(id));
+                let (x, y) = (self.factor(*x, a, inner), self.factor(*y, b, inner));
+                let layout = self.layout(id)?;
+                let norm = layout.uniform_norm();
+                let z = self.engine.matrices(layout, &mut self.keys, &x, &y, norm)?;
+                self.widened(id, &z)?
+            }
+            Op::Linear(x, p) => {
+                let x = self.factor(*x, plan.drops(id)[0], plan.inner(id));
+                let layout = self.layout(id)?;
+                let w: &[u64] = self.model.map_or(&[], |m| &m.parameters[*p]);
+                if !w.is_empty() && matrix_norm(&layout, w) > WEIGHTS {
+                    return Err(self.too_large(*p));
+                }
+                let z = self.engine.matrices(layout, &mut self.keys, &x, w, WEIGHTS)?;
+                self.widened(id, &z)?
+            }
+            Op::Diagonal { linear, parameter } => {
+                let of = circuit.instructions[*linear].op.operands()[0];
+                let inner = plan.inner(id);
+                let x = self.factor(of, plan.drops(id)[0], inner);
+                let g: &[u64] = self.model.map_or(&[], |m| &m.parameters[*parameter]);
+                if g.iter().any(|g| (*g as i64).unsigned_abs() >= 1 << (VECTOR - 1)) {
+                    return Err(self.too_large(*parameter));
+                }
+                let z = self.engine.scale_columns(&x, g, value.last(), inner, VECTOR)?;
+                self.widened(id, &z)?
             }
             Op::SumSquares(of) => {
-                let ([a, _], inner) = (plan.drops(id), plan.inner(id));
-                let x = self.factor(*of, a, inner);
+                let inner = plan.inner(id);
+                let x = self.factor(*of, plan.drops(id)[0], inner);
                 let squares = self.engine.square(&x, inner)?;
-                map(&sum_rows(&squares, circuit.values[*of].last()), &|z| z << (2 * a))
+                self.widened(id, &sum_rows(&squares, circuit.values[*of].last()))?
             }
             Op::Relu { of, drop, bits } => {
                 let x = self.window(*of, *drop, *bits);
@@ -143,13 +174,34 @@ impl Party<'_, '_, '_> {
                 y
             }
             Op::Reveal { of, to } => self.reveal(*of, *to, w)?,
-            Op::Table { .. } | Op::Linear(..) | Op::Diagonal { .. } | Op::MatMul(..) => {
+            Op::Table { .. } => {
                 return Err(Error::Malformed {
                     what: "plan",
                     detail: format!("instruction {id} needs a dealer"),
                 });
             }
         })
+    }
+
+    /// A product of shortened factors, extended to the width that is needed, at the scale of the circuit.
+    fn widened(&mut self, id: Id, z: &[u64]) -> Result<Vec<u64>> {
+        let [a, b] = self.plan.drops(id);
+        let to = self.plan.width[id].saturating_sub(a + b);
+        let mut z = self.engine.extend(z, self.plan.inner(id), to, true)?;
+        z.iter_mut().for_each(|z| *z <<= a + b);
+        Ok(z)
+    }
+
+    fn layout(&self, id: Id) -> Result<Layout> {
+        let detail = || format!("product {id} has no layout");
+        let layout = self.plan.layouts.get(&id).copied();
+        layout.ok_or_else(|| Error::Malformed { what: "plan", detail: detail() })
+    }
+
+    fn too_large(&self, index: usize) -> Error {
+        let name = &self.plan.circuit.parameters[index].name;
+        let detail = format!("{name} has values too large for its scale without a dealer; shrink them");
+        Error::Input { what: "weight", index, detail }
     }
 
     /// Shared bits `x >= p` for every point.

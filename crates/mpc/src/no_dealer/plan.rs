@@ -5,15 +5,29 @@
 //! computed, sent and transferred modulo 2^width. A product may first drop low bits of its factors, which is local here, and shift its
 //! result back: the scales stay those of the circuit.
 
+use super::bits::bytes;
+use super::matrix::Layout;
+use super::rlwe::{Set, key_bits};
 use super::tally::{NoDealerCost, Tally};
 use crate::circuit::{Circuit, Id, Op};
+use crate::dealer::sizes;
 use crate::error::{Error, Result};
+use crate::gates::product::Sizes;
 use crate::role::Role;
+use std::collections::BTreeMap;
 
 /// Fraction bits that factors of element-wise products keep.
 const FACTOR: u32 = 16;
 /// The same for squares that are summed over a row: their errors average out.
 const SQUARED: u32 = 12;
+/// Fraction bits that an input of the server's matrices keeps.
+const INPUT: u32 = 13;
+/// Bits of both factors of a matrix product together, below which the larger encryption is worth its bytes.
+const PRECISE: u32 = 24;
+/// log2 of the norm of the server's weights in one block of a product: 2^15 is a weight of 1, and a block has some thousand.
+pub(super) const WEIGHTS: f64 = 23.0;
+/// A vector of the server is below 2^(this - 1) as an integer.
+pub(super) const VECTOR: u32 = 16;
 
 /// A circuit, prepared for two parties without a dealer. Public; both make the same from the same circuit.
 #[derive(Debug)]
@@ -21,6 +35,10 @@ pub struct NoDealerPlan<'a> {
     pub(super) circuit: &'a Circuit,
     /// Low bits of every value that are needed; 0 for values that nobody needs.
     pub(super) width: Vec<u32>,
+    /// Low bits that a product drops from its factors.
+    drops: BTreeMap<Id, [u32; 2]>,
+    /// How matrix products are encrypted.
+    pub(super) layouts: BTreeMap<Id, Layout>,
     cost: NoDealerCost,
 }
 
@@ -40,10 +58,13 @@ impl<'a> NoDealerPlan<'a> {
         let mut plan = Self {
             circuit,
             width: vec![0; circuit.instructions.len()],
+            drops: BTreeMap::new(),
+            layouts: BTreeMap::new(),
             cost: NoDealerCost::default(),
         };
-        plan.widths();
+        plan.widths()?;
         let mut tally = Tally::default();
+        tally.step([0, plan.key_bytes()]);
         for id in (0..circuit.instructions.len()).filter(|&id| plan.width[id] > 0) {
             plan.count(id, &mut tally)?;
         }
@@ -63,27 +84,79 @@ impl<'a> NoDealerPlan<'a> {
         ((v.bound + v.scale as f64).ceil().max(2.0) as u32 + 2).min(v.ring)
     }
 
-    /// Low bits that a product drops from its factors.
+    /// Low bits that product `id` drops from its factors.
     pub(super) fn drops(&self, id: Id) -> [u32; 2] {
-        let scale = |of: Id| self.circuit.values[of].scale;
-        match self.circuit.instructions[id].op {
-            Op::Mul(x, y) => [x, y].map(|v| scale(v).saturating_sub(FACTOR)),
-            Op::SumSquares(x) => [scale(x).saturating_sub(SQUARED); 2],
-            _ => [0; 2],
-        }
+        self.drops.get(&id).copied().unwrap_or_default()
     }
 
-    /// Width of a product of the shortened factors.
+    /// Width that result `id` of a product is computed in, before it is extended: what it needs, or what it fills.
+    fn outer(&self, id: Id) -> u32 {
+        self.width[id].min(self.bits(id))
+    }
+
+    /// The same for the product of the shortened factors.
     pub(super) fn inner(&self, id: Id) -> u32 {
         let [a, b] = self.drops(id);
-        self.width[id].saturating_sub(a + b).max(2)
+        self.outer(id).saturating_sub(a + b).max(2)
     }
 
-    fn widths(&mut self) {
+    /// Decides what product `id` drops and how it is encrypted.
+    fn settle(&mut self, id: Id) -> Result<()> {
+        let circuit = self.circuit;
+        let value = |of: Id| &circuit.values[of];
+        let w = self.outer(id);
+        let drops = match circuit.instructions[id].op {
+            Op::Mul(x, y) => [x, y].map(|v| value(v).scale.saturating_sub(FACTOR)),
+            Op::SumSquares(x) => [value(x).scale.saturating_sub(SQUARED); 2],
+            Op::Linear(x, p) => {
+                let p = &circuit.parameters[p];
+                let size =
+                    Sizes { m: value(x).len() / p.rows.max(1), k: p.rows, n: p.stored_columns() };
+                let widest = |w: &u32| Set::Small.fits(*w, WEIGHTS);
+                let limit = (1..=w).rev().find(widest).unwrap_or_default();
+                let drop = value(x).scale.saturating_sub(INPUT).max(w - limit);
+                if drop >= w.min(value(x).scale + 1) {
+                    return Err(too_wide(w));
+                }
+                self.layouts.insert(id, Layout::new(Set::Small, w - drop, 1, size, false));
+                [drop, 0]
+            }
+            Op::Diagonal { linear, .. } => {
+                let x = circuit.instructions[linear].op.operands()[0];
+                [value(x).scale.saturating_sub(INPUT), 0]
+            }
+            Op::MatMul(x, y) => {
+                let size = sizes(circuit, x, y);
+                let batch = value(id).len() / (size.m * size.n).max(1);
+                let [left, right] = [x, y].map(|v| self.bits(v));
+                let fit = |set: Set| {
+                    let layout = Layout::new(set, w, batch, size, true);
+                    let at = |width| layout.with_width(width);
+                    (1..=w).rev().map(at).find(|l| set.fits(l.width, l.uniform_norm()))
+                };
+                let enough = |l: &Layout| left + right >= PRECISE + w - l.width;
+                let layout = fit(Set::Small).filter(enough).or_else(|| fit(Set::Large));
+                let Some(layout) = layout else { return Err(too_wide(w)) };
+                let drop = w - layout.width;
+                // Factors of equal length.
+                let a = (drop + left).saturating_sub(right).div_euclid(2).min(drop);
+                self.layouts.insert(id, layout);
+                [a, drop - a]
+            }
+            _ => return Ok(()),
+        };
+        self.drops.insert(id, drops);
+        Ok(())
+    }
+
+    fn widths(&mut self) -> Result<()> {
         let circuit = self.circuit;
         for id in (0..circuit.instructions.len()).rev() {
             let op = &circuit.instructions[id].op;
             let w = self.width[id];
+            if w > 0 {
+                self.settle(id)?;
+            }
             let mut need: Vec<(Id, u32)> = Vec::new();
             match op {
                 Op::Reveal { of, .. } => {
@@ -104,10 +177,13 @@ impl<'a> NoDealerPlan<'a> {
                     let ([a, b], inner) = (self.drops(id), self.inner(id));
                     need.extend([(*x, inner + a), (*y, inner + b)]);
                 }
+                Op::Linear(x, _) => need.push((*x, self.inner(id) + self.drops(id)[0])),
                 Op::SumSquares(x) => need.push((*x, self.inner(id) + self.drops(id)[0])),
                 Op::Times(x, k) => need.push((*x, w.saturating_sub(k.trailing_zeros()).max(1))),
                 Op::Diagonal { linear, .. } => {
-                    need.extend(circuit.instructions[*linear].op.operands().first().map(|x| (*x, w)));
+                    let bits = self.inner(id) + self.drops(id)[0];
+                    let x = circuit.instructions[*linear].op.operands();
+                    need.extend(x.into_iter().map(|x| (x, bits)));
                 }
                 other => need.extend(other.operands().into_iter().map(|of| (of, w))),
             }
@@ -115,6 +191,18 @@ impl<'a> NoDealerPlan<'a> {
                 self.width[of] = self.width[of].max(bits.min(circuit.values[of].ring));
             }
         }
+        Ok(())
+    }
+
+    /// The sets of encryption in use.
+    pub(super) fn sets(&self) -> [bool; 2] {
+        Set::BOTH.map(|set| self.layouts.values().any(|l| l.set == set))
+    }
+
+    /// Bytes of the client's public keys.
+    pub(super) fn key_bytes(&self) -> usize {
+        let used = Set::BOTH.into_iter().zip(self.sets()).filter(|(_, used)| *used);
+        bytes(used.map(|(set, _)| key_bits(set)).sum())
     }
 
     /// The right factor of product `id`, with the repetition that views made taken back.
@@ -150,8 +238,24 @@ impl<'a> NoDealerPlan<'a> {
             Op::Mul(_, y) => {
                 let rows = self.rows(*y);
                 t.multiply(rows.of.len(), rows.lanes, self.inner(id));
+                self.widened(id, t);
             }
-            Op::SumSquares(x) => t.square(circuit.values[*x].len(), self.inner(id)),
+            Op::SumSquares(x) => {
+                t.square(circuit.values[*x].len(), self.inner(id));
+                self.widened(id, t);
+            }
+            Op::Linear(..) | Op::MatMul(..) => {
+                if let Some(layout) = self.layouts.get(&id) {
+                    t.step([0, layout.up()]);
+                    t.step([layout.down(), 0]);
+                }
+                self.widened(id, t);
+            }
+            Op::Diagonal { .. } => {
+                let columns = circuit.values[id].last();
+                t.vector(columns, n / columns.max(1), self.inner(id), VECTOR);
+                self.widened(id, t);
+            }
             Op::Relu { bits, .. } => {
                 t.below(n, *bits, 1);
                 t.select(n, 1, *bits);
@@ -180,15 +284,21 @@ impl<'a> NoDealerPlan<'a> {
             Op::Reveal { of, to } => {
                 t.reveal(circuit.values[*of].len(), w, *to);
             }
-            Op::Table { .. } | Op::Linear(..) | Op::Diagonal { .. } | Op::MatMul(..) => {
+            Op::Table { .. } => {
                 return Err(Error::Unsupported {
                     op: "no dealer",
-                    detail: "matrix products and tables need a dealer today".into(),
+                    detail: "tables need a dealer today".into(),
                 });
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// The extension of a product to the width that is needed.
+    fn widened(&self, id: Id, t: &mut Tally) {
+        let ([a, b], inner) = (self.drops(id), self.inner(id));
+        t.extend(self.circuit.values[id].len(), inner, self.width[id].saturating_sub(a + b));
     }
 
     /// Bits of the operand that a lift starts from.
@@ -200,4 +310,9 @@ impl<'a> NoDealerPlan<'a> {
     pub(super) fn transfers(&self, role: Role) -> u64 {
         self.cost.transfers[role.index()]
     }
+}
+
+fn too_wide(width: u32) -> Error {
+    let detail = format!("no encryption holds a product of {width} bits; truncate its factors first");
+    Error::Unsupported { op: "lattice product", detail }
 }

@@ -1,6 +1,6 @@
 //! Costs without a dealer, in closed form: what the wire must show. Written from the protocols' descriptions, not from their code.
 
-use super::arithmetic::{extension, multiplication};
+use super::arithmetic::{extension, known_vector, multiplication};
 use super::bits::bytes;
 use super::compare::digits;
 use super::engine::Batch;
@@ -119,6 +119,11 @@ impl Tally {
     /// `width - 1` transfers from the server.
     pub(super) fn square(&mut self, n: usize, width: u32) {
         self.products(&multiplication(n, 1, width - 1), &Batch::default());
+    }
+
+    /// A known vector of `bits` bits times n lanes each: one direction, a transfer a bit of width, width - 1, ..
+    pub(super) fn vector(&mut self, n: usize, lanes: usize, width: u32, bits: u32) {
+        self.products(&Batch::default(), &known_vector(n, lanes, width, bits));
     }
 
     /// `width` bits an element, from the party that learns nothing.

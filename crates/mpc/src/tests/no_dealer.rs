@@ -1,7 +1,9 @@
 //! Without a dealer: every operator against f64, its cost against the wire.
 
 use super::gates::fixed_rng;
-use crate::ops::{self, Attention};
+use super::blocks::small;
+use crate::model::{Architecture, Output, Weights, clear, prepare};
+use crate::ops::{self, Activation, Attention};
 use crate::*;
 use rand_core::Rng;
 use std::time::Duration;
@@ -147,4 +149,130 @@ fn layer_norm_and_relu_softmax_follow_f64() {
             }
         }
     }
+}
+
+#[test]
+fn matrix_products_of_shares_and_with_the_servers_matrix() {
+    let mut rng = fixed_rng(6);
+    // Heads, and sizes that no block divides.
+    let (h, m, k, n) = (3, 7, 11, 9);
+    let (x, xw) = uniform(&mut rng, h * m * k, 13, 4.0);
+    let (y, yw) = uniform(&mut rng, h * k * n, 13, 4.0);
+    let mut b = Builder::new();
+    let (s, c) = (b.input(Role::Server, &[h, m, k], 13, 2.0), b.input(Role::Client, &[h, k, n], 13, 2.0));
+    let product = ops::matmul(&mut b, s, c).unwrap();
+    b.reveal(product, Role::Client);
+    let got = both(&b.build(), &Tensors::new(), &[xw, yw], 20).remove(0);
+    for (i, got) in got.iter().enumerate() {
+        let (head, row, col) = (i / (m * n), i / n % m, i % n);
+        let term = |p: usize| x[(head * m + row) * k + p] * y[(head * k + p) * n + col];
+        let want: f64 = (0..k).map(term).sum();
+        // Factors keep at least 12 bits: 9 fraction bits of |x| < 4, errors below one unit each.
+        assert!((got - want).abs() < 2.0 * k as f64 * 4.0 * 2f64.powi(-9), "{got} {want}");
+    }
+
+    let (x, words) = uniform(&mut rng, 6 * 40, 16, 4.0);
+    let (w, _) = uniform(&mut rng, 40 * 7, 13, 1.0);
+    let mut b = Builder::new();
+    let input = b.input(Role::Client, &[6, 40], 16, 2.0);
+    let weight = b.weight_with_mean("w", 40, 7, 13);
+    let y = b.linear(input, weight, 8.0).unwrap();
+    let z = b.diagonal(y, "g", 12, 3.0).unwrap();
+    let y = b.add_server(y, "bias", 0.0);
+    for value in [y, z] {
+        let value = ops::lift_to(&mut b, value, 16).unwrap();
+        b.reveal(value, Role::Client);
+    }
+    let g: Vec<f64> = (0..40).map(|j| j as f64 / 16.0 - 1.25).collect();
+    let tensors = Tensors::from([
+        ("w".into(), w.clone()),
+        ("g".into(), g.clone()),
+        ("bias".into(), vec![0.5; 8]),
+    ]);
+    let circuit = b.build();
+    let got = both(&circuit, &tensors, &[words.clone()], 21);
+    for (i, got) in got[0].iter().enumerate() {
+        let dot = |c: usize| (0..40).map(|p| x[i / 8 * 40 + p] * w[p * 7 + c]).sum::<f64>();
+        // The mean has 4 more bits of scale.
+        let want = if i % 8 == 7 { (0..7).map(dot).sum::<f64>() / 7.0 * 16.0 } else { dot(i % 8) };
+        assert!((got - 0.5 - want).abs() < 40.0 * 2f64.powi(-12), "{got} {want}");
+    }
+    for (i, got) in got[1].iter().enumerate() {
+        assert!((got - x[i] * g[i % 40]).abs() < 3.0 * 2f64.powi(-12), "{i}");
+    }
+    let large = Tensors::from([("w".into(), vec![1e6; 280]), ("g".into(), g), ("bias".into(), vec![0.5; 8])]);
+    assert!(refused(&circuit, &large, &[words]));
+}
+
+/// Whether the server refuses to run with these tensors.
+fn refused(circuit: &Circuit, tensors: &Tensors, inputs: &[Vec<u64>]) -> bool {
+    let mut rng = fixed_rng(1);
+    let model = ServerModel::new(circuit, tensors, WeightMask::random(&mut rng)).unwrap();
+    let plan = NoDealerPlan::new(circuit).unwrap();
+    let [a, b] = Channel::pair();
+    let party = |channel, role: Role| {
+        let mut link = Link::new(channel, role, Duration::from_secs(5));
+        let mut pairing = Pairing::new(&mut link, &mut fixed_rng(role.index() as u64))?;
+        let model = (role == Role::Server).then_some(&model);
+        let own: &[Vec<u64>] = if role == Role::Client { inputs } else { &[] };
+        run_without_dealer(&plan, &mut pairing, model, own, &mut link)
+    };
+    let out = simulate(|| party(a, Role::Server), || party(b, Role::Client));
+    matches!(out, Err(Error::Input { what: "weight", .. }))
+}
+
+#[test]
+fn small_models_follow_the_clear_model() {
+    use Attention::{Power, ReluSoftmax, Scale};
+    let cases = [
+        (vec![Scale, ReluSoftmax], Activation::Square, 9, 32, 0.03),
+        (vec![Power(2), Scale], Activation::Relu, 17, 24, 0.06),
+    ];
+    for (heads, activation, tokens, width, bound) in cases {
+        let mut a: Architecture = small(&heads, activation, tokens, width);
+        a.output = Output::Logits;
+        let mut rng = fixed_rng(31);
+        let (weights, x) = (Weights::random(&a, &mut rng), a.random_tokens(&mut rng));
+        let tensors = prepare(&a, &weights).unwrap();
+        let (want, ranges) = clear(&a, &weights, &x).unwrap();
+        let circuit = a.circuit().unwrap();
+        let got = both(&circuit, &tensors, &a.encode(&x).unwrap(), 32).remove(0);
+        let error = got.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max);
+        println!("{heads:?} {error:.1e} {ranges:?}");
+        assert!(error < bound, "{heads:?} {error:e} {ranges:?}");
+    }
+}
+
+#[test]
+fn zz_cifar() {
+    for (heads, act) in [(Attention::Scale, Activation::Square)] {
+        let mut a = Architecture::cifar([heads; 4], act);
+        a.blocks.truncate(1);
+        a.classes = 0;
+        let circuit = a.circuit().unwrap();
+        let mut rng = fixed_rng(31);
+        let (weights, x) = (Weights::random(&a, &mut rng), a.random_tokens(&mut rng));
+        let tensors = prepare(&a, &weights).unwrap();
+        let (want, _) = clear(&a, &weights, &x).unwrap();
+        let t = std::time::Instant::now();
+        let plan = NoDealerPlan::new(&circuit).unwrap();
+        println!("plan {:?} {:?}", t.elapsed(), plan.cost());
+        let t = std::time::Instant::now();
+        let got = both(&circuit, &tensors, &a.encode(&x).unwrap(), 32).remove(0);
+        println!("run {:?}", t.elapsed());
+        let error = got.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max);
+        println!("error {error:.1e}");
+    }
+    let mut b = Builder::new();
+    let (rows, tokens) = (260, 65);
+    let mut rng = fixed_rng(4);
+    let (_, words) = uniform(&mut rng, rows * tokens, 16, 3.0);
+    let input = b.input(Role::Client, &[rows, tokens], 16, 2.0);
+    let p = ops::softmax(&mut b, input, Attention::ReluSoftmax, 0.125).unwrap();
+    b.reveal(p, Role::Client);
+    let circuit = b.build();
+    println!("softmax {:?}", NoDealerPlan::new(&circuit).unwrap().cost());
+    let t = std::time::Instant::now();
+    both(&circuit, &Tensors::new(), &[words.clone()], 10);
+    println!("run {:?}", t.elapsed());
 }
