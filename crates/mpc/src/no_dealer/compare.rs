@@ -52,7 +52,7 @@ impl Engine<'_, '_> {
     }
 
     /// Shares of `1[a > b]`, `a` the server's numbers, `b` the client's, `lanes` for each of the server's.
-    fn greater(&mut self, own: &[u64], bits: u32, lanes: usize) -> Result<Vec<u8>> {
+    pub(super) fn greater(&mut self, own: &[u64], bits: u32, lanes: usize) -> Result<Vec<u8>> {
         let q = digits(bits);
         let mut nodes =
             if self.role() == Role::Server { self.choose(own, q, lanes) } else { self.offer(own, q, lanes) }?;

@@ -11,6 +11,7 @@
 //! | ReLU | comparison, selection by two transfers, extension |
 //! | lines between knots | a comparison a knot, one product an element |
 //! | matrix products | encryption of the client's half under a key of its own (ePrint 2022/207), replies flooded and made fresh |
+//! | tables | keys of dealer mode's point functions, made together (half-tree, ePrint 2022/1431), then its gate on an opening |
 //! | products of elements | one transfer a bit and direction; a factor that a row shares is transferred once |
 
 mod arithmetic;
@@ -22,6 +23,7 @@ mod ot;
 mod party;
 mod plan;
 mod rlwe;
+mod table;
 mod tally;
 mod wire;
 

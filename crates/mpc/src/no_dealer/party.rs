@@ -34,7 +34,11 @@ impl Party<'_, '_, '_> {
                 shape: format!("{:?}", circuit.values[id].shape),
                 ..Operator::new(&tag.name)
             });
-            let share = self.instruction(id)?;
+            let mut share = self.instruction(id)?;
+            if self.plan.filled(id) {
+                let (from, to) = (self.plan.outer(id), self.plan.width[id]);
+                share = self.engine.extend(&share, from, to, true)?;
+            }
             self.cells[id] = Zeroizing::new(share);
         }
         Ok(std::mem::take(&mut self.outputs))
@@ -72,7 +76,8 @@ impl Party<'_, '_, '_> {
     fn instruction(&mut self, id: Id) -> Result<Vec<u64>> {
         let plan = self.plan;
         let circuit = plan.circuit;
-        let (value, w) = (&circuit.values[id], plan.width[id]);
+        let value = &circuit.values[id];
+        let w = if plan.filled(id) { plan.outer(id) } else { plan.width[id] };
         let map = |x: &[u64], f: &dyn Fn(u64) -> u64| x.iter().map(|&x| f(x)).collect::<Vec<_>>();
         let zip = |a: &[u64], b: &[u64], f: fn(u64, u64) -> u64| {
             a.iter().zip(b).map(|(a, b)| f(*a, *b)).collect::<Vec<_>>()
@@ -174,11 +179,10 @@ impl Party<'_, '_, '_> {
                 y
             }
             Op::Reveal { of, to } => self.reveal(*of, *to, w)?,
-            Op::Table { .. } => {
-                return Err(Error::Malformed {
-                    what: "plan",
-                    detail: format!("instruction {id} needs a dealer"),
-                });
+            Op::Table { of, drop, table } => {
+                let table = &circuit.tables[*table];
+                let x = self.window(*of, *drop, table.input_bits);
+                self.engine.look_up(&x, table, w)?
             }
         })
     }

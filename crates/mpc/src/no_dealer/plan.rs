@@ -17,13 +17,13 @@ use crate::role::Role;
 use std::collections::BTreeMap;
 
 /// Fraction bits that factors of element-wise products keep.
-const FACTOR: u32 = 16;
+const FACTOR: u32 = 15;
 /// The same for squares that are summed over a row: their errors average out.
-const SQUARED: u32 = 12;
+const SQUARED: u32 = 11;
 /// Fraction bits that an input of the server's matrices keeps.
 const INPUT: u32 = 13;
-/// Bits of both factors of a matrix product together, below which the larger encryption is worth its bytes.
-const PRECISE: u32 = 24;
+/// Fraction bits of a factor of a matrix product, below which the larger encryption is worth its bytes.
+const PRECISE: u32 = 8;
 /// log2 of the norm of the server's weights in one block of a product: 2^15 is a weight of 1, and a block has some thousand.
 pub(super) const WEIGHTS: f64 = 23.0;
 /// A vector of the server is below 2^(this - 1) as an integer.
@@ -53,7 +53,7 @@ impl<'a> NoDealerPlan<'a> {
     /// Finds the widths and counts the transfers.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for instructions that need a dealer.
+    /// [`Error::Unsupported`] for a product wider than encryption holds.
     pub fn new(circuit: &'a Circuit) -> Result<Self> {
         let mut plan = Self {
             circuit,
@@ -66,7 +66,7 @@ impl<'a> NoDealerPlan<'a> {
         let mut tally = Tally::default();
         tally.step([0, plan.key_bytes()]);
         for id in (0..circuit.instructions.len()).filter(|&id| plan.width[id] > 0) {
-            plan.count(id, &mut tally)?;
+            plan.count(id, &mut tally);
         }
         plan.cost = tally.cost();
         Ok(plan)
@@ -89,8 +89,8 @@ impl<'a> NoDealerPlan<'a> {
         self.drops.get(&id).copied().unwrap_or_default()
     }
 
-    /// Width that result `id` of a product is computed in, before it is extended: what it needs, or what it fills.
-    fn outer(&self, id: Id) -> u32 {
+    /// Width that result `id` of a product or function is computed in, before it is extended: what is needed, or what it fills.
+    pub(super) fn outer(&self, id: Id) -> u32 {
         self.width[id].min(self.bits(id))
     }
 
@@ -134,14 +134,20 @@ impl<'a> NoDealerPlan<'a> {
                     let at = |width| layout.with_width(width);
                     (1..=w).rev().map(at).find(|l| set.fits(l.width, l.uniform_norm()))
                 };
-                let enough = |l: &Layout| left + right >= PRECISE + w - l.width;
-                let layout = fit(Set::Small).filter(enough).or_else(|| fit(Set::Large));
-                let Some(layout) = layout else { return Err(too_wide(w)) };
-                let drop = w - layout.width;
                 // Factors of equal length.
-                let a = (drop + left).saturating_sub(right).div_euclid(2).min(drop);
+                let split = |l: &Layout| {
+                    let drop = w - l.width;
+                    let a = ((drop + left).saturating_sub(right) / 2).min(drop);
+                    [a, drop - a]
+                };
+                let precise = |l: &Layout| {
+                    let scales = [x, y].map(|v| value(v).scale);
+                    split(l).iter().zip(scales).all(|(drop, s)| s >= PRECISE + drop || *drop == 0)
+                };
+                let layout = fit(Set::Small).filter(precise).or_else(|| fit(Set::Large));
+                let Some(layout) = layout else { return Err(too_wide(w)) };
                 self.layouts.insert(id, layout);
-                [a, drop - a]
+                split(&layout)
             }
             _ => return Ok(()),
         };
@@ -230,9 +236,10 @@ impl<'a> NoDealerPlan<'a> {
     }
 
     /// The steps of instruction `id`, as [`super::party`] takes them.
-    fn count(&self, id: Id, t: &mut Tally) -> Result<()> {
+    fn count(&self, id: Id, t: &mut Tally) {
         let circuit = self.circuit;
-        let (w, n) = (self.width[id], circuit.values[id].len());
+        let (n, out) = (circuit.values[id].len(), self.width[id]);
+        let w = if self.filled(id) { self.outer(id) } else { out };
         match &circuit.instructions[id].op {
             Op::Lift(of, drop) => t.extend(n, self.width_of_lift(*of, *drop) - drop, w),
             Op::Mul(_, y) => {
@@ -284,15 +291,19 @@ impl<'a> NoDealerPlan<'a> {
             Op::Reveal { of, to } => {
                 t.reveal(circuit.values[*of].len(), w, *to);
             }
-            Op::Table { .. } => {
-                return Err(Error::Unsupported {
-                    op: "no dealer",
-                    detail: "tables need a dealer today".into(),
-                });
+            Op::Table { table, .. } => {
+                let table = &circuit.tables[*table];
+                t.table(n, table.input_bits, table.index_bits, table.degree() + 1, w);
             }
             _ => {}
         }
-        Ok(())
+        t.extend(n, w, out);
+    }
+
+    /// Whether `id` is a function whose result is computed in the width it fills.
+    pub(super) fn filled(&self, id: Id) -> bool {
+        let op = &self.circuit.instructions[id].op;
+        matches!(op, Op::Table { .. } | Op::Knots { .. } | Op::Power { .. })
     }
 
     /// The extension of a product to the width that is needed.

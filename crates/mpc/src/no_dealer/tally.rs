@@ -5,6 +5,7 @@ use super::bits::bytes;
 use super::compare::digits;
 use super::engine::Batch;
 use super::ot;
+use super::table::{cross, place};
 use crate::role::Role;
 
 /// Payload bytes, transfers and rounds of one run without a dealer; all counts are exact.
@@ -81,7 +82,16 @@ impl Tally {
     /// n elements of `bits` bits against points: a digit 4 bits from the server and 32 a point from the client, who sends 4
     /// transfers; (digits - 1) ands a point in ceil(log2 digits) rounds.
     pub(super) fn below(&mut self, n: usize, bits: u32, points: usize) {
-        let q = digits(bits - 1);
+        self.greater(n, bits - 1, points);
+    }
+
+    /// Whether sums of n pairs of `bits` bits carry.
+    fn carry(&mut self, n: usize, bits: u32) {
+        self.greater(n, bits, 1);
+    }
+
+    fn greater(&mut self, n: usize, bits: u32, points: usize) {
+        let q = digits(bits);
         self.transfers[1] += (4 * q * n) as u64;
         self.step([bytes(4 * q * n), 0]);
         self.step([0, bytes(32 * q * n * points)]);
@@ -124,6 +134,33 @@ impl Tally {
     /// A known vector of `bits` bits times n lanes each: one direction, a transfer a bit of width, width - 1, ..
     pub(super) fn vector(&mut self, n: usize, lanes: usize, width: u32, bits: u32) {
         self.products(&Batch::default(), &known_vector(n, lanes, width, bits));
+    }
+
+    /// n look-ups of `input` bits in 2^index knots with `words` words of payload, results modulo 2^width: mask, keys, opening.
+    pub(super) fn table(&mut self, n: usize, input: u32, index: u32, words: usize, width: u32) {
+        let low = input - index;
+        // Bits of the place, both ways, and their sum.
+        self.transfers[0] += n as u64 * index as u64;
+        self.transfers[1] += n as u64 * index as u64;
+        self.products(&place(n, index), &Batch::default());
+        if low > 0 {
+            self.carry(n, low);
+            self.number(n, index.max(width.saturating_sub(low)).max(2));
+        }
+        if words > 2 {
+            self.products(&cross(n, low), &Batch::default());
+            self.select(n, 1, low);
+            self.extend(n, 2 * low + 1, width);
+        }
+        // A correction a level, the last ones with their sign.
+        for _ in 0..index {
+            self.step([16 * n, 16 * n]);
+        }
+        self.select(n, words, width - 1);
+        let last = bytes(n * words * width as usize);
+        self.step([last, last]);
+        let opened = bytes(n * input as usize);
+        self.step([opened, opened]);
     }
 
     /// `width` bits an element, from the party that learns nothing.

@@ -112,7 +112,26 @@ fn powers_knots_products() {
     let y = run1(&positive, 16, 2.0, |b, x| b.open(x).and_then(|m| b.knots(m, &knots)));
     assert!(y.iter().zip(&positive).all(|(y, x)| (y * x - 1.0).abs() < 8e-4));
     let y = run1(&x, 16, 2.0, |b, x| ops::multiply(b, x, x));
-    assert!(y.iter().zip(&x).all(|(y, x)| (y - x * x).abs() < 2f64.powi(-15)));
+    assert!(y.iter().zip(&x).all(|(y, x)| (y - x * x).abs() < 2.0 * x.abs() * 2f64.powi(-15) + 2f64.powi(-16))));
+}
+
+#[test]
+fn tables_of_every_degree() {
+    let mut rng = fixed_rng(7);
+    let (x, _) = uniform(&mut rng, 200, 16, 3.9);
+    for degree in 0..=2 {
+        let table = Table::fit(f64::sin, (18, 15), 9, degree, 38).unwrap();
+        let y = run1(&x, 16, 2.0, |b, x| b.open(x).and_then(|m| b.table(m, &table)));
+        // Knots 2^-6 apart, either neighbour: the terms the fit leaves out, and the input's last bit.
+        let bound = [2f64.powi(-5), 2f64.powi(-12) + 1e-4, 1e-4][degree];
+        assert!(y.iter().zip(&x).all(|(y, x)| (y - x.sin()).abs() < bound), "{degree}");
+    }
+    let whole: Vec<f64> = (0..16).map(|i| i as f64 - 8.0).collect();
+    let y = run1(&whole, 0, 3.0, |b, x| {
+        let m = b.open(x)?;
+        b.table(m, &Table::equals(5, 5)?)
+    });
+    assert!(y.iter().zip(&whole).all(|(y, x)| *y == f64::from(*x == 5.0)));
 }
 
 #[test]
@@ -223,10 +242,11 @@ fn refused(circuit: &Circuit, tensors: &Tensors, inputs: &[Vec<u64>]) -> bool {
 
 #[test]
 fn small_models_follow_the_clear_model() {
-    use Attention::{Power, ReluSoftmax, Scale};
+    use Attention::{Power, ReluSoftmax, Scale, SoftmaxCentred};
     let cases = [
         (vec![Scale, ReluSoftmax], Activation::Square, 9, 32, 0.03),
         (vec![Power(2), Scale], Activation::Relu, 17, 24, 0.06),
+        (vec![Scale, SoftmaxCentred], Activation::Gelu, 9, 32, 0.03),
     ];
     for (heads, activation, tokens, width, bound) in cases {
         let mut a: Architecture = small(&heads, activation, tokens, width);
@@ -245,7 +265,7 @@ fn small_models_follow_the_clear_model() {
 
 #[test]
 fn zz_cifar() {
-    for (heads, act) in [(Attention::Scale, Activation::Square)] {
+    for (heads, act) in [(Attention::Scale, Activation::Gelu), (Attention::ReluSoftmax, Activation::Gelu)] {
         let mut a = Architecture::cifar([heads; 4], act);
         a.blocks.truncate(1);
         a.classes = 0;

@@ -96,6 +96,8 @@ pub(super) struct Transfers {
     /// This party's own randomness.
     own: Stream,
     draws: usize,
+    /// Draws from randomness that both know.
+    common: usize,
     /// Names the connection; both parties contributed to it.
     session: [u8; 32],
 }
@@ -161,6 +163,7 @@ impl Transfers {
             matrix: silent::Matrix::new(&session),
             own,
             draws: 5,
+            common: 0,
             session,
         })
     }
@@ -172,6 +175,12 @@ impl Transfers {
     /// `delta` of the direction in which this party sends.
     pub(super) fn delta(&self) -> u128 {
         self.delta
+    }
+
+    /// The number of a draw from randomness that both parties know; they are in step.
+    pub(super) fn draw(&mut self) -> usize {
+        self.common += 1;
+        self.common
     }
 
     /// Fresh random words of this party.
