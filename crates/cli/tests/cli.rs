@@ -309,6 +309,16 @@ fn both_parties_in_one_process() {
     assert!(fails(&["mpc", "run", "--network", "fast"]).contains("fast"));
     let clear = [&["mpc", "run", "--mode", "clear"][..], &TINY[..]].concat();
     assert!(ok(&clear).contains("result"));
+    let without =
+        [&["mpc", "run", "--mode", "no-dealer", "--json", file.to_str().unwrap()][..], &TINY[..]];
+    assert!(ok(&without.concat()).contains("in the clear"));
+    let value = json(&file);
+    for role in ["server", "client"] {
+        assert!(value[role]["sent"].as_u64().unwrap() > 0);
+        for what in ["sent", "rounds", "setup_sent"] {
+            assert_eq!(value[role][what], value[role][format!("{what}_predicted")]);
+        }
+    }
     let trained = ok(&["mpc", "run", "--model", "fashion-mnist-vit"]);
     let line = trained.lines().find_map(|l| l.strip_prefix("label ")).unwrap();
     let (shared, clear) = line.split_once(", in the clear ").unwrap();

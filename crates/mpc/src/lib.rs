@@ -4,7 +4,9 @@
 //! parties [`run`] it over a [`Channel`]. Shares live in Z_2^64 as fixed-point numbers whose scales are tracked by the
 //! [`Builder`]; non-linear functions are gates of function secret sharing that take one opening each.
 //!
-//! **Security.** Semi-honest parties, an honest dealer that colludes with neither. See `SECURITY.md`.
+//! Without a dealer, [`run_without_dealer`] runs the same circuits by oblivious transfers and encrypted products.
+//!
+//! **Security.** Semi-honest parties; an honest dealer that colludes with neither, or none. See `SECURITY.md`.
 //!
 //! **Costs are contracts.** [`Circuit::cost`] is exact; tests hold it against the wire.
 

@@ -23,7 +23,12 @@ fn greeting(role: Role, plan: &[u8; 32], nonce: &[u8; 32], mask: &[u8; 16]) -> V
 }
 
 /// Exchanges greetings and refuses a peer that runs something else. No share has left before this returns.
-pub(crate) fn greet(link: &mut Link, plan: &[u8; 32], nonce: &[u8; 32], mask: &[u8; 16]) -> Result<()> {
+pub(crate) fn greet(
+    link: &mut Link,
+    plan: &[u8; 32],
+    nonce: &[u8; 32],
+    mask: &[u8; 16],
+) -> Result<()> {
     let ours = greeting(link.role(), plan, nonce, mask);
     let theirs = link.exchange(GREETING, &ours, GREETING_BYTES)?;
     let expected = greeting(link.role().peer(), plan, nonce, mask);

@@ -35,7 +35,12 @@ const CHILDREN: u32 = 0;
 const VALUES: u32 = 1;
 
 /// A node of a tree: low word, high word; the control bit is the lowest.
-type Node = [u64; 2];
+pub(crate) type Node = [u64; 2];
+
+/// The i-th node of a section.
+fn pair(bytes: &[u8], i: usize) -> Node {
+    [read_u64(bytes, 2 * i), read_u64(bytes, 2 * i + 1)]
+}
 
 fn xor(a: Node, b: Node) -> Node {
     [a[0] ^ b[0], a[1] ^ b[1]]
@@ -314,6 +319,44 @@ impl<'a, const M: usize> Keys<'a, M> {
         Self { bits, count, roots, levels, blocks, last: sections.0 }
     }
 
+    /// Keys that two parties are making: their roots and the corrections so far, 16 bytes a key each.
+    pub(crate) fn partial(roots: &'a [u8], levels: Vec<&'a [u8]>, count: usize) -> Self {
+        Self { bits: levels.len(), count, roots, levels, blocks: &[], last: &[] }
+    }
+
+    /// Starts the trees of `count` keys from `first` on.
+    fn plant(&self, forest: &mut Forest<'_>, first: usize, count: usize) {
+        let nodes = forest.nodes.as_chunks_mut::<2>().0.iter_mut();
+        for (key, node) in nodes.enumerate().take(count) {
+            *node = pair(self.roots, first + key);
+        }
+    }
+
+    /// For every key, over all nodes as deep as there are corrections: the exclusive or of the hashes that its children are made
+    /// of, and the number of control bits that are set. What two parties make the next correction from.
+    pub(crate) fn totals(&self, permutation: &Permutation, tweak: Tweak) -> Vec<(Node, u64)> {
+        let depth = self.levels.len();
+        let mut forest = Forest::new(permutation, GROUP << depth);
+        let mut out = Vec::with_capacity(self.count);
+        for first in (0..self.count).step_by(GROUP) {
+            let mut widths = [1; GROUP];
+            let widths = &mut widths[..GROUP.min(self.count - first)];
+            self.plant(&mut forest, first, widths.len());
+            for (level, words) in self.levels.iter().enumerate() {
+                forest.grow(widths, tweak.at(level, CHILDREN), |key| pair(words, first + key));
+            }
+            let Forest { hasher, nodes, .. } = &mut forest;
+            let nodes = &nodes[..(2 * widths.len()) << depth];
+            let hashes = hasher.hash(nodes, tweak.at(depth, CHILDREN));
+            let keys = nodes.chunks_exact(2 << depth).zip(hashes.chunks_exact(2 << depth));
+            out.extend(keys.map(|(nodes, hashes)| {
+                let sum = hashes.as_chunks::<2>().0.iter().fold([0; 2], |sum, h| xor(sum, *h));
+                (sum, nodes.iter().step_by(2).map(|low| low & 1).sum())
+            }));
+        }
+        out
+    }
+
     /// Evaluates every key on all its blocks and on the points of the blocks for which `open(key, block)`, which must not depend on a secret, and
     /// hands `consume(key, blocks, points)` two rows of a word a block and `M` rows of a word a point of the opened blocks, in their order, all
     /// *without* the party's sign. Neither branches nor addresses depend on the key.
@@ -328,15 +371,10 @@ impl<'a, const M: usize> Keys<'a, M> {
         let mut forest = Forest::new(permutation, GROUP * points);
         let mut blocks: [Vec<u64>; 2] = std::array::from_fn(|_| vec![0; GROUP << top]);
         let mut rows: [Vec<u64>; M] = std::array::from_fn(|_| vec![0; GROUP * points]);
-        let pair = |bytes: &[u8], i: usize| [read_u64(bytes, 2 * i), read_u64(bytes, 2 * i + 1)];
         for first in (0..self.count).step_by(GROUP) {
             let mut widths = [1; GROUP];
             let widths = &mut widths[..GROUP.min(self.count - first)];
-            for (key, node) in
-                forest.nodes.as_chunks_mut::<2>().0.iter_mut().enumerate().take(widths.len())
-            {
-                *node = pair(self.roots, first + key);
-            }
+            self.plant(&mut forest, first, widths.len());
             for (level, words) in self.levels.iter().enumerate() {
                 if level == top {
                     let [low, high] = &mut blocks;

@@ -135,10 +135,16 @@ impl<const M: usize> pulp::WithSimd for Opened<'_, M> {
     }
 }
 
-fn expand<const M: usize>(e: Evaluation<'_>, c: &[u64], table: &Table) -> Vec<u64> {
+/// `straight` says which blocks need no points.
+fn expand<const M: usize>(
+    e: Evaluation<'_>,
+    c: &[u64],
+    table: &Table,
+    straight: &[bool],
+) -> Vec<u64> {
     let (b, l) = (table.index_bits as usize, table.input_bits - table.index_bits);
     let (size, n) = (dpf::key_bytes(b, M), 1usize << b);
-    let (tables, straight) = (reversed(table), straight(table));
+    let tables = reversed(table);
     let slope = |knot: usize| table.coefficients.get(1).map_or(0, |t| t[knot]);
     // The knot that the first point of a block meets.
     let knot = |c: u64, block: usize| ((c >> l) as usize + n - block * POINTS) & (n - 1);
@@ -175,10 +181,19 @@ fn expand<const M: usize>(e: Evaluation<'_>, c: &[u64], table: &Table) -> Vec<u6
 
 pub(crate) fn evaluate(e: Evaluation<'_>, c: &[u64], drop: u32, table: &Table) -> Vec<u64> {
     let c: Vec<u64> = c.iter().map(|c| window(*c, drop, table.input_bits)).collect();
+    by_degree(e, &c, table, &straight(table))
+}
+
+/// The same for keys without payloads of blocks: every block is opened.
+pub(crate) fn evaluate_points(e: Evaluation<'_>, c: &[u64], table: &Table) -> Vec<u64> {
+    by_degree(e, c, table, &vec![false; 1 << table.index_bits])
+}
+
+fn by_degree(e: Evaluation<'_>, c: &[u64], table: &Table, straight: &[bool]) -> Vec<u64> {
     match table.degree() {
-        0 => expand::<1>(e, &c, table),
-        1 => expand::<2>(e, &c, table),
-        _ => expand::<3>(e, &c, table),
+        0 => expand::<1>(e, c, table, straight),
+        1 => expand::<2>(e, c, table, straight),
+        _ => expand::<3>(e, c, table, straight),
     }
 }
 

@@ -46,8 +46,7 @@ impl Engine<'_, '_> {
             return Ok(x.to_vec());
         }
         let bias = u64::from(signed) << (from - 2);
-        let x: Vec<u64> =
-            x.iter().map(|x| x.wrapping_add(self.public(bias)) & low(from)).collect();
+        let x: Vec<u64> = x.iter().map(|x| x.wrapping_add(self.public(bias)) & low(from)).collect();
         let tops = x.iter().map(|x| x >> (from - 1));
         let batch = extension(x.len(), from, to);
         let none = Batch::default();
@@ -154,9 +153,8 @@ impl Engine<'_, '_> {
             cross
         } else {
             let column = |j: usize| (0..rows).map(move |i| x[i * columns + j]);
-            let values: Vec<u64> = (0..columns)
-                .flat_map(|j| (0..bits).flat_map(move |_| column(j)))
-                .collect();
+            let values: Vec<u64> =
+                (0..columns).flat_map(|j| (0..bits).flat_map(move |_| column(j))).collect();
             let [cross, _] = self.products(&batch, &values, &none, &[])?;
             cross
         };

@@ -21,7 +21,8 @@ impl Packer {
     /// Appends the low `width` bits, at most 64, of `word`.
     #[inline]
     pub(super) fn push(&mut self, word: u64, width: u32) {
-        self.hold |= (word & crate::low(width)) as u128 * u128::from(width > 0) << self.held;
+        let word = if width == 0 { 0 } else { word & crate::low(width) };
+        self.hold |= (word as u128) << self.held;
         self.held += width;
         if self.held >= 64 {
             self.out.extend_from_slice(&(self.hold as u64).to_le_bytes());
@@ -70,7 +71,9 @@ impl<'a> Unpacker<'a> {
 /// Packs `words` at one width.
 pub(super) fn pack(words: &[u64], width: u32) -> Vec<u8> {
     let mut out = Packer::with_bits(words.len() * width as usize);
-    words.iter().for_each(|w| out.push(*w, width));
+    for word in words {
+        out.push(*word, width);
+    }
     out.finish()
 }
 

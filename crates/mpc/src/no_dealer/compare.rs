@@ -54,8 +54,11 @@ impl Engine<'_, '_> {
     /// Shares of `1[a > b]`, `a` the server's numbers, `b` the client's, `lanes` for each of the server's.
     pub(super) fn greater(&mut self, own: &[u64], bits: u32, lanes: usize) -> Result<Vec<u8>> {
         let q = digits(bits);
-        let mut nodes =
-            if self.role() == Role::Server { self.choose(own, q, lanes) } else { self.offer(own, q, lanes) }?;
+        let mut nodes = if self.role() == Role::Server {
+            self.choose(own, q, lanes)
+        } else {
+            self.offer(own, q, lanes)
+        }?;
         let mut width = q;
         while width > 1 {
             let pairs = width / 2;
@@ -85,18 +88,19 @@ impl Engine<'_, '_> {
         let received = self.transfers.receive(own.len() * q * DIGIT as usize)?;
         let bit = |i: usize| own[i / (4 * q)] >> (i % (4 * q)) & 1;
         let choices = received.t.iter().enumerate();
-        let choices: Vec<u64> =
-            choices.map(|(i, t)| self.transfers.choice(*t) ^ bit(i)).collect();
-        let theirs = self.wire.exchange(&pack(&choices, 1), 0).and_then(|_| {
-            self.wire.exchange(&[], bytes(32 * own.len() * q * lanes))
-        })?;
+        let choices: Vec<u64> = choices.map(|(i, t)| self.transfers.choice(*t) ^ bit(i)).collect();
+        let theirs = self
+            .wire
+            .exchange(&pack(&choices, 1), 0)
+            .and_then(|_| self.wire.exchange(&[], bytes(32 * own.len() * q * lanes)))?;
         let pads = self.transfers.receiver_pads(&received, lanes.div_ceil(2));
         let mut message = Unpacker::new(&theirs);
         let mut nodes = vec![0; own.len() * lanes * q];
         for (item, own) in own.iter().enumerate() {
             for digit in 0..q {
                 let place = own >> (DIGIT as usize * digit) & 15;
-                let pads: [&[u64]; 4] = std::array::from_fn(|k| pads.of(4 * (item * q + digit) + k));
+                let pads: [&[u64]; 4] =
+                    std::array::from_fn(|k| pads.of(4 * (item * q + digit) + k));
                 for lane in 0..lanes {
                     let pad = pads.iter().fold(0, |sum, pad| sum ^ half_word(pad, lane));
                     let pair = (message.next(32) as u32 ^ pad) >> (2 * place) & 3;
@@ -132,7 +136,7 @@ impl Engine<'_, '_> {
                         let one = half_word(one.of(first + k), lane);
                         sum ^ zero & !places ^ one & places
                     });
-                    let masked = table(digit as u32) ^ mask as u32 * 0x5555_5555 ^ pad;
+                    let masked = table(digit as u32) ^ (mask as u32 * 0x5555_5555) ^ pad;
                     message.push(masked as u64, 32);
                 }
             }

@@ -41,7 +41,8 @@ impl Layout {
     /// The cheapest cut of `batch` products of these sizes.
     pub(super) fn new(set: Set, width: u32, batch: usize, z: Sizes, both: bool) -> Self {
         let size = [z.m, z.k, z.n].map(|n| n.max(1));
-        let mut best = (usize::MAX, Self { set, width, batch, size, block: [1; 3], blocks: size, both });
+        let mut best =
+            (usize::MAX, Self { set, width, batch, size, block: [1; 3], blocks: size, both });
         for m_blocks in 1..=size[0] {
             for k_blocks in 1..=size[1] {
                 let (m, k) = (size[0].div_ceil(m_blocks), size[1].div_ceil(k_blocks));
@@ -137,6 +138,7 @@ impl Layout {
 }
 
 /// Keys of one run, by set.
+#[expect(clippy::large_enum_variant, reason = "one a run")]
 pub(super) enum Keys {
     Client([Option<Secret>; 2]),
     Server([Option<Public>; 2]),
@@ -296,7 +298,9 @@ impl Engine<'_, '_> {
                         let mut pairs: Vec<(&Ciphertext, &RingPoly)> =
                             (0..bk).map(|j| (&theirs_x[i * bk + j], &right[j])).collect();
                         if layout.both {
-                            pairs.extend((0..bk).map(|j| (&theirs_y[j * bn + l], &left[i * bk + j])));
+                            pairs.extend(
+                                (0..bk).map(|j| (&theirs_y[j * bn + l], &left[i * bk + j])),
+                            );
                         }
                         let at = (batch * bm + i) * bn + l;
                         let mask = &masks[at * places.len()..(at + 1) * places.len()];

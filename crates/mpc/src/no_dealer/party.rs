@@ -73,11 +73,10 @@ impl Party<'_, '_, '_> {
         self.window(of, drop, inner)
     }
 
-    fn instruction(&mut self, id: Id) -> Result<Vec<u64>> {
-        let plan = self.plan;
-        let circuit = plan.circuit;
+    /// An instruction without a message.
+    fn local(&self, id: Id) -> Result<Vec<u64>> {
+        let circuit = self.plan.circuit;
         let value = &circuit.values[id];
-        let w = if plan.filled(id) { plan.outer(id) } else { plan.width[id] };
         let map = |x: &[u64], f: &dyn Fn(u64) -> u64| x.iter().map(|&x| f(x)).collect::<Vec<_>>();
         let zip = |a: &[u64], b: &[u64], f: fn(u64, u64) -> u64| {
             a.iter().zip(b).map(|(a, b)| f(*a, *b)).collect::<Vec<_>>()
@@ -103,8 +102,21 @@ impl Party<'_, '_, '_> {
                 }
             },
             Op::Shrink(of, drop) => {
-                shrink(self.engine.role(), self.share(*of), *drop, w + drop)
+                shrink(self.engine.role(), self.share(*of), *drop, self.plan.width[id] + drop)
             }
+            other => {
+                let detail = format!("{other:?} has no protocol");
+                return Err(Error::Malformed { what: "plan", detail });
+            }
+        })
+    }
+
+    fn instruction(&mut self, id: Id) -> Result<Vec<u64>> {
+        let plan = self.plan;
+        let circuit = plan.circuit;
+        let value = &circuit.values[id];
+        let w = if plan.filled(id) { plan.outer(id) } else { plan.width[id] };
+        Ok(match &circuit.instructions[id].op {
             Op::Lift(of, drop) => {
                 let from = plan.width_of_lift(*of, *drop) - drop;
                 let x = self.window(*of, *drop, from);
@@ -184,6 +196,7 @@ impl Party<'_, '_, '_> {
                 let x = self.window(*of, *drop, table.input_bits);
                 self.engine.look_up(&x, table, w)?
             }
+            _ => self.local(id)?,
         })
     }
 
@@ -192,7 +205,9 @@ impl Party<'_, '_, '_> {
         let [a, b] = self.plan.drops(id);
         let to = self.plan.width[id].saturating_sub(a + b);
         let mut z = self.engine.extend(z, self.plan.inner(id), to, true)?;
-        z.iter_mut().for_each(|z| *z <<= a + b);
+        for z in &mut z {
+            *z <<= a + b;
+        }
         Ok(z)
     }
 
@@ -204,7 +219,8 @@ impl Party<'_, '_, '_> {
 
     fn too_large(&self, index: usize) -> Error {
         let name = &self.plan.circuit.parameters[index].name;
-        let detail = format!("{name} has values too large for its scale without a dealer; shrink them");
+        let detail =
+            format!("{name} has values too large for its scale without a dealer; shrink them");
         Error::Input { what: "weight", index, detail }
     }
 
@@ -212,7 +228,9 @@ impl Party<'_, '_, '_> {
     fn reached(&mut self, x: &[u64], bits: u32, points: &[u64]) -> Result<Vec<u8>> {
         let mut out = self.engine.below(x, bits, points)?;
         let flip = self.engine.public(1) as u8;
-        out.iter_mut().for_each(|b| *b ^= flip);
+        for b in &mut out {
+            *b ^= flip;
+        }
         Ok(out)
     }
 

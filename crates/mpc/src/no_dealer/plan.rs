@@ -183,8 +183,9 @@ impl<'a> NoDealerPlan<'a> {
                     let ([a, b], inner) = (self.drops(id), self.inner(id));
                     need.extend([(*x, inner + a), (*y, inner + b)]);
                 }
-                Op::Linear(x, _) => need.push((*x, self.inner(id) + self.drops(id)[0])),
-                Op::SumSquares(x) => need.push((*x, self.inner(id) + self.drops(id)[0])),
+                Op::Linear(x, _) | Op::SumSquares(x) => {
+                    need.push((*x, self.inner(id) + self.drops(id)[0]));
+                }
                 Op::Times(x, k) => need.push((*x, w.saturating_sub(k.trailing_zeros()).max(1))),
                 Op::Diagonal { linear, .. } => {
                     let bits = self.inner(id) + self.drops(id)[0];
@@ -221,7 +222,9 @@ impl<'a> NoDealerPlan<'a> {
                 Op::View { of: next, view } => {
                     let places: Vec<u64> = (0..circuit.values[*next].len() as u64).collect();
                     let places = view.gather(&places);
-                    of.iter_mut().for_each(|i| *i = places[*i] as usize);
+                    for i in &mut of {
+                        *i = places[*i] as usize;
+                    }
                     root = *next;
                 }
                 Op::Open(next) | Op::Relabel(next) => root = *next,
@@ -324,6 +327,7 @@ impl<'a> NoDealerPlan<'a> {
 }
 
 fn too_wide(width: u32) -> Error {
-    let detail = format!("no encryption holds a product of {width} bits; truncate its factors first");
+    let detail =
+        format!("no encryption holds a product of {width} bits; truncate its factors first");
     Error::Unsupported { op: "lattice product", detail }
 }

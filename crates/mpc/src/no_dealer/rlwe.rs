@@ -94,6 +94,7 @@ impl Set {
 }
 
 /// An error of the ring; it names sizes only.
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn failed(source: cipherform_ring::Error) -> Error {
     Error::Unsupported { op: "lattice product", detail: source.to_string() }
 }
@@ -130,7 +131,9 @@ fn write(poly: &RingPoly, out: &mut Packer) -> Result<()> {
     let moduli: Vec<&Modulus> = ring.basis().row_moduli(poly.limbs()).collect();
     let words = poly.to_residues().map_err(failed)?;
     for (row, modulus) in words.chunks_exact(ring.n()).zip(moduli) {
-        row.iter().for_each(|w| out.push(*w, modulus.bits()));
+        for word in row {
+            out.push(*word, modulus.bits());
+        }
     }
     Ok(())
 }
@@ -138,16 +141,14 @@ fn write(poly: &RingPoly, out: &mut Packer) -> Result<()> {
 fn read(ring: &Arc<Ring>, limbs: Limbs, bits: &mut Unpacker<'_>) -> Result<RingPoly> {
     let widths = ring.basis().row_moduli(limbs).map(Modulus::bits);
     let words = widths.flat_map(|w| vec![w; ring.n()]).map(|w| bits.next(w)).collect();
-    RingPoly::from_residues(ring, limbs, words).map_err(|e| Error::Malformed {
-        what: "ciphertext",
-        detail: e.to_string(),
-    })
+    RingPoly::from_residues(ring, limbs, words)
+        .map_err(|e| Error::Malformed { what: "ciphertext", detail: e.to_string() })
 }
 
 /// The client: the secret key of one run.
 pub(super) struct Secret {
     ring: Arc<Ring>,
-    secret: RingPoly,
+    key: RingPoly,
     seed: [u8; 32],
     /// Stream of the next uniform polynomial.
     next: u64,
@@ -156,7 +157,7 @@ pub(super) struct Secret {
 
 impl Drop for Secret {
     fn drop(&mut self) {
-        self.secret.zeroize();
+        self.key.zeroize();
     }
 }
 
@@ -168,19 +169,20 @@ pub(super) fn key_bits(set: Set) -> usize {
 impl Secret {
     pub(super) fn new(set: Set, mut rng: ChaCha20Rng) -> Result<Self> {
         let ring = set.ring()?;
-        let secret = ternary(&ring, &mut rng).to_ntt(&ring, all(&ring)).map_err(failed)?;
+        let key = ternary(&ring, &mut rng).to_ntt(&ring, all(&ring)).map_err(failed)?;
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
-        Ok(Self { ring, secret, seed, next: 0, rng })
+        Ok(Self { ring, key, seed, next: 0, rng })
     }
 
     /// Appends `-c1 s + q m / t + e`.
     fn encryption(&mut self, messages: &[u64], width: u32, out: &mut Packer) -> Result<()> {
         let errors = wide(&gaussian(&self.ring, &mut self.rng));
         let mut c0 = scaled(&self.ring, messages, width, &errors)?;
-        let mut mask = uniform(&self.ring, all(&self.ring), &self.seed, self.next).map_err(failed)?;
+        let mut mask =
+            uniform(&self.ring, all(&self.ring), &self.seed, self.next).map_err(failed)?;
         self.next += 1;
-        mask.mul_assign(&self.secret).map_err(failed)?;
+        mask.mul_assign(&self.key).map_err(failed)?;
         c0.sub_assign(&mask).map_err(failed)?;
         write(&c0, out)
     }
@@ -209,7 +211,7 @@ impl Secret {
         let prime = self.ring.basis().q()[0];
         let mut phase = read(&self.ring, first, bits)?;
         let c0: Vec<u64> = places.iter().map(|_| bits.next(prime.bits())).collect();
-        phase.mul_assign(&self.secret).map_err(failed)?;
+        phase.mul_assign(&self.key).map_err(failed)?;
         let phase = phase.into_coeff().and_then(|p| p.to_residues()).map_err(failed)?;
         let phase = Zeroizing::new(phase);
         let p = prime.value() as u128;
@@ -300,7 +302,9 @@ impl Public {
         let prime = ring.basis().q()[0].bits();
         let mut out = Packer::with_bits((ring.n() + places.len()) * prime as usize);
         write(&c1, &mut out)?;
-        places.iter().for_each(|p| out.push(c0[*p], prime));
+        for place in places {
+            out.push(c0[*place], prime);
+        }
         Ok(out)
     }
 }
@@ -333,7 +337,7 @@ mod tests {
             let message: Vec<u64> = (0..n).map(|i| word(i) & crate::low(width)).collect();
             let mut out = Packer::default();
             secret.publish(&mut out).unwrap();
-            secret.encrypt(&[message.clone()], width, &mut out).unwrap();
+            secret.encrypt(std::slice::from_ref(&message), width, &mut out).unwrap();
             let out = out.finish();
             assert_eq!(out.len() * 8, key_bits(set) + n * set.bits().0);
             let mut bits = Unpacker::new(&out);
@@ -352,8 +356,13 @@ mod tests {
             assert_eq!(reply.len(), ((n + places.len()) * set.bits().1).div_ceil(8));
             let got = secret.decrypt(&places, width, &mut Unpacker::new(&reply)).unwrap();
             for ((place, got), mask) in places.iter().zip(&got).zip(&mask) {
-                let product = message[place - 1].wrapping_sub(message[*place]).wrapping_mul(5_931_641);
-                assert_eq!(*got, product.wrapping_sub(*mask) & crate::low(width), "{set:?} {place}");
+                let product =
+                    message[place - 1].wrapping_sub(message[*place]).wrapping_mul(5_931_641);
+                assert_eq!(
+                    *got,
+                    product.wrapping_sub(*mask) & crate::low(width),
+                    "{set:?} {place}"
+                );
             }
         }
     }

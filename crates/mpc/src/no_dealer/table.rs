@@ -42,6 +42,20 @@ struct Points {
     received: Received,
 }
 
+/// Shares of the low part of the mask, and of the payload, word by word.
+type Lows = (Zeroizing<Vec<u64>>, Vec<Vec<u64>>);
+
+/// Keys `first ..` as far as their corrections are known, 16 bytes a key and section.
+fn partial<'a, const M: usize>(
+    roots: &'a [u8],
+    levels: &'a [Vec<u8>],
+    (first, count): (usize, usize),
+) -> dpf::Keys<'a, M> {
+    let part = 16 * first..16 * (first + count);
+    let levels = levels.iter().map(|l| &l[part.clone()]).collect();
+    dpf::Keys::partial(&roots[part.clone()], levels, count)
+}
+
 fn block(words: [u64; 2]) -> u128 {
     words[0] as u128 | (words[1] as u128) << 64
 }
@@ -76,9 +90,9 @@ impl Engine<'_, '_> {
             .collect();
         let roots: Vec<u8> = roots.iter().flat_map(|r| r.to_le_bytes()).collect();
         let keys = match words {
-            1 => self.keys_of::<1>(&permutation, roots, &points, &bits, &payload, width),
-            2 => self.keys_of::<2>(&permutation, roots, &points, &bits, &payload, width),
-            _ => self.keys_of::<3>(&permutation, roots, &points, &bits, &payload, width),
+            1 => self.keys_of::<1>(&permutation, &roots, &points, &bits, &payload, width),
+            2 => self.keys_of::<2>(&permutation, &roots, &points, &bits, &payload, width),
+            _ => self.keys_of::<3>(&permutation, &roots, &points, &bits, &payload, width),
         }?;
 
         let opened: Vec<u64> = x.iter().zip(&masks).map(|(x, r)| x.wrapping_add(*r)).collect();
@@ -94,7 +108,7 @@ impl Engine<'_, '_> {
             stream: &common,
             bytes: &keys,
         };
-        Ok(table::evaluate(evaluation, &c, 0, table))
+        Ok(table::evaluate_points(evaluation, &c, table))
     }
 
     /// Shares modulo 2^b of the numbers whose bits, highest first, are shared by exclusive or.
@@ -125,12 +139,7 @@ impl Engine<'_, '_> {
     }
 
     /// Shares of `low` (modulo 2^input) and of the payload `1, low, low^2`, as many words as the table's degree needs.
-    fn lows(
-        &mut self,
-        n: usize,
-        table: &Table,
-        width: u32,
-    ) -> Result<(Zeroizing<Vec<u64>>, Vec<Vec<u64>>)> {
+    fn lows(&mut self, n: usize, table: &Table, width: u32) -> Result<Lows> {
         let l = table.input_bits - table.index_bits;
         let one = vec![self.public(1); n];
         if l == 0 {
@@ -180,7 +189,7 @@ impl Engine<'_, '_> {
     fn keys_of<const M: usize>(
         &mut self,
         permutation: &Permutation,
-        roots: Vec<u8>,
+        roots: &[u8],
         points: &Points,
         bits: &[u8],
         payload: &[Vec<u64>],
@@ -193,20 +202,11 @@ impl Engine<'_, '_> {
         let mut levels: Vec<Vec<u8>> = Vec::with_capacity(b);
         let chunks: Vec<(usize, usize)> =
             (0..n).step_by(CHUNK).map(|first| (first, CHUNK.min(n - first))).collect();
-        let partial = |levels: &[Vec<u8>], (first, count): (usize, usize)| {
-            let part = |all: &Vec<u8>| -> std::ops::Range<usize> {
-                debug_assert_eq!(all.len(), 16 * n);
-                16 * first..16 * (first + count)
-            };
-            (roots[part(&roots)].to_vec(), levels.iter().map(|l| l[part(l)].to_vec()).collect())
-        };
         let totals = |levels: &[Vec<u8>]| -> Vec<(dpf::Node, u64)> {
             chunks
                 .par_iter()
                 .flat_map_iter(|chunk| {
-                    let (roots, levels): (Vec<u8>, Vec<Vec<u8>>) = partial(levels, *chunk);
-                    let levels = levels.iter().map(Vec::as_slice).collect();
-                    dpf::Keys::<M>::partial(&roots, levels, chunk.1).totals(permutation, tweak)
+                    partial::<M>(roots, levels, *chunk).totals(permutation, tweak)
                 })
                 .collect()
         };
@@ -233,13 +233,16 @@ impl Engine<'_, '_> {
         let sums: Vec<[u64; M]> = chunks
             .par_iter()
             .flat_map_iter(|chunk| {
-                let (roots, levels): (Vec<u8>, Vec<Vec<u8>>) = partial(&levels, *chunk);
-                let levels = levels.iter().map(Vec::as_slice).collect();
-                let keys = dpf::Keys::<M>::partial(&roots, levels, chunk.1);
+                let keys = partial::<M>(roots, &levels, *chunk);
                 let mut out = vec![[0; M]; chunk.1];
-                keys.expand(permutation, tweak, |key, rows| {
-                    out[key] = rows.map(|row| row.iter().fold(0u64, |s, w| s.wrapping_add(*w)));
-                });
+                keys.expand(
+                    permutation,
+                    tweak,
+                    |_, _| true,
+                    |key, _, rows| {
+                        out[key] = rows.map(|row| row.iter().fold(0u64, |s, w| s.wrapping_add(*w)));
+                    },
+                );
                 out
             })
             .collect();
@@ -247,8 +250,10 @@ impl Engine<'_, '_> {
             let (own, sum) = (payload[word][key], sums[key][word]);
             if server { own.wrapping_sub(sum) } else { own.wrapping_add(sum) }
         };
-        let values: Vec<u64> =
-            (0..n).flat_map(|key| (0..M).map(move |word| (key, word))).map(|(k, w)| value(k, w)).collect();
+        let values: Vec<u64> = (0..n)
+            .flat_map(|key| (0..M).map(move |word| (key, word)))
+            .map(|(k, w)| value(k, w))
+            .collect();
         let negative = self.select(&signs, &values, M, width - 1)?;
         let mine: Vec<u64> =
             values.iter().zip(&negative).map(|(v, n)| v.wrapping_sub(n << 1)).collect();
@@ -258,9 +263,11 @@ impl Engine<'_, '_> {
 
         let mut out = Zeroizing::new(Vec::with_capacity(n * dpf::key_bytes(b, M)));
         for (first, count) in chunks {
-            for section in std::iter::once(&roots).chain(&levels) {
+            for section in std::iter::once(roots).chain(levels.iter().map(Vec::as_slice)) {
                 out.extend_from_slice(&section[16 * first..16 * (first + count)]);
             }
+            // No payloads of blocks: they would cost more bytes than the points they spare cost time.
+            out.extend(std::iter::repeat_n(0, 16 * count));
             out.extend(last[M * first..M * (first + count)].iter().flat_map(|w| w.to_le_bytes()));
         }
         Ok(out)

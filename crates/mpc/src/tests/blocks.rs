@@ -118,7 +118,12 @@ fn seven_blocks_and_a_head() {
     assert_eq!(c.setup_bytes(), 29_403_136 + 8 * 10 * 256 + 7 * 8 * 256);
 }
 
-pub(super) fn small(heads: &[Attention], activation: Activation, tokens: usize, width: usize) -> Architecture {
+pub(super) fn small(
+    heads: &[Attention],
+    activation: Activation,
+    tokens: usize,
+    width: usize,
+) -> Architecture {
     let mut a = Architecture::cifar([RELU; 4], activation);
     a.shape = ops::BlockShape { tokens, width, heads: heads.len(), hidden: 48 };
     a.blocks.truncate(2);

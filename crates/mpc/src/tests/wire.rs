@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 pub(super) const SHORT: Duration = Duration::from_millis(300);
 pub(super) const LONG: Duration = Duration::from_secs(20);
 
-fn circuit(extra: f64) -> Circuit {
+pub(super) fn circuit(extra: f64) -> Circuit {
     let mut b = Builder::new();
     let x = b.input(Role::Client, &[64], 16, 3.0);
     let y = ops::relu(&mut b, x, 3).unwrap();
@@ -70,16 +70,16 @@ impl Pair {
 }
 
 /// What a fault does to the `n`-th message of a sender.
-type Fault = fn(Vec<u8>) -> Vec<Vec<u8>>;
+pub(super) type Fault = fn(Vec<u8>) -> Vec<Vec<u8>>;
 
 type Expected = fn(&Error) -> bool;
 
 /// Hurts one message: number 0 is the greeting, 1 and 2 are openings.
-struct Faulty {
-    inner: Option<Box<dyn Outgoing>>,
-    at: usize,
-    fault: Fault,
-    sent: usize,
+pub(super) struct Faulty {
+    pub(super) inner: Option<Box<dyn Outgoing>>,
+    pub(super) at: usize,
+    pub(super) fault: Fault,
+    pub(super) sent: usize,
 }
 
 impl Outgoing for Faulty {
@@ -116,7 +116,7 @@ fn with_fault(at: usize, fault: Fault) -> (Result<Traffic>, Result<Traffic>) {
 }
 
 /// Any way in which a frame that is not what the plan says ends.
-fn is_refused(e: &Error) -> bool {
+pub(super) fn is_refused(e: &Error) -> bool {
     is_cut(e) || matches!(e, Error::Frame { .. } | Error::Garbled { .. })
 }
 

@@ -4,6 +4,7 @@ mod connect;
 mod deal;
 mod identity;
 mod job;
+mod no_dealer;
 mod operators;
 mod pair;
 mod pareto;

@@ -3,18 +3,18 @@
 use super::connect::{Security, listen};
 use super::job::Job;
 use super::pair::{Options, Ran, median, one, pair};
-use super::{Shape, entropy, network};
+use super::{Shape, entropy, network, no_dealer};
 use crate::output::{bytes, style, time, write_json};
 use anyhow::{Context as _, Result, bail};
 use cipherform_mpc::{
-    Circuit, Correlations, Link, LiveDealer, Model, Prepared, PublicKey, Role, Store, Traffic,
-    WeightMask, announce, announced, deal, receive_model, send_model,
+    Channel, Circuit, Correlations, Link, LiveDealer, Model, Prepared, PublicKey, Role, Store,
+    Traffic, WeightMask, announce, announced, deal, receive_model, send_model,
 };
 use cipherform_profile::{
     Header, Phase, Recording, Report, cpu_model, peak_rss_bytes, span_cost_ns,
 };
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -24,28 +24,28 @@ pub(super) struct Args {
     shape: Shape,
     /// loopback, lan (384 MB/s, 0.3 ms), wan (44 MB/s, 40 ms), or RTT,BANDWIDTH in ms and MB/s.
     #[arg(long, default_value = "loopback")]
-    network: String,
-    /// `dealer`: correlations made ahead; `clear`: no protection, the result to compare with.
+    pub(super) network: String,
+    /// `dealer`: correlations made ahead; `no-dealer`: two parties alone; `clear`: no protection, the result to compare with.
     #[arg(long, default_value = "dealer")]
     mode: String,
     /// Timed runs, after one that warms up when both parties are here.
     #[arg(long, default_value_t = 1)]
-    runs: usize,
+    pub(super) runs: usize,
     /// Run one party only: server or client.
-    #[arg(long, requires = "source")]
+    #[arg(long)]
     role: Option<String>,
     /// The peer's address: connect to it.
     #[arg(long, requires = "role", conflicts_with = "listen")]
     peer: Option<SocketAddr>,
     /// Wait for the peer on this address.
     #[arg(long, requires = "role")]
-    listen: Option<SocketAddr>,
+    pub(super) listen: Option<SocketAddr>,
     /// This party's directory made by `deal`.
     #[arg(long, group = "source")]
-    correlations: Option<PathBuf>,
+    pub(super) correlations: Option<PathBuf>,
     /// A dealer that stays: its address for this party.
     #[arg(long, group = "source")]
-    dealer: Option<SocketAddr>,
+    pub(super) dealer: Option<SocketAddr>,
     /// The peer's public key.
     #[arg(long)]
     peer_key: Option<PublicKey>,
@@ -53,10 +53,10 @@ pub(super) struct Args {
     #[arg(long, requires = "dealer")]
     dealer_key: Option<PublicKey>,
     #[command(flatten)]
-    security: Security,
+    pub(super) security: Security,
     /// Write summary and reports as JSON.
     #[arg(long)]
-    json: Option<PathBuf>,
+    pub(super) json: Option<PathBuf>,
     /// Write this party's report (the client's when both are here) as a page.
     #[arg(long)]
     html: Option<PathBuf>,
@@ -69,9 +69,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
         ("dealer", None) => both(args, &job),
         ("dealer", Some("server")) => alone(args, &job, Role::Server),
         ("dealer", Some("client")) => alone(args, &job, Role::Client),
-        ("dealer", Some(other)) => bail!("no role is called {other}: server, client"),
+        ("no-dealer", None) => no_dealer::both(args, &job),
+        ("no-dealer", Some("server")) => no_dealer::alone(args, &job, Role::Server),
+        ("no-dealer", Some("client")) => no_dealer::alone(args, &job, Role::Client),
+        ("dealer" | "no-dealer", Some(other)) => {
+            bail!("no role is called {other}: server, client")
+        }
         ("clear", Some(_)) => bail!("mode clear has one party"),
-        (other, _) => bail!("no mode is called {other}: dealer, clear"),
+        (other, _) => bail!("no mode is called {other}: dealer, no-dealer, clear"),
     }
 }
 
@@ -336,20 +341,26 @@ impl Source {
     }
 }
 
+/// The connection to the peer, delayed as the network says.
+pub(super) fn channel(args: &Args, listener: Option<&TcpListener>) -> Result<Channel> {
+    let key = args.peer_key.as_ref();
+    let channel = match (listener, args.peer) {
+        (Some(listener), _) => args.security.accept(listener, key)?,
+        (None, Some(peer)) => args.security.connect(peer, key)?,
+        (None, None) => bail!("pass --peer or --listen"),
+    };
+    Ok(match network(&args.network)? {
+        Some(network) => channel.shaped(network),
+        None => channel,
+    })
+}
+
 /// One party: set-up, then the runs.
 fn alone(args: &Args, job: &Job, role: Role) -> Result<()> {
     let circuit = job.circuit();
     let listener = args.listen.map(|address| listen("", address)).transpose()?;
     let (mut source, mask) = Source::open(args, circuit, role)?;
-    let key = args.peer_key.as_ref();
-    let mut channel = match (&listener, args.peer) {
-        (Some(listener), _) => args.security.accept(listener, key)?,
-        (None, Some(peer)) => args.security.connect(peer, key)?,
-        (None, None) => bail!("pass --peer or --listen"),
-    };
-    if let Some(network) = network(&args.network)? {
-        channel = channel.shaped(network);
-    }
+    let channel = channel(args, listener.as_ref())?;
     let mut link = Link::new(channel, role, args.security.deadline());
     let start = Instant::now();
     let server = mask.map(|mask| job.server(mask)).transpose()?;

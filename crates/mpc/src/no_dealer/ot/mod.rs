@@ -135,7 +135,8 @@ impl Transfers {
         hello.extend_from_slice(&offer.message);
         let theirs = wire.exchange(&hello, hello.len())?;
         let mut hasher = blake3::Hasher::new_derive_key("cipherform mpc 1 no dealer session");
-        let (server, client) = if role == Role::Server { (&hello, &theirs) } else { (&theirs, &hello) };
+        let (server, client) =
+            if role == Role::Server { (&hello, &theirs) } else { (&theirs, &hello) };
         let session = *hasher.update(server).update(client).finalize().as_bytes();
 
         let (answer, chosen) = base::answer(&theirs[32..], delta, &own, 3)?;
@@ -145,7 +146,9 @@ impl Transfers {
         let theirs = wire.exchange(&message, extension::message_bytes(FIRST))?;
         let mut q = extension::send(&chosen, delta, &theirs, FIRST);
         let (mine, other) = (mark(role), mark(role.peer()));
-        q.iter_mut().for_each(|q| *q &= !mine);
+        for q in &mut q {
+            *q &= !mine;
+        }
         for (j, t) in t.iter_mut().enumerate() {
             let choice = (choices[j / 64] >> (j % 64) & 1) as u128;
             *t = *t & !other | choice.wrapping_neg() & other;
@@ -159,7 +162,10 @@ impl Transfers {
             delta,
             sending: Pool::new(q),
             receiving: Pool::new(t),
-            permutation: Permutation::new(&blake3::derive_key("cipherform mpc 1 transfers", &session)),
+            permutation: Permutation::new(&blake3::derive_key(
+                "cipherform mpc 1 transfers",
+                &session,
+            )),
             matrix: silent::Matrix::new(&session),
             own,
             draws: 5,
@@ -190,7 +196,12 @@ impl Transfers {
     }
 
     /// Makes at least `sending` and `receiving` transfers ready and no more than whole rounds; unused ones of before are forgotten. One round.
-    pub(super) fn prepare(&mut self, wire: &mut Wire<'_>, sending: u64, receiving: u64) -> Result<()> {
+    pub(super) fn prepare(
+        &mut self,
+        wire: &mut Wire<'_>,
+        sending: u64,
+        receiving: u64,
+    ) -> Result<()> {
         self.sending.clear();
         self.receiving.clear();
         let mine = mark(self.role);
@@ -236,21 +247,22 @@ impl Transfers {
 
     /// Pads of `words` words a transfer, for choice 0 where `flips` is 0, else for choice 1; `other` turns them round.
     pub(super) fn sender_pads(&self, sent: &Sent, flips: &[u8], other: bool, words: usize) -> Pads {
-        let keys: Vec<u128> = sent
-            .q
-            .iter()
-            .zip(flips)
-            .map(|(q, f)| q ^ self.delta & u128::from((*f ^ u8::from(other)) & 1).wrapping_neg())
-            .collect();
-        Pads::new(&self.permutation, Zeroizing::new(keys), sent.first, self.role, words)
+        let keys =
+            sent.q.iter().zip(flips).map(|(q, f)| {
+                q ^ (self.delta & u128::from((*f ^ u8::from(other)) & 1).wrapping_neg())
+            });
+        let keys: Zeroizing<Vec<u128>> = Zeroizing::new(keys.collect());
+        Pads::new(&self.permutation, &keys, sent.first, self.role, words)
     }
 
     /// The pads of this receiver's choices.
     pub(super) fn receiver_pads(&self, received: &Received, words: usize) -> Pads {
-        let keys = Zeroizing::new(received.t.to_vec());
-        Pads::new(&self.permutation, keys, received.first, self.role.peer(), words)
+        Pads::new(&self.permutation, &received.t, received.first, self.role.peer(), words)
     }
 }
+
+/// Transfers a task.
+const RUN: usize = 512;
 
 /// Pseudorandom words of transfers.
 pub(super) struct Pads {
@@ -262,14 +274,13 @@ impl Pads {
     /// `H(key xor (index, block))`: a correlation-robust hash of blocks that differ by an unknown delta (Guo, Katz, Wang, Yu, ePrint 2019/074).
     fn new(
         permutation: &Permutation,
-        keys: Zeroizing<Vec<u128>>,
+        keys: &[u128],
         first: u64,
         sender: Role,
         words: usize,
     ) -> Self {
         let blocks = words.div_ceil(2).max(1);
         let mut out = vec![0u64; 2 * blocks * keys.len()];
-        const RUN: usize = 512;
         out.par_chunks_mut(2 * blocks * RUN).zip(keys.par_chunks(RUN)).enumerate().for_each(
             |(run, (out, keys))| {
                 let mut input = Zeroizing::new(Vec::with_capacity(out.len()));

@@ -89,7 +89,8 @@ pub(super) fn send(
         .zip(message.par_chunks_mut(TASK * MESSAGE / NOISE))
         .zip(seeds.par_chunks(2 * TASK).zip(paths.par_chunks(TASK * DEPTH)))
         .for_each(|((out, message), (seeds, paths))| {
-            let blocks = out.chunks_exact_mut(LEAVES).zip(message.chunks_exact_mut(MESSAGE / NOISE));
+            let blocks =
+                out.chunks_exact_mut(LEAVES).zip(message.chunks_exact_mut(MESSAGE / NOISE));
             for ((leaves, message), (seed, path)) in
                 blocks.zip(seeds.as_chunks::<2>().0.iter().zip(paths.chunks_exact(DEPTH)))
             {
