@@ -137,6 +137,9 @@ pub(crate) struct Measured {
     pub(crate) threads: usize,
     pub(crate) times: Times,
     pub(crate) floor_ms: f64,
+    /// Bytes of operands, keys and results, and the rate at which this device copies: the floor of what only moves words.
+    bytes: u64,
+    copy_gb_per_s: f64,
     pub(crate) peer: Option<Times>,
     /// What the peer's times are, if not a measurement of the same thing.
     pub(crate) peer_note: Option<&'static str>,
@@ -170,6 +173,8 @@ pub(crate) fn measure(
                 threads: *t,
                 times: Times::default(),
                 floor_ms: machine.floor_ms(transforms, row.bytes, *t),
+                bytes: row.bytes,
+                copy_gb_per_s: machine.copy_gb_per_s(),
                 peer: None,
                 peer_note: None,
             });
@@ -203,6 +208,8 @@ impl Measured {
             threads: a.threads,
             times: a.times.plus(&b.times),
             floor_ms: a.floor_ms + b.floor_ms,
+            bytes: a.bytes + b.bytes,
+            copy_gb_per_s: a.copy_gb_per_s,
             peer: a.peer.as_ref().zip(b.peer.as_ref()).map(|(a, b)| a.plus(b)),
             peer_note: None,
         }
@@ -211,6 +218,11 @@ impl Measured {
     /// Until the calls had returned, on a device that runs behind them.
     fn asked_ms(&self) -> Option<f64> {
         (!self.times.asked.is_empty()).then(|| median(&self.times.asked))
+    }
+
+    /// The floor over the smallest time on the wall: how much of what the device can do is reached.
+    fn percent_of_floor(&self) -> f64 {
+        100.0 * self.floor_ms / min(&self.times.wall)
     }
 
     /// Our smallest CPU time over the peer's.
@@ -223,10 +235,11 @@ impl Measured {
         let cell = |x: Option<f64>| x.map_or("-".to_owned(), |x| format!("{x:.2}"));
         let peer = self.peer.as_ref().map(|peer| min(&peer.cpu));
         format!(
-            "{:<24} {:>7} {:>9.3} {:>9.3} {:>9.3} {:>9.3} {:>9} {:>7} {:>7}{}{}",
+            "{:<24} {:>7} {:>9.3} {:>4.0} % {:>9.3} {:>9.3} {:>9.3} {:>9} {:>7} {:>7}{}{}",
             self.op,
             self.threads,
             self.floor_ms,
+            self.percent_of_floor(),
             min(&self.times.cpu),
             min(&self.times.wall),
             median(&self.times.wall),
@@ -243,8 +256,17 @@ impl Measured {
     /// The head of the table.
     pub(crate) fn head() -> String {
         format!(
-            "{:<24} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7}",
-            "ms", "threads", "floor", "cpu min", "min", "median", "peer cpu", "ratio", "target"
+            "{:<24} {:>7} {:>9} {:>6} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7}",
+            "ms",
+            "threads",
+            "floor",
+            "of it",
+            "cpu min",
+            "min",
+            "median",
+            "peer cpu",
+            "ratio",
+            "target"
         )
     }
 
@@ -255,7 +277,10 @@ impl Measured {
             "median_ms": median(&self.times.wall), "min_ms": min(&self.times.wall),
             "cpu_ms": min(&self.times.cpu), "cpu_median_ms": median(&self.times.cpu),
             "runs": self.times.wall.len(),
-            "floor_ms": self.floor_ms, "asked_ms": self.asked_ms(), "launches": self.times.launches,
+            "floor_ms": self.floor_ms, "percent_of_floor": self.percent_of_floor(),
+            "bytes": self.bytes, "gb_per_s": self.bytes as f64 / min(&self.times.wall) / 1e6,
+            "copy_gb_per_s": self.copy_gb_per_s,
+            "asked_ms": self.asked_ms(), "launches": self.times.launches,
             "peer": self.peer.as_ref().map(|peer| json!({
                 "name": Peer::NAME, "note": self.peer_note,
                 "median_ms": median(&peer.wall), "min_ms": min(&peer.wall),

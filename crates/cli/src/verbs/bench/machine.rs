@@ -61,6 +61,11 @@ impl Machine {
         compute.max(bytes as f64 / self.bytes_per_ms)
     }
 
+    /// Bytes read and written per ns while copying, all threads.
+    pub(crate) fn copy_gb_per_s(&self) -> f64 {
+        self.bytes_per_ms / 1e6
+    }
+
     /// The instructions that decide which vector loops run, as the processor reports them.
     pub(crate) fn cpu_flags() -> Vec<&'static str> {
         #[cfg(target_arch = "x86_64")]

@@ -121,11 +121,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.peers && threads.len() > 1 {
         bail!("--peers compares one number of threads at a time; got {threads:?}");
     }
-    println!("{machine}\n{chosen}");
+    println!("{machine}\n{}", chosen.description());
     let rounds = args.runs.max(1);
     let mut report = json!({
         "schema": "cipherform.bench/1", "machine": machine, "cpu_flags": flags,
-        "device": chosen.to_string(),
+        "device": chosen.to_string(), "device_description": chosen.description(),
     });
     let (rows, limbs) = match args.what {
         What::Soak => {
@@ -197,6 +197,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     write_json(args.json.as_deref(), &report)
 }
 
+/// What `change` makes of a polynomial.
+fn changed(
+    mut x: RingPoly,
+    change: impl FnOnce(&mut RingPoly) -> Result<(), cipherform_ring::Error>,
+) -> Result<RingPoly> {
+    change(&mut x)?;
+    Ok(x)
+}
+
 /// Primitives of the ring over all limbs of one polynomial; what consumes its operand is timed with a copy made outside.
 fn ring(
     rounds: usize,
@@ -211,6 +220,7 @@ fn ring(
     let all = Limbs { q: q.q, p: params.special().len() };
     let seed = [0; 32];
     let a = uniform(ring, q, &seed, 0)?;
+    let b = uniform(ring, q, &[1; 32], 0)?;
     let extended = uniform(ring, all, &seed, 1)?;
     let digits = a.decompose()?;
     let half = |domain| uniform(ring, all, &seed, domain);
@@ -221,12 +231,45 @@ fn ring(
     // Dense weights, 8 baby and 8 giant steps: a stage of bootstrapping's transforms.
     let weight = SubringPoly::from_i64(ring, all, &vec![3; ring.n()])?;
     let weights = vec![vec![Some(&weight); 8]; 8];
+    let periodic = SubringPoly::from_i64(ring, q, &[3, 1, -4, 1])?;
     let baby = |k| Baby::Switched { galois: GaloisElement::rotation(k, ring.n()), key: &key };
     let babies: Vec<Baby<'_>> = std::iter::once(Baby::Identity).chain((1..8).map(baby)).collect();
     let bytes = |limbs: Limbs| (limbs.rows() * ring.n() * 8) as u64;
     let (small, large, count) = (bytes(q), bytes(all), digits.len() as u64);
     let mut rows = vec![
-        Row::new("copy", 2 * small, || Ok(a.clone())),
+        Row::new("product", 3 * small, || Ok(a.product(&b)?)),
+        Row::with_setup("add", 3 * small, || Ok(a.clone()), |x| changed(x, |x| x.add_assign(&b))),
+        Row::with_setup(
+            "mul_add",
+            4 * small,
+            || Ok(a.clone()),
+            |x| changed(x, |x| x.mul_add_assign(&a, &b)),
+        ),
+        Row::new("tensor", 7 * small, || Ok(RingPoly::tensor([&a, &b], [&b, &a])?)),
+        Row::with_setup(
+            "mul_integer",
+            2 * small,
+            || Ok(a.clone()),
+            |x| changed(x, |x| x.mul_integer_assign(7)),
+        ),
+        Row::with_setup(
+            "add_multiple",
+            3 * small,
+            || Ok(b.with_limbs(q)?),
+            |x| changed(x, |x| x.add_multiple_assign(&a, 7)),
+        ),
+        Row::with_setup(
+            "mul_periodic",
+            2 * small,
+            || Ok(a.clone()),
+            |x| changed(x, |x| x.mul_subring_assign(&periodic)),
+        ),
+        Row::with_setup(
+            "mul_monomial",
+            2 * small,
+            || Ok(a.clone()),
+            |x| changed(x, |x| x.mul_monomial_assign(5)),
+        ),
         Row::with_setup("ntt", 2 * small, || Ok(coefficients.clone()), |c| Ok(c.into_ntt()?)),
         Row::with_setup("intt", 2 * small, || Ok(a.clone()), |a| Ok(a.into_coeff()?)),
         Row::new("mod_up", small + count * large, || Ok(a.decompose()?)),
