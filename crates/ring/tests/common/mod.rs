@@ -134,3 +134,22 @@ pub fn integers(a: &RingPoly) -> (Vec<BigUint>, BigUint) {
     };
     ((0..n).map(coefficient).collect(), product)
 }
+
+pub fn sum(a: &RingPoly, b: &RingPoly) -> RingPoly {
+    let mut out = a.clone();
+    out.add_assign(b).unwrap();
+    out
+}
+
+pub fn product(a: &RingPoly, b: &RingPoly) -> RingPoly {
+    let mut out = a.clone();
+    out.mul_assign(b).unwrap();
+    assert_eq!(words(&out), words(&a.product(b).unwrap()));
+    out
+}
+
+/// A key of random words with all limbs and digits.
+pub fn random_key(ring: &Arc<Ring>, seed: u8) -> Vec<[RingPoly; 2]> {
+    let all = ring.basis().all_limbs();
+    (0..3).map(|d| [0, 1].map(|h| random(ring, all, seed + 2 * d + h))).collect()
+}
