@@ -51,6 +51,7 @@
 //! No automatic rescaling or scale alignment (a planner's job, where it is seen and costed); no
 //! exact integer schemes; no multi-party keys.
 
+mod alignment;
 mod bits;
 mod bootstrap;
 mod ciphertext;

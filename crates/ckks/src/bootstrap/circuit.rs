@@ -1,9 +1,9 @@
 //! The circuit itself, applied to ciphertexts.
 
 use super::{BootstrapKind, Bootstrapper};
+use crate::alignment::check_scales;
 use crate::ciphertext::Ciphertext;
 use crate::error::{Error, Result};
-use crate::evaluator::check_scales;
 use crate::linear::LinearTransform;
 use crate::paterson_stockmeyer::Encrypted;
 use crate::rlwe::{EvaluationKeys, KeyKind};

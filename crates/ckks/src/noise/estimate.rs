@@ -1,9 +1,9 @@
 //! Noise of whole circuits: a value that mirrors the evaluator's operations without computing anything.
 
 use super::{NoiseModel, propagation};
+use crate::alignment::{alignment, check_levels, check_scales};
 use crate::context::check_scale;
 use crate::error::{Error, Result};
-use crate::evaluator::{alignment, check_levels, check_scales};
 use crate::params::Parameters;
 use crate::polynomial::Polynomial;
 use num_complex::Complex64;

@@ -1,9 +1,9 @@
 //! Decryptions that others may see.
 
+use crate::alignment::{check_levels, check_scales};
 use crate::ciphertext::Ciphertext;
 use crate::encoding::Encoder;
 use crate::error::{Error, Result};
-use crate::evaluator::{check_levels, check_scales};
 use crate::noise::{NoiseEstimate, NoiseMode, SIGMA};
 use crate::plaintext::{PlainPoly, Plaintext};
 use crate::rlwe::flooding::WideGaussian;
