@@ -9,6 +9,7 @@
 use anyhow::{Context as _, Result, ensure};
 use cipherform_ckks::{Context, Device};
 use cipherform_client::{Client, KeyBundle, KeyProgress, Options};
+use cipherform_nn::calibrate::CostTable;
 use cipherform_nn::data::{patches, samples};
 use cipherform_nn::exec::ClearExecutor;
 use cipherform_nn::{Functions, HeModel, Model, Plan};
@@ -18,7 +19,7 @@ use std::path::Path;
 
 /// The server's side: load, plan, encode, listen.
 fn start_server(model: &Model) -> Result<cipherform_server::ServerHandle> {
-    let params = Plan::choose_parameters(model)?;
+    let params = Plan::choose_parameters(model, &CostTable::nominal())?;
     println!(
         "server: {} fits {}, {} bits of security",
         model.config.name,

@@ -15,6 +15,7 @@
 //! | `toy11_lev` | 2^11 | 3 | 2^40 | 220 | none: for tests |
 //! | `toy11_deep` | 2^11 | 24 | 2^36 | 1114 | none: for tests |
 //! | `toy12_boot` | 2^12 | 4 | 2^40 | 1100 | none: for tests |
+//! | `toy11_boot` | 2^11 | 11 | 2^40 | 1380 | none: for tests |
 //! | `toy10_boot` | 2^10 | 3 | 2^40 | 970 | none: for tests |
 //!
 //! `boot*` and `toy*_boot` can bootstrap: their levels are those between two bootstraps, and the ephemeral secret has
@@ -46,7 +47,7 @@ struct Bootstrapping {
     log2_ratio: u32,
 }
 
-const PRESETS: [Preset; 14] = [
+const PRESETS: [Preset; 15] = [
     Preset {
         name: "lev13",
         log_n: 13,
@@ -367,6 +368,41 @@ const PRESETS: [Preset; 14] = [
                 &[137_438_953_401],
             ],
             coefficients_to_slots: &[137_438_953_421, 137_438_953_446, 137_438_953_470],
+            log2_ratio: 11,
+        }),
+    },
+    Preset {
+        name: "toy11_boot",
+        log_n: 11,
+        log2_scale: 40,
+        base: 274_858_854_582,
+        application: &[
+            10_597_407_030,
+            268_435_420,
+            268_435_528,
+            268_435_498,
+            268_435_497,
+            268_435_447,
+            268_435_507,
+            268_435_437,
+            268_435_557,
+            268_435_431,
+            268_435_567,
+        ],
+        special: &[274_858_854_492, 274_858_854_546, 274_858_854_468, 274_858_854_580],
+        bootstrapping: Some(Bootstrapping {
+            slots_to_coefficients: &[268_435_366, 268_435_548, 268_435_398],
+            eval_mod: &[
+                &[274_877_906_706],
+                &[185_346, 185_332],
+                &[65_542, 65_520],
+                &[274_877_906_710],
+                &[274_877_906_746],
+                &[274_877_906_758],
+                &[274_877_906_766],
+                &[274_877_906_802],
+            ],
+            coefficients_to_slots: &[274_877_906_842, 274_877_906_892, 274_877_906_940],
             log2_ratio: 11,
         }),
     },

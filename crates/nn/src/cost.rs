@@ -3,16 +3,28 @@
 
 use crate::error::Result;
 use crate::program::{Instruction, Opcode, Program};
-use cipherform_ckks::{Basis, KeyKind, KeySpec, Parameters, Polynomial, cost};
+use cipherform_ckks::{Basis, BootstrapEstimate, KeyKind, KeySpec, Parameters, Polynomial, cost};
 use cipherform_profile::{Cost, Counter};
 use std::collections::BTreeMap;
 
-/// The cost of one instruction.
+/// What is known of the bootstraps of a program; `None` if it has none.
+///
+/// # Errors
+/// When the set cannot bootstrap as the program asks.
+pub fn bootstrap_estimate(
+    params: &Parameters,
+    program: &Program,
+) -> Result<Option<BootstrapEstimate>> {
+    Ok(program.refresh().map(|options| BootstrapEstimate::new(params, options)).transpose()?)
+}
+
+/// The cost of one instruction of a program whose bootstraps are as estimated.
 ///
 /// # Errors
 /// When a polynomial of the program cannot be planned at its level.
 pub fn instruction_cost(
     params: &Parameters,
+    bootstrap: Option<&BootstrapEstimate>,
     program: &Program,
     instruction: &Instruction,
 ) -> Result<Cost> {
@@ -40,12 +52,17 @@ pub fn instruction_cost(
             let coefficients = program.polynomials()[id.0 as usize].clone();
             Polynomial::new(Basis::Chebyshev, coefficients)?.cost_at(params, level)
         }
+        Opcode::Refresh(kind) => bootstrap.map_or_else(Cost::default, |b| b.cost(*kind)),
     })
 }
 
-/// The keys a program needs, each at the highest level of its use.
+/// The keys a program needs, those of its bootstraps included, each at the highest level of its use.
 #[must_use]
-pub fn required_keys(program: &Program, slots: usize) -> Vec<KeySpec> {
+pub fn required_keys(
+    program: &Program,
+    bootstrap: Option<&BootstrapEstimate>,
+    slots: usize,
+) -> Vec<KeySpec> {
     let mut keys: BTreeMap<KeyKind, usize> = BTreeMap::new();
     let mut need = |kind: Option<KeyKind>, level: usize| {
         // A rotation by a multiple of the slot count is none.
@@ -53,6 +70,9 @@ pub fn required_keys(program: &Program, slots: usize) -> Vec<KeySpec> {
         let highest = keys.entry(kind).or_insert(level);
         *highest = level.max(*highest);
     };
+    for spec in bootstrap.into_iter().flat_map(|b| &b.keys) {
+        need(Some(spec.kind), spec.level);
+    }
     for instruction in program.instructions() {
         let level = instruction.args.first().map_or(0, |&r| program.meta(r).level);
         match &instruction.op {

@@ -177,6 +177,32 @@ pub enum Error {
         /// The levels that the model consumes.
         needed: usize,
     },
+    /// A stretch between two places where ciphertexts can be refreshed is deeper than a bootstrap reaches.
+    #[error(
+        "{layer}: {needed} levels from {from} to the next place to refresh and {set} has {available} between two bootstraps; use a set with more levels, a lower power, narrower calibrated ranges or a higher tolerance"
+    )]
+    StretchTooLong {
+        /// The parameter set.
+        set: String,
+        /// The layer.
+        layer: String,
+        /// Where the stretch begins.
+        from: String,
+        /// Its levels.
+        needed: usize,
+        /// Levels between two bootstraps.
+        available: usize,
+    },
+    /// A value that a bootstrap was promised to be smaller than.
+    #[error(
+        "a slot of {value:.4} is refreshed and the bootstrap keeps values up to {bound}; recalibrate the model's ranges or widen them"
+    )]
+    RefreshBound {
+        /// The largest part of a slot.
+        value: f64,
+        /// The bound.
+        bound: f64,
+    },
     /// The planner ran out of levels, which the depth count should have prevented.
     #[error("{op} at level {level} needs {needed} more")]
     LevelExhausted {

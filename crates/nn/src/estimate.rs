@@ -1,5 +1,6 @@
 //! Memory and precision of a plan, before anything runs.
 
+use crate::cost::bootstrap_estimate;
 use crate::embedding::{ClientWeights, client_embedding};
 use crate::error::{Error, Result};
 use crate::exec::{Progress, Slots, execute};
@@ -31,7 +32,7 @@ pub struct DeviceBytes {
     pub keys: u64,
     /// Of these, the largest: what must be there at once.
     pub largest_key: u64,
-    /// Encoded weights, masks and constants.
+    /// Encoded weights, masks and constants, and the diagonals of bootstraps.
     pub constants: u64,
     /// Live ciphertexts, at their most.
     pub ciphertexts: u64,
@@ -41,13 +42,18 @@ pub struct DeviceBytes {
 
 impl DeviceBytes {
     /// Folds a program. Exact for keys and constants.
-    #[must_use]
-    pub fn new(params: &Parameters, plan: &Plan, program: &Program) -> Self {
+    ///
+    /// # Errors
+    /// When the set cannot bootstrap as the program asks.
+    pub fn new(params: &Parameters, plan: &Plan, program: &Program) -> Result<Self> {
+        let bootstrap = bootstrap_estimate(params, program)?;
+        let (diagonals, bootstrapping) =
+            bootstrap.map_or((0, 0), |b| (b.diagonal_bytes, b.working_bytes));
         let row = params.n() as u64 * 8;
         let keys = plan.keys().iter().map(|&spec| SwitchingKey::expanded_bytes(params, spec));
         let constants = program.constants().iter().map(|c| {
             // Periodic constants hold two words a slot of their period and limb.
-            let words = (2 * c.values.len()).min(params.n()) as u64;
+            let words = (2 * c.period).min(params.n()) as u64;
             words * 8 * params.limbs_at(c.level) as u64
         });
         let operations = program.instructions().iter().map(|instruction| {
@@ -65,13 +71,13 @@ impl DeviceBytes {
             let switching = (params.digits_at(level).len() + 5) * (limbs + params.special().len());
             (powers + switching) as u64 * row
         });
-        Self {
+        Ok(Self {
             keys: keys.clone().sum(),
             largest_key: keys.max().unwrap_or(0),
-            constants: constants.sum(),
+            constants: constants.sum::<u64>() + diagonals,
             ciphertexts: plan.peak_register_bytes(),
-            operation: operations.max().unwrap_or(0),
-        }
+            operation: operations.max().unwrap_or(0).max(bootstrapping),
+        })
     }
 
     /// With all keys of one client.
@@ -106,16 +112,18 @@ impl DeviceBytes {
 
 /// Peak memory of one process that holds both sides on the CPU, as `demo` does: what [`DeviceBytes`] counts, the values
 /// behind the constants, keys under way, and for each side its tables and recycled rows.
-#[must_use]
-pub fn memory_bytes(params: &Parameters, plan: &Plan, program: &Program) -> u64 {
+///
+/// # Errors
+/// As [`DeviceBytes::new`].
+pub fn memory_bytes(params: &Parameters, plan: &Plan, program: &Program) -> Result<u64> {
     let row = params.n() as u64 * 8;
     let primes = (params.q().len() + params.special().len()) as u64;
     let tables = primes * TABLE_ROWS as u64 * row;
     let values: u64 = program.constants().iter().map(|c| c.values.len() as u64 * 16).sum();
     let travelling = plan.keys().iter().map(|&k| SeededKey::serialized_len(params, k) as u64);
     let travelling = KEYS_UNDER_WAY * travelling.max().unwrap_or(0);
-    let server = DeviceBytes::new(params, plan, program).total() + values;
-    BASE_BYTES + 2 * (tables + RECYCLED_BYTES) + server + travelling
+    let server = DeviceBytes::new(params, plan, program)?.total() + values;
+    Ok(BASE_BYTES + 2 * (tables + RECYCLED_BYTES) + server + travelling)
 }
 
 /// Bits of absolute precision that the plan leaves in the logits: -log2 of the largest logit error, from a run on
@@ -135,7 +143,7 @@ pub fn precision_bits(
     let packed = || plan.inputs().iter().map(|i| i.pack(plan.packing(), &embedded)).collect();
     let mut go_on = |_: &Progress| ControlFlow::Continue(());
     let exact = execute(program, &mut Slots::new(program, packed()), &[], &mut go_on)?;
-    let mut noisy = Slots::new(program, packed()).with_noise(params);
+    let mut noisy = Slots::new(program, packed()).with_noise(params)?;
     let noisy = execute(program, &mut noisy, &[], &mut go_on)?;
     let columns = plan.packing().columns;
     let worst = exact

@@ -35,6 +35,7 @@ pub mod matrix;
 pub mod op;
 mod packing;
 mod plan;
+mod planner;
 pub mod program;
 pub mod random;
 mod session;

@@ -3,12 +3,14 @@
 //! A plan says *how* a model is evaluated and holds no weight. The client derives from it which keys to make and how to
 //! pack; the server's program was lowered together with it.
 
+use crate::calibrate::{CostTable, MachineCosts};
 use crate::config::ModelConfig;
-use crate::cost::{instruction_cost, peak_register_limbs, required_keys};
+use crate::cost::{bootstrap_estimate, instruction_cost, peak_register_limbs, required_keys};
 use crate::error::{Error, Result};
 use crate::lower::{InputSpec, Lowered, NORMALIZED, RESIDUAL, lower};
 use crate::packing::Packing;
-use crate::program::{Ladder, Program};
+use crate::planner::{Scheduled, schedules};
+use crate::program::Program;
 use crate::weights::Model;
 use cipherform_ckks::{Ciphertext, KeyKind, KeySpec, Parameters, SeededKey, SwitchingKey, presets};
 use cipherform_profile::Cost;
@@ -16,19 +18,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// The format tag of a serialised plan.
-pub const PLAN_FORMAT: &str = "cipherform.plan/1";
+pub const PLAN_FORMAT: &str = "cipherform.plan/2";
 
-/// Sets that a model may be planned for when none is named, cheapest first.
-const CANDIDATES: [&str; 3] = ["lev14", "lev15", "lev16_36"];
+/// Sets that a model may be planned for when none is named.
+const CANDIDATES: [&str; 6] = ["lev14", "lev15", "lev16_36", "boot16", "boot16_deep", "boot16_hp"];
 
 /// More keys than any plan of this planner needs: a few dozen.
 const MAX_KEYS: usize = 256;
 
 /// More operators than any plan of this planner has.
 const MAX_STEPS: usize = 1 << 14;
-
-/// Levels that the depth count starts from: more than any model of this planner needs.
-const ENDLESS: usize = 4096;
 
 /// One operator of the plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,28 +77,35 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans `model` for a parameter set.
+    /// Plans `model` for a parameter set, with the least time that a nominal machine would take.
     ///
     /// # Errors
-    /// `DoesNotFit` when a layout bound is exceeded, `LevelsInsufficient` when the model is too deep for the set; both
-    /// say by how much.
+    /// As [`Plan::for_machine`].
     pub fn build(model: &Model, params: &Parameters) -> Result<(Plan, Program)> {
+        Self::for_machine(model, params, &MachineCosts::nominal(params.log_n()))
+    }
+
+    /// Plans `model` for a parameter set: of all choices of what to refresh, the one with the least predicted time.
+    ///
+    /// # Errors
+    /// `DoesNotFit` when a layout bound is exceeded, `LevelsInsufficient` when the model is too deep for the set,
+    /// `StretchTooLong` when it is in spite of bootstrapping; all say by how much.
+    pub fn for_machine(
+        model: &Model,
+        params: &Parameters,
+        costs: &MachineCosts,
+    ) -> Result<(Plan, Program)> {
         let packing = Packing::new(&model.config, params.slots())?;
-        let needed = depth(model, &packing)?;
-        if needed > params.max_level() {
-            return Err(Error::LevelsInsufficient {
-                set: params.name().to_owned(),
-                available: params.max_level(),
-                needed,
-            });
-        }
-        let Lowered { program, inputs } =
-            lower(model, &packing, Ladder::Real(params.clone()), needed)?;
+        let found = schedules(model, &packing, params, costs)?.into_iter().next();
+        let Scheduled { schedule, ladder, .. } =
+            found.ok_or(Error::Planner { op: "build", detail: "no schedule".into() })?;
+        let Lowered { program, inputs } = lower(model, &packing, ladder, &schedule)?;
+        let bootstrap = bootstrap_estimate(params, &program)?;
         let mut steps = Vec::with_capacity(program.steps().len());
         for step in program.steps() {
             let mut cost = Cost::default();
             for instruction in &program.instructions()[step.instructions.clone()] {
-                cost += instruction_cost(params, &program, instruction)?;
+                cost += instruction_cost(params, bootstrap.as_ref(), &program, instruction)?;
             }
             steps.push(StepInfo {
                 operator: step.operator.clone(),
@@ -119,36 +125,36 @@ impl Plan {
             packing,
             inputs,
             output_level,
-            keys: required_keys(&program, params.slots()),
+            keys: required_keys(&program, bootstrap.as_ref(), params.slots()),
             steps,
             peak_register_limbs: peak_register_limbs(params, &program),
         };
         Ok((plan, program))
     }
 
-    /// The cheapest secure set whose slots and levels suffice for `model`.
+    /// The secure set for which `model` has the least predicted time.
     ///
     /// # Errors
     /// The last candidate's refusal when none fits.
-    pub fn choose_parameters(model: &Model) -> Result<Parameters> {
-        let mut refusal = None;
+    pub fn choose_parameters(model: &Model, costs: &CostTable) -> Result<Parameters> {
+        let mut best: Option<(f64, Parameters)> = None;
+        let mut refusal =
+            Error::Planner { op: "choose_parameters", detail: "no candidates".into() };
         for name in CANDIDATES {
             let params = presets::get(name)?;
-            let fits = Packing::new(&model.config, params.slots()).and_then(|packing| {
-                let needed = depth(model, &packing)?;
-                if needed <= params.max_level() {
-                    return Ok(());
+            let fastest = Packing::new(&model.config, params.slots())
+                .and_then(|packing| schedules(model, &packing, &params, &costs.of(&params)));
+            match fastest {
+                Err(e) => refusal = e,
+                Ok(found) => {
+                    let ms = found.first().map_or(f64::INFINITY, |s| s.ms);
+                    if best.as_ref().is_none_or(|(least, _)| ms < *least) {
+                        best = Some((ms, params));
+                    }
                 }
-                let available = params.max_level();
-                Err(Error::LevelsInsufficient { set: name.to_owned(), available, needed })
-            });
-            match fits {
-                Ok(()) => return Ok(params),
-                Err(e) => refusal = Some(e),
             }
         }
-        Err(refusal
-            .unwrap_or(Error::Planner { op: "choose_parameters", detail: "no candidates".into() }))
+        best.map(|(_, params)| params).ok_or(refusal)
     }
 
     /// Name of the parameter set.
@@ -290,11 +296,4 @@ impl Plan {
         }
         Ok(())
     }
-}
-
-/// Levels that `model` consumes in this layout.
-fn depth(model: &Model, packing: &Packing) -> Result<usize> {
-    let lowered = lower(model, packing, Ladder::Endless { log2_scale: 40.0 }, ENDLESS)?;
-    let end = lowered.program.outputs().first().map_or(0, |&r| lowered.program.meta(r).level);
-    Ok(ENDLESS - end)
 }

@@ -1,5 +1,6 @@
 //! What each side holds: the client a [`ModelDescription`], the server an [`HeModel`].
 
+use crate::calibrate::MachineCosts;
 use crate::config::ModelConfig;
 use crate::embedding::{ClientWeights, client_embedding};
 use crate::error::{Error, Result};
@@ -171,8 +172,17 @@ impl HeModel {
     /// As [`Plan::build`]; `InsufficientMemory`, before anything is encoded, if weights, ciphertexts, one operation and its
     /// key do not fit the device; encoding errors.
     pub fn new(model: &Model, context: &Context) -> Result<Self> {
-        let (plan, program) = Plan::build(model, context.params())?;
-        let bytes = DeviceBytes::new(context.params(), &plan, &program);
+        Self::for_machine(model, context, &MachineCosts::nominal(context.params().log_n()))
+    }
+
+    /// As [`HeModel::new`], with a plan for a machine of these costs, which are also the plan's predicted times.
+    ///
+    /// # Errors
+    /// As [`HeModel::new`].
+    pub fn for_machine(model: &Model, context: &Context, costs: &MachineCosts) -> Result<Self> {
+        let (mut plan, program) = Plan::for_machine(model, context.params(), costs)?;
+        plan.price(&costs.steps_ms(context.params(), &program)?);
+        let bytes = DeviceBytes::new(context.params(), &plan, &program)?;
         bytes.check(context.ring().device())?;
         let encoded = Encoded::new(&program, context)?;
         let description = ModelDescription::new(model, plan)?;
@@ -183,11 +193,6 @@ impl HeModel {
     #[must_use]
     pub fn description(&self) -> &ModelDescription {
         &self.description
-    }
-
-    /// Writes predicted times into the plan.
-    pub fn price(&mut self, milliseconds: &[f64]) {
-        self.description.plan.price(milliseconds);
     }
 
     /// The parameter set.

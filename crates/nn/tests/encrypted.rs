@@ -3,6 +3,7 @@
 //! | test | what it shows |
 //! | --- | --- |
 //! | `logits_and_costs` | encrypted logits within the predicted precision; every operator's counters as predicted |
+//! | `two_layers_with_bootstraps` | the same where levels run out and ciphertexts are refreshed |
 //! | `unhoisting_is_noticed` | a rotation taken out of its hoisted group makes the comparison fail |
 //! | `golden_counts` | key switches of three operators, counted by hand |
 //! | `bad_inputs` | wrong count, level, missing key, cancellation: typed errors |
@@ -50,8 +51,12 @@ fn insecure_test_rng() -> ChaCha20Rng {
 
 impl Bench {
     fn new(device: Device, random: &RandomModel) -> Self {
+        Self::with_set("toy11_deep", device, random)
+    }
+
+    fn with_set(set: &str, device: Device, random: &RandomModel) -> Self {
         let model = random.generate().unwrap();
-        let context = Context::new(presets::get("toy11_deep").unwrap(), &device).unwrap();
+        let context = Context::new(presets::get(set).unwrap(), &device).unwrap();
         let he = HeModel::new(&model, &context).unwrap();
         let mut rng = insecure_test_rng();
         let generator = KeyGenerator::new(&context);
@@ -104,8 +109,7 @@ fn operators(recording: &Recording) -> Vec<(String, Cost)> {
         .collect()
 }
 
-fn logits_and_costs_on(device: Device, inputs: u64) {
-    let mut bench = Bench::new(device, &small());
+fn logits_and_costs_on(mut bench: Bench, inputs: u64) {
     let model = bench.model.clone();
     let clear = ClearExecutor::new(&model, Functions::Polynomial).unwrap();
     let plan = bench.he.description().plan().clone();
@@ -137,12 +141,21 @@ fn logits_and_costs_on(device: Device, inputs: u64) {
 
 #[test]
 fn logits_and_costs_cpu() {
-    logits_and_costs_on(Device::cpu(), 3);
+    logits_and_costs_on(Bench::new(Device::cpu(), &small()), 3);
 }
 
 #[test]
 fn logits_and_costs_reference() {
-    logits_and_costs_on(Device::reference(), 1);
+    logits_and_costs_on(Bench::new(Device::reference(), &small()), 1);
+}
+
+#[test]
+fn two_layers_with_bootstraps() {
+    let model = RandomModel { layers: 2, scaled_heads: vec![], ..small() };
+    let bench = Bench::with_set("toy11_boot", Device::cpu(), &model);
+    let cost = bench.he.description().plan().cost();
+    assert!(cost.get(Counter::Bootstraps) >= 3, "{cost:?}");
+    logits_and_costs_on(bench, 2);
 }
 
 /// Runs like the real machine but rotates one hoisted amount on its own.

@@ -68,7 +68,8 @@ impl Default for Limits {
             queue_length: 8,
             queued_per_owner: 2,
             jobs_per_owner: 64,
-            key_bytes: 8 << 30,
+            // A plan that bootstraps has keys of 12 GB.
+            key_bytes: 16 << 30,
             resident_key_bytes: None,
             key_sets_per_owner: 4,
             upload_bytes: 1 << 30,

@@ -70,6 +70,13 @@ impl Shape {
         steps * self.step()
     }
 
+    /// Indices of its diagonals: those at and after zero, in slots.
+    pub(crate) fn indices(self) -> impl Iterator<Item = usize> {
+        // Only the lowest stage turns its result by one step more than its diagonals reach to the right.
+        let first = usize::from(self.low == 0 && !self.top && self.layers > 0);
+        (first..first + self.diagonals()).map(move |i| i * self.step())
+    }
+
     /// How far to the left it turns its result, the topmost stage aside.
     fn turn(self) -> i64 {
         let reach = if self.low == 0 { 1i64 << self.layers } else { (1 << self.layers) - 1 };
@@ -270,6 +277,8 @@ mod tests {
                 );
                 assert_eq!(values.len(), shape.period());
             }
+            let indices: Vec<i64> = shape.indices().map(|d| d as i64).collect();
+            assert!(stage.diagonals.keys().eq(&indices), "{shape:?}");
         }
         // boot16: 63, 63 and 32 diagonals of periods 32, 1024 and 32768 by 16, 16 and 8 babies.
         let shapes = Shape::split(15, 3);

@@ -23,16 +23,13 @@ pub use precision::BootstrapPrecision;
 
 use crate::ciphertext::Ciphertext;
 use crate::context::Context;
-use crate::cost;
 use crate::encoding::Encoder;
 use crate::error::{Error, Result};
 use crate::evaluator::Evaluator;
 use crate::linear::LinearTransform;
-use crate::params::ENCAPSULATION_SPECIAL;
-use crate::paterson_stockmeyer::Symbolic;
 use crate::polynomial::Polynomial;
 use crate::rlwe::{EvaluationKeys, KeySpec};
-use cipherform_profile::{Cost, Counter};
+use cipherform_profile::Cost;
 use eval_mod::EvalMod;
 use plan::Plan;
 
@@ -40,7 +37,7 @@ use plan::Plan;
 pub(crate) const EVAL_MOD_LEVELS: usize = 8;
 
 /// How to bootstrap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BootstrapOptions {
     /// Corrects the sine beforehand by a cubic polynomial in the slots, which costs two levels, and spends the accuracy on
     /// a smaller R. A set made for precision (`boot16_hp`) always does; there this makes the polynomial quintic, for
@@ -58,7 +55,7 @@ pub struct BootstrapOptions {
 }
 
 /// What is bootstrapped together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BootstrapKind {
     /// One ciphertext of complex slots.
     Complex,
@@ -168,34 +165,7 @@ impl Bootstrapper {
     /// What a bootstrap counts, exactly.
     #[must_use]
     pub fn cost(&self, kind: BootstrapKind) -> Cost {
-        let params = self.ctx.params();
-        let top = params.max_level();
-        let halves = if kind == BootstrapKind::Real { 1 } else { 2 };
-        let mut cost = Cost::of(Counter::Bootstraps, 1);
-        if let Some(polynomial) = &self.correction {
-            let level = self.input_level();
-            cost += polynomial.cost_at(params, level) * halves;
-            if kind == BootstrapKind::Complex {
-                cost += cost::rotate(params, level);
-            }
-        }
-        cost += self.slots_to_coefficients.iter().map(LinearTransform::cost_rescaled).sum();
-        // One digit of one limb, into three limbs; two halves back.
-        let small = 1 + ENCAPSULATION_SPECIAL as u64;
-        cost += Cost::of(Counter::KeySwitches, 1) + Cost::of(Counter::LimbNtts, 3 * small);
-        cost += Cost::of(Counter::LimbNtts, 2 * params.limbs_at(top) as u64);
-        cost += cost::key_switch(params, top);
-        cost += self.repetition_sums.iter().map(LinearTransform::cost).sum();
-        cost += self.coefficients_to_slots.iter().map(LinearTransform::cost_rescaled).sum();
-        let level = top - self.coefficients_to_slots.len();
-        cost += cost::rotate(params, level);
-        let mut model = Symbolic::new(Some(params), halves);
-        let input = Symbolic::input(level, self.eval_mod.input_scale());
-        if self.eval_mod.apply(&mut model, &input).is_ok() {
-            cost += model.cost();
-        }
-        let conjugations = if kind == BootstrapKind::RealPair { 2 } else { 1 };
-        cost + cost::rotate(params, self.output_level()) * conjugations
+        self.estimate.cost(kind)
     }
 
     /// Bootstraps one ciphertext of complex slots.

@@ -4,16 +4,19 @@ use super::dft::{self, Shape, Stage};
 use super::eval_mod::EvalMod;
 use super::failure::failure_log2;
 use super::precision::{self, BootstrapPrecision};
-use super::{BootstrapOptions, EVAL_MOD_LEVELS};
+use super::{BootstrapKind, BootstrapOptions, EVAL_MOD_LEVELS};
+use crate::cost;
 use crate::encoding::Encoder;
 use crate::error::{Error, Result};
 use crate::linear::LinearTransform;
-use crate::params::{BootstrappingLiteral, Parameters};
+use crate::params::{BootstrappingLiteral, ENCAPSULATION_SPECIAL, Parameters};
+use crate::paterson_stockmeyer::Symbolic;
 use crate::polynomial::Polynomial;
 use crate::rlwe::{KeyKind, KeySpec, SwitchingKey};
+use cipherform_profile::{Cost, Counter};
 use cipherform_ring::Device;
 use num_complex::Complex64;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::TAU;
 
 const OP: &str = "bootstrapper";
@@ -50,6 +53,12 @@ pub struct BootstrapEstimate {
     pub precision: BootstrapPrecision,
     /// The keys that all kinds of bootstraps need.
     pub keys: Vec<KeySpec>,
+    /// What a bootstrap of each kind counts, in the order of [`BootstrapKind`].
+    costs: [Cost; 3],
+    /// Bytes of the encoded diagonals.
+    pub diagonal_bytes: u64,
+    /// Bytes of the largest working set.
+    pub working_bytes: u64,
     /// Bytes for expanded keys, encoded diagonals, the largest working set, and what a CPU keeps of it for reuse.
     pub memory_bytes: u64,
     /// The same without what a CPU keeps: the memory of a card.
@@ -64,6 +73,17 @@ impl BootstrapEstimate {
     pub fn new(params: &Parameters, options: BootstrapOptions) -> Result<Self> {
         let plan = Plan::new(params, options)?;
         plan.estimate(&plan.eval_mod()?)
+    }
+
+    /// What a bootstrap counts, exactly.
+    #[must_use]
+    pub fn cost(&self, kind: BootstrapKind) -> Cost {
+        let [complex, pair, real] = self.costs;
+        match kind {
+            BootstrapKind::Complex => complex,
+            BootstrapKind::RealPair => pair,
+            BootstrapKind::Real => real,
+        }
     }
 }
 
@@ -116,6 +136,13 @@ impl<'a> Plan<'a> {
             failure_log2: failure_log2(self.params.n(), self.set, self.log2_ratio()),
             precision: precision::predict(self, eval_mod)?,
             keys: self.keys(),
+            costs: [
+                self.cost(BootstrapKind::Complex, eval_mod)?,
+                self.cost(BootstrapKind::RealPair, eval_mod)?,
+                self.cost(BootstrapKind::Real, eval_mod)?,
+            ],
+            diagonal_bytes: self.diagonal_bytes(),
+            working_bytes: self.working_bytes(),
             memory_bytes: self.memory_bytes(),
             card_bytes: self.held_bytes() + self.working_bytes(),
         })
@@ -304,6 +331,41 @@ impl<'a> Plan<'a> {
         stages.iter().enumerate().map(encode_one).collect()
     }
 
+    /// What a bootstrap counts, exactly.
+    fn cost(&self, kind: BootstrapKind, eval_mod: &EvalMod) -> Result<Cost> {
+        let params = self.params;
+        let top = params.max_level();
+        let halves = if kind == BootstrapKind::Real { 1 } else { 2 };
+        let mut sum = Cost::of(Counter::Bootstraps, 1);
+        if let Some(polynomial) = self.correction()? {
+            let level = self.input_level();
+            sum += polynomial.cost_at(params, level) * halves;
+            if kind == BootstrapKind::Complex {
+                sum += cost::rotate(params, level);
+            }
+        }
+        for (shape, level) in self.stages() {
+            let indices: Vec<i64> = shape.indices().map(|d| d as i64).collect();
+            sum += cost_of_map(params, level, &indices, shape.baby(), true);
+        }
+        // One digit of one limb, into three limbs; two halves back.
+        let small = 1 + ENCAPSULATION_SPECIAL as u64;
+        sum += Cost::of(Counter::KeySwitches, 1) + Cost::of(Counter::LimbNtts, 3 * small);
+        sum += Cost::of(Counter::LimbNtts, 2 * params.limbs_at(top) as u64);
+        sum += cost::key_switch(params, top);
+        for stage in dft::repetition_sums(self.log2_slots, params.log_n() - 1) {
+            let indices: Vec<i64> = stage.diagonals.into_keys().collect();
+            sum += cost_of_map(params, top, &indices, stage.baby, false);
+        }
+        let level = top - self.set.coefficients_to_slots.len();
+        sum += cost::rotate(params, level);
+        let mut model = Symbolic::new(Some(params), halves);
+        eval_mod.apply(&mut model, &Symbolic::input(level, eval_mod.input_scale()))?;
+        sum += model.cost();
+        let conjugations = if kind == BootstrapKind::RealPair { 2 } else { 1 };
+        Ok(sum + cost::rotate(params, params.application_level()) * conjugations)
+    }
+
     /// Bytes for keys, diagonals and work on a CPU.
     pub(super) fn memory_bytes(&self) -> u64 {
         let work = self.working_bytes();
@@ -315,13 +377,17 @@ impl<'a> Plan<'a> {
     fn held_bytes(&self) -> u64 {
         let keys = self.keys();
         let keys = keys.iter().map(|&spec| SwitchingKey::expanded_bytes(self.params, spec));
+        keys.sum::<u64>() + self.diagonal_bytes()
+    }
+
+    fn diagonal_bytes(&self) -> u64 {
         let rows = |level| self.params.limbs_at(level) + self.params.special().len();
         let top = self.params.max_level();
         let repetitions = dft::repetition_sums(self.log2_slots, self.params.log_n() - 1);
         let ones = repetitions.iter().map(|stage| stage.diagonals.len() * 2 * rows(top));
         let stages = self.stages().into_iter();
         let weights = stages.map(|(s, level)| s.diagonals() * 2 * s.period() * rows(level));
-        keys.sum::<u64>() + 8 * weights.chain(ones).sum::<usize>() as u64
+        8 * weights.chain(ones).sum::<usize>() as u64
     }
 
     /// Stages of both embeddings and their levels.
@@ -377,6 +443,24 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// What a doubly hoisted linear map counts, see [`LinearTransform::cost`]: from its diagonals alone.
+fn cost_of_map(
+    params: &Parameters,
+    level: usize,
+    indices: &[i64],
+    baby: usize,
+    rescaled: bool,
+) -> Cost {
+    let baby = baby as i64;
+    let turns = |k: i64| u64::from(KeySpec::rotation(params, k, level).is_some());
+    let babies: BTreeSet<i64> = indices.iter().map(|d| d % baby).collect();
+    let rows: BTreeSet<i64> = indices.iter().map(|d| d / baby).collect();
+    let (first, last) = (rows.first().unwrap_or(&0), rows.last().unwrap_or(&0));
+    let giants = (last - first) as u64 * turns(baby) + turns(first * baby);
+    let babies = babies.into_iter().map(turns).sum();
+    cost::linear_transform(params, level, indices.len() as u64, babies, giants, rescaled)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -408,6 +492,13 @@ mod tests {
             let keys = keys.iter().map(|&s| SwitchingKey::expanded_bytes(ctx.params(), s));
             let bytes = keys.chain(maps().map(LinearTransform::bytes)).sum::<u64>();
             assert_eq!(b.estimate().card_bytes, bytes + plan.working_bytes(), "{log2_slots:?}");
+            // What the maps' cost was reckoned from is what they are.
+            let encoded = b.slots_to_coefficients.iter().chain(&b.coefficients_to_slots);
+            for ((shape, level), map) in plan.stages().into_iter().zip(encoded) {
+                let indices: Vec<i64> = shape.indices().map(|d| d as i64).collect();
+                let cost = cost_of_map(ctx.params(), level, &indices, shape.baby(), true);
+                assert_eq!((level, cost), (map.level(), map.cost_rescaled()), "{log2_slots:?}");
+            }
             assert!(b.memory_bytes() > b.estimate().card_bytes);
         }
     }

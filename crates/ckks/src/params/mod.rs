@@ -291,7 +291,7 @@ mod tests {
         // log QP, levels and digits (bottom first) as in the design's table.
         // For sets that bootstrap, levels is the highest one, of coefficients-to-slots; the design cuts digits from the
         // top, these are cut from the bottom.
-        let rows: [(&str, f64, usize, &[usize]); 14] = [
+        let rows: [(&str, f64, usize, &[usize]); 15] = [
             ("lev13", 213.0, 4, &[1, 1, 1, 1, 1]),
             ("lev14", 429.0, 7, &[2, 2, 2, 2]),
             ("lev14_35", 420.0, 8, &[2, 2, 2, 2, 1]),
@@ -304,6 +304,7 @@ mod tests {
             ("boot16_hp", 1703.3, 25, &[8, 9, 13, 4]),
             ("toy12_boot", 1100.3, 18, &[4, 4, 3, 5, 4, 1]),
             ("toy10_boot", 970.3, 15, &[4, 4, 4, 5, 1]),
+            ("toy11_boot", 1380.3, 25, &[4, 4, 4, 4, 3, 5, 3, 1]),
             ("toy11_lev", 220.0, 3, &[1, 1, 1, 1]),
             ("toy11_deep", 1114.0, 24, &[5, 5, 5, 5, 5]),
         ];

@@ -226,7 +226,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let context = context(&model, args.set.as_deref(), &args.device)?;
     let machine = context.ring().device().description();
     let he = priced(&model, &context)?;
-    let memory = memory_bytes(he.params(), he.description().plan(), he.program());
+    let memory = memory_bytes(he.params(), he.description().plan(), he.program())?;
     let vram = planned_vram(&he);
     announce(&model, &he);
     let mut registry = Registry::new();

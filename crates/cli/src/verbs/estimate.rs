@@ -1,10 +1,9 @@
 //! `cipherform estimate`: what an inference will take, without running it and without keys.
 
 use crate::output::{bytes, time, write_json};
-use crate::verbs::{DEFAULT_MODEL, context, load_model};
+use crate::verbs::{DEFAULT_MODEL, context, load_model, machine_costs};
 use anyhow::Result;
 use cipherform_nn::Plan;
-use cipherform_nn::calibrate::MachineCosts;
 use cipherform_nn::estimate::{DeviceBytes, memory_bytes, precision_bits};
 use cipherform_profile::Counter;
 use serde_json::json;
@@ -31,13 +30,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let model = load_model(&args.model)?;
     let context = context(&model, args.set.as_deref(), &args.device)?;
     let params = context.params();
-    let (mut plan, program) = Plan::build(&model, params)?;
+    let costs = machine_costs(&model, &context)?;
+    let (mut plan, program) = Plan::for_machine(&model, params, &costs)?;
+    plan.price(&costs.steps_ms(params, &program)?);
     let top = plan.top_level();
-    let costs = MachineCosts::measure(&context, top)?;
-    plan.price(&costs.steps_ms(&context, &program)?);
     let sizes = plan.sizes(params);
-    let memory = memory_bytes(params, &plan, &program);
-    let planned = DeviceBytes::new(params, &plan, &program);
+    let memory = memory_bytes(params, &plan, &program)?;
+    let planned = DeviceBytes::new(params, &plan, &program)?;
     let vram = context.ring().device().runs_behind().then(|| planned.total());
     let precision = precision_bits(&model, params, &plan, &program)?;
     let random = if model.config.random_weights { "  [RANDOM WEIGHTS]" } else { "" };

@@ -15,7 +15,7 @@ pub(crate) mod session;
 
 use anyhow::{Context as _, Result, bail};
 use cipherform_ckks::{Context, Device, Parameters, presets};
-use cipherform_nn::calibrate::MachineCosts;
+use cipherform_nn::calibrate::{CostTable, MachineCosts};
 use cipherform_nn::{HeModel, Model, Plan};
 use std::path::{Path, PathBuf};
 
@@ -47,24 +47,63 @@ pub(crate) fn device(name: &str) -> Result<Device> {
     Ok(name.parse::<Device>()?)
 }
 
-/// The parameter set named, or the cheapest that fits.
-pub(crate) fn parameters(model: &Model, set: Option<&str>) -> Result<Parameters> {
+/// The parameter set named, or the one that is fastest on a machine of these costs.
+pub(crate) fn parameters(
+    model: &Model,
+    set: Option<&str>,
+    costs: &CostTable,
+) -> Result<Parameters> {
     Ok(match set {
         Some(name) => presets::get(name)?,
-        None => Plan::choose_parameters(model)?,
+        None => Plan::choose_parameters(model, costs)?,
     })
 }
 
-/// A model ready to run, with the times that this machine is expected to need.
+/// A model planned for this machine and ready to run.
 pub(crate) fn priced(model: &Model, context: &Context) -> Result<HeModel> {
-    let mut he = HeModel::new(model, context)?;
-    let costs = MachineCosts::measure(context, he.description().plan().top_level())?;
-    let prices = costs.steps_ms(context, he.program())?;
-    he.price(&prices);
-    Ok(he)
+    Ok(HeModel::for_machine(model, context, &machine_costs(model, context)?)?)
 }
 
 /// Context of a model's parameter set on a device.
 pub(crate) fn context(model: &Model, set: Option<&str>, device_name: &str) -> Result<Context> {
-    Ok(Context::new(parameters(model, set)?, &device(device_name)?)?)
+    let costs = calibrated(device_name)?.unwrap_or_else(CostTable::nominal);
+    Ok(Context::new(parameters(model, set, &costs)?, &device(device_name)?)?)
+}
+
+/// What the device costs: from the table of `cipherform calibrate` if there is one, measured otherwise.
+pub(crate) fn machine_costs(model: &Model, context: &Context) -> Result<MachineCosts> {
+    let params = context.params();
+    let table = calibrated(&context.ring().device().to_string())?;
+    if let Some(table) = table.filter(|t| t.has(params.log_n())) {
+        return Ok(table.of(params));
+    }
+    // Lines are best between the levels they went through.
+    let (plan, _) = Plan::build(model, params)?;
+    Ok(MachineCosts::measure(context, plan.top_level())?)
+}
+
+/// The table that `cipherform calibrate` left for a device.
+pub(crate) fn calibrated(device: &str) -> Result<Option<CostTable>> {
+    let path = cost_file(device)?;
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let table = CostTable::load(&path)
+        .with_context(|| format!("{}: run `cipherform calibrate` again", path.display()))?;
+    Ok(Some(table))
+}
+
+/// Where the cost table of a device is kept: below the user's cache directory, or where `CIPHERFORM_COSTS` says.
+pub(crate) fn cost_file(device: &str) -> Result<PathBuf> {
+    let directory = match std::env::var_os("CIPHERFORM_COSTS") {
+        Some(directory) => PathBuf::from(directory),
+        None => std::env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
+            .context(
+                "neither CIPHERFORM_COSTS nor XDG_CACHE_HOME nor HOME says where cost tables are",
+            )?
+            .join("cipherform"),
+    };
+    Ok(directory.join(format!("costs-{}.json", device.replace(':', "-"))))
 }

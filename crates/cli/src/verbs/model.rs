@@ -3,6 +3,7 @@
 use crate::output::write_json;
 use crate::verbs::{load_model, model_dir};
 use anyhow::{Context as _, Result};
+use cipherform_nn::calibrate::CostTable;
 use cipherform_nn::{HeadKind, Model, Plan, RandomModel};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -121,7 +122,7 @@ fn show(name: &str) -> Result<serde_json::Value> {
     let model = load_model(name)?;
     println!("{}\n", line(&model));
     println!("{:?}", cipherform_nn::Graph::from_config(&model.config)?);
-    match Plan::choose_parameters(&model) {
+    match Plan::choose_parameters(&model, &CostTable::nominal()) {
         Ok(params) => {
             let (plan, _) = Plan::build(&model, &params)?;
             let level = plan.top_level();

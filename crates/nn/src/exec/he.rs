@@ -4,7 +4,8 @@ use crate::error::{Error, Result};
 use crate::exec::Machine;
 use crate::program::{ConstantId, Instruction, Opcode, Program};
 use cipherform_ckks::{
-    Basis, Ciphertext, Context, Encoder, EvaluationKeys, Evaluator, Plaintext, Polynomial,
+    Basis, BootstrapKind, BootstrapOptions, Bootstrapper, Ciphertext, Context, Encoder,
+    EvaluationKeys, Evaluator, Plaintext, Polynomial,
 };
 use std::rc::Rc;
 
@@ -14,13 +15,15 @@ pub struct Encoded {
     evaluator: Evaluator,
     plaintexts: Vec<Plaintext>,
     polynomials: Vec<Polynomial>,
+    bootstrapper: Option<Bootstrapper>,
 }
 
 impl Encoded {
-    /// Encodes every constant at its level and scale.
+    /// Encodes every constant at its level and scale, and the diagonals of bootstraps. Memory is the caller's to check
+    /// ([`crate::estimate::DeviceBytes`]).
     ///
     /// # Errors
-    /// When a constant does not fit its modulus.
+    /// When a constant does not fit its modulus, or the set cannot bootstrap as the program asks.
     pub fn new(program: &Program, context: &Context) -> Result<Self> {
         let encoder = Encoder::new(context);
         let plaintexts = program
@@ -33,13 +36,20 @@ impl Encoded {
             .iter()
             .map(|c| Polynomial::new(Basis::Chebyshev, c.clone()))
             .collect::<Result<_, _>>()?;
-        Ok(Self { evaluator: Evaluator::new(context), plaintexts, polynomials })
+        // Whoever asks has planned the memory of the whole program.
+        let unlimited = |options| BootstrapOptions { memory_limit: Some(u64::MAX), ..options };
+        let bootstrapper = program
+            .refresh()
+            .map(|options| Bootstrapper::new(context, unlimited(options)))
+            .transpose()?;
+        Ok(Self { evaluator: Evaluator::new(context), plaintexts, polynomials, bootstrapper })
     }
 
     /// Bytes that the encoded constants occupy.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.plaintexts.iter().map(Plaintext::bytes).sum()
+        let diagonals = self.bootstrapper.as_ref().map_or(0, |b| b.estimate().diagonal_bytes);
+        self.plaintexts.iter().map(Plaintext::bytes).sum::<u64>() + diagonals
     }
 }
 
@@ -130,6 +140,17 @@ impl Machine for Encrypted<'_> {
             }
             Opcode::Polynomial(id) => {
                 e.polynomial(&*next()?, &self.encoded.polynomials[id.0 as usize], keys)?
+            }
+            Opcode::Refresh(kind) => {
+                let b = self.encoded.bootstrapper.as_ref();
+                let b = b.ok_or(Error::Planner { op: "run", detail: "no bootstrapper".into() })?;
+                match kind {
+                    BootstrapKind::Complex => b.bootstrap(&*next()?, keys)?,
+                    BootstrapKind::Real => b.bootstrap_real(&*next()?, keys)?,
+                    BootstrapKind::RealPair => {
+                        return Ok(b.bootstrap_pair(&*next()?, &*next()?, keys)?.into());
+                    }
+                }
             }
         };
         Ok(vec![out])

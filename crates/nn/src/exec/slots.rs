@@ -2,11 +2,12 @@
 //! of a plan, its registers are what an encrypted run is compared with operator by operator, and with the noise model
 //! switched on it predicts the precision.
 
-use crate::error::Result;
+use crate::cost::bootstrap_estimate;
+use crate::error::{Error, Result};
 use crate::exec::Machine;
 use crate::program::{Instruction, Meta, Opcode, Program};
-use cipherform_ckks::Parameters;
 use cipherform_ckks::noise::NoiseModel;
+use cipherform_ckks::{BootstrapKind, Parameters};
 use num_complex::Complex64;
 use std::rc::Rc;
 
@@ -22,6 +23,8 @@ pub struct Slots<'a> {
 #[derive(Debug)]
 struct Noise {
     model: NoiseModel,
+    /// Standard deviation of what a bootstrap adds.
+    refresh: f64,
     /// State of a SplitMix64 generator: a simulation, nothing secret.
     state: u64,
 }
@@ -55,9 +58,13 @@ impl Noise {
             Opcode::Rescale | Opcode::SetLevel { .. } => self.model.rounding(),
             // Its own products round once a level and double what they square.
             Opcode::Polynomial(_) => self.model.rounding() * (1 << (level - out.level)) as f64,
+            Opcode::Refresh(_) => 0.0,
             _ => return,
         };
-        let std = self.model.slot(coefficient) / out.scale;
+        let std = match &instruction.op {
+            Opcode::Refresh(_) => self.refresh,
+            _ => self.model.slot(coefficient) / out.scale,
+        };
         for v in values {
             *v += Complex64::new(self.sample(std), self.sample(std));
         }
@@ -72,11 +79,33 @@ impl<'a> Slots<'a> {
     }
 
     /// Adds the errors of the scheme's noise model: fresh encryption under the secret key, and rounding at every rescale
-    /// and key switch.
-    #[must_use]
-    pub fn with_noise(mut self, params: &Parameters) -> Self {
-        self.noise = Some(Noise { model: NoiseModel::new(params), state: 0 });
-        self
+    /// and key switch; bootstraps add their noise and the sine's error, as if that were random.
+    ///
+    /// # Errors
+    /// When the set cannot bootstrap as the program asks.
+    pub fn with_noise(mut self, params: &Parameters) -> Result<Self> {
+        let refresh = bootstrap_estimate(params, self.program)?.map_or(0.0, |b| {
+            let bits = b.precision;
+            // Of slots spread over the bound, the sine's error is nearly a cosine of a random phase.
+            (-bits.noise_std).exp2().hypot((-bits.sine).exp2() / 2f64.sqrt())
+        });
+        self.noise = Some(Noise { model: NoiseModel::new(params), refresh, state: 0 });
+        Ok(self)
+    }
+
+    /// What a bootstrap does to slots: nothing, if they are within its bound.
+    fn refreshed(&self, a: &[Complex64], kind: BootstrapKind) -> Result<Vec<Complex64>> {
+        let options = self.program.refresh().unwrap_or_default();
+        let bound = f64::from(options.log2_bound).exp2();
+        let real = kind != BootstrapKind::Complex;
+        let value = a
+            .iter()
+            .map(|z| if real { z.re.abs() } else { z.re.abs().max(z.im.abs()) })
+            .fold(0.0, f64::max);
+        if value > bound {
+            return Err(Error::RefreshBound { value, bound });
+        }
+        Ok(a.iter().map(|&z| if real { z.re.into() } else { z }).collect())
     }
 }
 
@@ -148,9 +177,13 @@ impl Machine for Slots<'_> {
                 let coefficients = &self.program.polynomials[id.0 as usize];
                 a.iter().map(|&x| chebyshev(coefficients, x)).collect()
             }
+            Opcode::Refresh(kind) => self.refreshed(a, *kind)?,
         };
         let mut out = match &instruction.op {
             Opcode::HoistedRotations(by) => by.iter().map(|&by| rotated(a, by)).collect(),
+            Opcode::Refresh(kind @ BootstrapKind::RealPair) => {
+                vec![single, self.refreshed(b, *kind)?]
+            }
             _ => vec![single],
         };
         if let Some(noise) = &mut self.noise {

@@ -1,12 +1,12 @@
 //! Attention: projections onto interlaced heads, scores of all heads and keys in one ciphertext, powers, late
 //! normalisation.
 
-use super::{Attended, Pass, real};
+use super::{Attended, LayerSchedule, Normalized, Pass, RefreshPoint, real};
 use crate::approx::{LayerApproximations, Reciprocal, denominator_scale};
 use crate::config::{HeadKind, LayerConfig};
 use crate::error::{Error, Result};
 use crate::program::Register;
-use crate::weights::{LayerWeights, NormWeights};
+use crate::weights::LayerWeights;
 use num_complex::Complex64;
 
 fn heads_of(layer: &LayerConfig, kind: HeadKind) -> Vec<bool> {
@@ -55,11 +55,11 @@ impl Pass<'_> {
 
     pub(super) fn attention(
         &mut self,
-        input: Register,
-        norm: Option<&NormWeights>,
+        input: Normalized<'_>,
         layer: &LayerConfig,
         approximations: &LayerApproximations,
         weights: &LayerWeights,
+        at: &LayerSchedule,
     ) -> Result<Attended> {
         let heads = layer.heads.len();
         let tokens = self.p.tokens as f64;
@@ -75,18 +75,18 @@ impl Pass<'_> {
             scale.iter().map(|s| (s / (2.0 * tokens)).powf(1.0 / power) / 2.0).collect();
 
         self.b.step("attention.qkv");
-        let babies = self.babies(input);
+        let babies = self.babies(input.register);
         let half = self.p.key_blocks() / 2;
         // Shared evenly by queries and keys, so that neither sinks towards the rounding; tiles double the keys.
         let balanced = |g: &f64| (g / head_width.sqrt()).sqrt();
         let query_factors: Vec<f64> = gamma.iter().map(balanced).collect();
         let key_factors: Vec<f64> = query_factors.iter().map(|f| f / 2.0).collect();
-        let query = self.projection(&babies, &weights.query, norm, &query_factors, half)?;
+        let query = self.projection(&babies, &weights.query, input, &query_factors, half)?;
         let moved = self.b.rotate(query, -((half * self.p.block) as i64));
         let query = self.b.add(query, moved)?;
-        let key = self.projection(&babies, &weights.key, norm, &key_factors, 1)?;
+        let key = self.projection(&babies, &weights.key, input, &key_factors, 1)?;
         // Tiles double the values, too.
-        let value = self.projection(&babies, &weights.value, norm, &vec![0.5; heads], 1)?;
+        let value = self.projection(&babies, &weights.value, input, &vec![0.5; heads], 1)?;
 
         self.b.step("attention.key_tiles");
         let keys = self.tiles(key)?;
@@ -110,7 +110,7 @@ impl Pass<'_> {
         let normalizers = match (powers, &approximations.denominator) {
             (Some(powers), Some(denominator)) => {
                 let reciprocal = &denominator.reciprocal;
-                let (re, im) = self.row_sums(powers[0])?;
+                let (re, im) = self.row_sums(powers[0], at)?;
                 let eps: Vec<f64> = scale.iter().map(|s| layer.eps * s).collect();
                 self.b.step("attention.reciprocal");
                 Some((
@@ -207,12 +207,19 @@ impl Pass<'_> {
 
     /// Sums over all keys, doubled: valid at feature index 0 of block 0; partial sums elsewhere, none larger than the
     /// sums of two tokens, which the reciprocal's factor 2 above its calibrated end allows for.
-    fn row_sums(&mut self, powers: Register) -> Result<(Register, Register)> {
+    fn row_sums(&mut self, powers: Register, at: &LayerSchedule) -> Result<(Register, Register)> {
         self.b.step("attention.row_sums");
         let tiles = self.b.window_sum(powers, self.p.heads, self.p.tiles())?;
         let all = self.b.window_sum(tiles, self.p.block, self.p.key_blocks())?;
-        let (re, im) = self.b.split(all)?;
-        Ok((self.b.rescale(re)?, self.b.rescale(im)?))
+        if at.landing(RefreshPoint::RowSums).is_none() {
+            let (re, im) = self.b.split(all)?;
+            return Ok((self.b.rescale(re)?, self.b.rescale(im)?));
+        }
+        let all = self.b.rescale(all)?;
+        // The split doubles: sums of two tokens are at most 1 after it.
+        let fresh = self.maybe_refresh(all, RefreshPoint::RowSums, at, 0.5)?;
+        self.b.step("attention.split_sums");
+        self.b.split(fresh)
     }
 
     /// Relaxed Goldschmidt, with the first factor's scalar, the scale of the result and the mask (power heads, feature
@@ -290,7 +297,7 @@ impl Pass<'_> {
             let masks = sources.iter().map(|&(_, of_power)| {
                 let gain =
                     |h: usize| if is_power.get(h) == Some(&of_power) { gains[h] } else { 0.0 };
-                real(self.head_mask(gain, |i| i % tiles == a))
+                real(self.head_mask(gain, |i| i % tiles == a)).into()
             });
             let masks = masks.collect();
             let blended = self.b.dot_plain(&registers, masks)?;
@@ -304,6 +311,7 @@ impl Pass<'_> {
                 m *= 2;
             }
             let weights = self.b.replicate(weights, p.heads, tiles)?;
+            let [weights, value] = self.b.align([weights, value])?;
             let product = self.b.tensor(weights, value)?;
             sum = Some(match sum {
                 None => product,
@@ -325,10 +333,7 @@ impl Pass<'_> {
             let ones = self.first_block(&ones);
             return Ok(Attended { register: self.b.mul_plain(mixed, ones)?, factor: 1.0 });
         };
-        let level = self.b.level(mixed).min(self.b.level(r_re));
-        let mixed = self.b.set_level(mixed, level, 1.0)?;
-        let r_re = self.b.set_level(r_re, level, 1.0)?;
-        let r_im = self.b.set_level(r_im, level, 1.0)?;
+        let [mixed, r_re, r_im] = self.b.align([mixed, r_re, r_im])?;
         let register = self.scale_halves(mixed, r_re, r_im)?;
         Ok(Attended { register, factor: 2.0 })
     }

@@ -1,11 +1,15 @@
 //! The residual stream, the norms, the feed-forward block, pooling and the classifier.
 
 use super::activation::Terms;
-use super::{Attended, Pass, RESIDUAL, Stream, Summed, real, stream_factor};
-use crate::approx::{InverseSqrt, LayerApproximations};
-use crate::error::{Error, Result};
+use super::{
+    Attended, LayerSchedule, Normalized, Pass, RESIDUAL, RefreshPoint, Stream, Summed, real,
+    stream_factor,
+};
+use crate::approx::InverseSqrt;
+use crate::error::Result;
 use crate::program::Register;
 use crate::weights::LayerWeights;
+use num_complex::Complex64;
 
 impl Pass<'_> {
     pub(super) fn attention_output(
@@ -15,6 +19,7 @@ impl Pass<'_> {
         root: &InverseSqrt,
         weights: &LayerWeights,
         last: bool,
+        at: &LayerSchedule,
     ) -> Result<Summed> {
         self.b.step("attention.output");
         let p = self.p;
@@ -27,32 +32,57 @@ impl Pass<'_> {
         let head_width = self.width() / heads;
         let rows: Vec<Vec<f64>> =
             (0..self.width()).map(|r| Self::centered(weights.output.weight.row(r))).collect();
-        let mut columns = vec![None; p.columns];
-        for f in 0..self.width() {
-            let mut column = vec![0.0; p.block];
-            for h in 0..heads {
-                for i in 0..head_width {
-                    column[p.head_slot(h, i)] =
-                        rows[h * head_width + i][f] * alpha / attended.factor;
+        let columns = self.columns(|columns| {
+            for f in 0..self.width() {
+                let mut column = vec![0.0; p.block];
+                for h in 0..heads {
+                    for i in 0..head_width {
+                        column[p.head_slot(h, i)] =
+                            rows[h * head_width + i][f] * alpha / attended.factor;
+                    }
+                }
+                for block in 0..blocks {
+                    columns[block * p.block + f] = Some(column.clone());
                 }
             }
-            for block in 0..blocks {
-                columns[block * p.block + f] = Some(column.clone());
-            }
-        }
+        });
         let product = self.matrix(&babies, &columns, p.block)?;
         let bias = self.block_row(&Self::centered(&weights.output.bias), blocks, alpha);
-        let branch = self.b.add_plain(product, p.live(&bias));
+        let bias = self.live(&bias);
+        let branch = self.b.add_plain(product, bias);
 
         self.b.step("attention.residual");
-        let level = self.b.level(branch);
-        let residual = match stream {
-            None => self.input(RESIDUAL, level, blocks, alpha),
-            Some(stream) => self.b.set_level(stream.register, level, alpha / stream.alpha)?,
+        let register = match stream {
+            None => {
+                let residual = self.input(RESIDUAL, self.b.level(branch), blocks, alpha);
+                self.b.add(branch, residual)?
+            }
+            Some(stream) => self.add_residual(branch, stream, alpha)?,
         };
-        let register = self.b.add(branch, residual)?;
+        let bound = self.stream_bound(alpha);
+        let register = self.maybe_refresh(register, RefreshPoint::Attended, at, bound)?;
+        if at.landing(RefreshPoint::Attended).is_some() {
+            self.b.step("norm2");
+        }
         let (re2, im2) = self.b.split(register)?;
         Ok(Summed { stream: Stream { register, alpha }, re2, im2 })
+    }
+
+    /// A branch plus the stream, whose factor becomes the branch's on the way down.
+    fn add_residual(&mut self, branch: Register, stream: Stream, alpha: f64) -> Result<Register> {
+        // A factor takes a level.
+        let above = self.b.level(stream.register).saturating_sub(1);
+        let level = self.b.level(branch).min(above);
+        let branch = self.b.set_level(branch, level, 1.0)?;
+        let residual = self.b.set_level(stream.register, level, alpha / stream.alpha)?;
+        self.b.add(branch, residual)
+    }
+
+    /// Largest part of a slot of `alpha` times the stream.
+    fn stream_bound(&self, alpha: f64) -> f64 {
+        let config = &self.model.config;
+        let largest = config.layers.iter().map(|l| l.ranges.residual_abs_max).fold(0.0, f64::max);
+        alpha * largest * config.approximation.widen_top
     }
 
     /// A row with `values * factor` in each of the first `blocks` blocks.
@@ -70,20 +100,29 @@ impl Pass<'_> {
     /// sum is already replicated; blocks beyond the copies hold smaller sums, where the polynomial stays bounded.
     fn inverse_roots(
         &mut self,
-        re2: Register,
-        im2: Register,
+        [re2, im2]: [Register; 2],
         root: &InverseSqrt,
+        point: RefreshPoint,
+        at: &LayerSchedule,
     ) -> Result<(Register, Register)> {
         let first = self.b.tensor(re2, re2)?;
         let turned = self.b.mul_i(im2);
         let second = self.b.tensor(im2, turned)?;
         let squares = self.b.add(first, second)?;
         let sums = self.sum_product(squares, 1, self.p.block)?;
-        let (re, im) = self.b.split(sums)?;
         let eps = self.model.config.norm_eps;
         let shift = (2.0 * eps - root.low - root.high) / (root.high - root.low);
-        let re = self.b.add_number(re, shift);
-        let im = self.b.add_number(im, shift);
+        let (re, im) = if at.landing(point).is_some() {
+            // Centred first, so that what is refreshed is small; a slot that holds no sum is at the shift itself.
+            let half = Complex64::new(shift, shift) / 2.0;
+            let centred = self.b.add_plain(sums, vec![half]);
+            let fresh = self.maybe_refresh(centred, point, at, shift.abs() / 2.0)?;
+            self.b.step("norm.root");
+            self.b.split(fresh)?
+        } else {
+            let (re, im) = self.b.split(sums)?;
+            (self.b.add_number(re, shift), self.b.add_number(im, shift))
+        };
         Ok((self.b.polynomial(re, &root.coefficients)?, self.b.polynomial(im, &root.coefficients)?))
     }
 
@@ -91,19 +130,35 @@ impl Pass<'_> {
     pub(super) fn first_norm(
         &mut self,
         stream: Stream,
-        approximations: &LayerApproximations,
-    ) -> Result<Register> {
-        let Some(root) = &approximations.norm1 else {
-            return Err(Error::Planner { op: "norm1", detail: "not calibrated".into() });
-        };
+        index: usize,
+        at: &LayerSchedule,
+    ) -> Result<Normalized<'static>> {
+        let root = self.norm1(index)?;
         self.b.step("norm1");
         let (re2, im2) = self.b.split(stream.register)?;
-        let (r_re, r_im) = self.inverse_roots(re2, im2, root)?;
-        let level = self.b.level(r_re);
-        let factor = 0.5 / stream.alpha;
-        let re = self.b.set_level(re2, level, factor)?;
-        let im = self.b.set_level(im2, level, factor)?;
-        self.combine(re, im, r_re, r_im)
+        let (r_re, r_im) = self.inverse_roots([re2, im2], root, RefreshPoint::FirstNormSums, at)?;
+        let refreshed = at.landing(RefreshPoint::Normalized).is_some();
+        let factor = if refreshed { self.normalized_factor(index) } else { 1.0 };
+        // Halves are twice the parts, and a factor takes a level.
+        let level = self.b.level(r_re).min(self.b.level(re2).saturating_sub(1));
+        let halves = 0.5 * factor / stream.alpha;
+        let re = self.b.set_level(re2, level, halves)?;
+        let im = self.b.set_level(im2, level, halves)?;
+        let [r_re, r_im] =
+            [self.b.set_level(r_re, level, 1.0)?, self.b.set_level(r_im, level, 1.0)?];
+        let normalized = self.combine(re, im, r_re, r_im)?;
+        let register = self.maybe_refresh(normalized, RefreshPoint::Normalized, at, 1.0)?;
+        Ok(Normalized { register, factor, norm: None })
+    }
+
+    /// What makes a normalised value at most one: the square root of the width, or the largest value over the smallest
+    /// deviation, bounds it.
+    fn normalized_factor(&self, index: usize) -> f64 {
+        let (config, policy) = (&self.model.config, self.model.config.approximation);
+        let ranges = &config.layers[index].ranges;
+        let smallest = ranges.norm1_variance.min / policy.widen_bottom + config.norm_eps;
+        let largest = ranges.residual_abs_max * policy.widen_top / smallest.sqrt();
+        (-largest.min((config.width as f64).sqrt()).log2().ceil()).exp2()
     }
 
     /// The two halves of the hidden values, shifted as the activation's terms ask; the norm is applied after the matrix
@@ -114,25 +169,28 @@ impl Pass<'_> {
         root: &InverseSqrt,
         weights: &LayerWeights,
         terms: &Terms,
+        at: &LayerSchedule,
     ) -> Result<[Register; 2]> {
         self.b.step("norm2");
-        let (r_re, r_im) = self.inverse_roots(summed.re2, summed.im2, root)?;
+        let (r_re, r_im) =
+            self.inverse_roots([summed.re2, summed.im2], root, RefreshPoint::SecondNormSums, at)?;
         self.b.step("ffn.in");
         let p = self.p;
-        let level = self.b.level(r_re) + 1;
+        let level = (self.b.level(r_re) + 1).min(self.b.level(summed.stream.register));
         let input = self.b.set_level(summed.stream.register, level, 1.0)?;
         let babies = self.babies(input);
         let ffn = self.model.config.ffn;
         // The split after the product doubles.
         let factor = 0.5 / summed.stream.alpha;
-        let mut columns = vec![None; p.columns];
-        for (f, column) in columns.iter_mut().enumerate().take(ffn) {
-            let mut w = vec![0.0; p.block];
-            for (i, slot) in w.iter_mut().enumerate().take(self.width()) {
-                *slot = weights.ffn_in.weight.row(i)[f] * weights.norm2.gain[i] * factor;
+        let columns = self.columns(|columns| {
+            for (f, column) in columns.iter_mut().enumerate().take(ffn) {
+                let mut w = vec![0.0; p.block];
+                for (i, slot) in w.iter_mut().enumerate().take(self.width()) {
+                    *slot = weights.ffn_in.weight.row(i)[f] * weights.norm2.gain[i] * factor;
+                }
+                *column = Some(w);
             }
-            *column = Some(w);
-        }
+        });
         let product = self.matrix(&babies, &columns, p.block)?;
         self.b.step("ffn.late_norm");
         let (re, im) = self.b.split(product)?;
@@ -143,12 +201,12 @@ impl Pass<'_> {
                 .sum();
             *slot = weights.ffn_in.bias[f] + from_norm + terms.shift[f];
         }
+        let [re, im, r_re, r_im] = self.b.align([re, im, r_re, r_im])?;
         let re = self.b.mul(re, r_re)?;
         let im = self.b.mul(im, r_im)?;
-        Ok([
-            self.b.add_plain(re, p.live_half(&bias, false)),
-            self.b.add_plain(im, p.live_half(&bias, true)),
-        ])
+        let half = |second| self.b.plain(p.slots, || p.live_half(&bias, second));
+        let (first, second) = (half(false), half(true));
+        Ok([self.b.add_plain(re, first), self.b.add_plain(im, second)])
     }
 
     /// The second feed-forward product and the residual, in as many copies as the next layer reads.
@@ -156,13 +214,11 @@ impl Pass<'_> {
         &mut self,
         hidden: [Register; 2],
         summed: &Summed,
-        next: &LayerApproximations,
-        weights: &LayerWeights,
+        index: usize,
         terms: &Terms,
+        at: &LayerSchedule,
     ) -> Result<Stream> {
-        let Some(root) = &next.norm1 else {
-            return Err(Error::Planner { op: "norm1", detail: "not calibrated".into() });
-        };
+        let (root, weights) = (self.norm1(index + 1)?, &self.model.weights.layers[index]);
         let p = self.p;
         let alpha = stream_factor(root, self.width());
         self.b.step("ffn.activation");
@@ -175,17 +231,18 @@ impl Pass<'_> {
         let mut sources = Vec::new();
         for (power, factors) in powers.into_iter().zip(&terms.factors) {
             let replicated = self.b.replicate(power, p.hidden, copies)?;
-            let mut columns = vec![None; p.columns];
-            for (f, factor) in factors.iter().enumerate() {
-                let row = Self::centered(weights.ffn_out.weight.row(f));
-                for (d, w) in row.iter().enumerate() {
-                    for block in 0..blocks {
-                        let column =
-                            columns[block * p.block + d].get_or_insert(vec![0.0; p.hidden]);
-                        column[f] = factor * w * alpha;
+            let columns = self.columns(|columns| {
+                for (f, factor) in factors.iter().enumerate() {
+                    let row = Self::centered(weights.ffn_out.weight.row(f));
+                    for (d, w) in row.iter().enumerate() {
+                        for block in 0..blocks {
+                            let column =
+                                columns[block * p.block + d].get_or_insert(vec![0.0; p.hidden]);
+                            column[f] = factor * w * alpha;
+                        }
                     }
                 }
-            }
+            });
             sources.push((self.babies(replicated), columns));
         }
         for (f, rest) in terms.rest.iter().enumerate() {
@@ -195,13 +252,14 @@ impl Pass<'_> {
             }
         }
         let product = self.matrices(&sources, p.hidden)?;
-        let branch = self.b.add_plain(product, p.live(&self.block_row(&constant, blocks, alpha)));
+        let bias = self.live(&self.block_row(&constant, blocks, alpha));
+        let branch = self.b.add_plain(product, bias);
         self.b.step("ffn.residual");
-        let level = self.b.level(branch);
-        let residual =
-            self.b.set_level(summed.stream.register, level, alpha / summed.stream.alpha)?;
-        let register = self.b.add(branch, residual)?;
-        Ok(Stream { register, alpha })
+        let sum = self.add_residual(branch, summed.stream, alpha)?;
+        let bound = self.stream_bound(alpha);
+        let fresh = self.maybe_refresh(sum, RefreshPoint::Output, at, bound)?;
+        let out = at.out.unwrap_or(self.b.level(fresh));
+        Ok(Stream { register: self.b.set_level(fresh, out, 1.0)?, alpha })
     }
 
     /// Pooling adds both halves and all tokens; the second feed-forward product and the classifier are one plaintext,
@@ -219,7 +277,11 @@ impl Pass<'_> {
         self.b.layer("");
         self.b.step("pool");
         let both = self.b.add(summed.re2, summed.im2)?;
-        let both = self.b.set_level(both, self.b.level(powers[0]) + 1, 1.0)?;
+        let level = self.b.level(powers[0]).min(self.b.level(both).saturating_sub(1));
+        let both = self.b.set_level(both, level + 1, 1.0)?;
+        for power in &mut powers {
+            *power = self.b.set_level(*power, level, 1.0)?;
+        }
         let mut mask = vec![0.0; p.columns];
         mask[p.hidden..p.hidden + p.block].fill(1.0);
         let stream = self.b.mul_plain(both, real(mask))?;
@@ -259,7 +321,8 @@ impl Pass<'_> {
                 *offset += weights.ffn_out.bias[d] * head_of(d, k);
             }
         }
-        let products = self.b.dot_plain(&pooled, matrices.into_iter().map(real).collect())?;
+        let products =
+            self.b.dot_plain(&pooled, matrices.into_iter().map(|m| real(m).into()).collect())?;
         let products = self.b.rescale(products)?;
         let window = (p.hidden + p.block).next_power_of_two();
         let logits = self.b.window_sum(products, 1, window)?;

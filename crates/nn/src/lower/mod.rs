@@ -8,15 +8,17 @@
 mod activation;
 mod attention;
 mod feed_forward;
+mod schedule;
 #[cfg(test)]
 mod tests;
 
 use self::activation::Terms;
-use crate::approx::{InverseSqrt, layer_approximations};
+pub(crate) use self::schedule::{LayerSchedule, RefreshPoint, Schedule};
+use crate::approx::{InverseSqrt, LayerApproximations, layer_approximations};
 use crate::embedding::Embedded;
 use crate::error::{Error, Result};
 use crate::packing::Packing;
-use crate::program::{Builder, Ladder, Program, Register};
+use crate::program::{Builder, Ladder, Plain, Program, Register};
 use crate::weights::{LinearWeights, Model, NormWeights};
 use num_complex::Complex64;
 
@@ -57,41 +59,66 @@ pub(crate) struct Lowered {
     pub(crate) inputs: Vec<InputSpec>,
 }
 
-/// Writes the program of `model` for inputs that enter at `level`.
+/// Writes the program of `model`. A sketch has no values in its constants and is good for counting and pricing only.
 pub(crate) fn lower(
     model: &Model,
     packing: &Packing,
     ladder: Ladder,
-    level: usize,
+    schedule: &Schedule,
 ) -> Result<Lowered> {
-    let mut pass = Pass { model, p: *packing, b: Builder::new(ladder), inputs: Vec::new() };
+    let approximations = approximations(model)?;
+    let mut pass = Pass {
+        model,
+        approximations: &approximations,
+        p: *packing,
+        b: Builder::new(ladder, false),
+        inputs: Vec::new(),
+    };
     pass.b.step("input");
-    let mut normalized = pass.input(NORMALIZED, level, packing.input_blocks(), 1.0);
-    let mut stream = None;
-    let last = model.config.layers.len() - 1;
-    let mut output = normalized;
-    for (index, layer) in model.config.layers.iter().enumerate() {
-        pass.b.layer(format!("layer.{index}"));
-        let approximations = layer_approximations(&model.config, index)?;
-        let weights = &model.weights.layers[index];
-        if let Some(stream) = stream {
-            normalized = pass.first_norm(stream, &approximations)?;
-        }
-        // The client applies gain and bias of the very first norm.
-        let norm = if index == 0 { None } else { Some(&weights.norm1) };
-        let attended = pass.attention(normalized, norm, layer, &approximations, weights)?;
-        let summed =
-            pass.attention_output(attended, stream, &approximations.norm2, weights, index == last)?;
-        let terms = Terms::new(weights, layer.activation);
-        let hidden = pass.feed_forward_in(&summed, &approximations.norm2, weights, &terms)?;
-        if index == last {
-            output = pass.pool_and_classify(hidden, &summed, weights, &terms)?;
-        } else {
-            let next = layer_approximations(&model.config, index + 1)?;
-            stream = Some(pass.feed_forward_out(hidden, &summed, &next, weights, &terms)?);
-        }
+    let input = pass.input(NORMALIZED, schedule.input, packing.input_blocks(), 1.0);
+    let mut flow = Flow::Normalized(input);
+    for (index, layer) in schedule.layers.iter().enumerate() {
+        flow = pass.layer(index, flow, layer)?;
     }
+    let (Flow::Normalized(output) | Flow::Stream(Stream { register: output, .. })) = flow;
     Ok(Lowered { program: pass.b.finish(vec![output]), inputs: pass.inputs })
+}
+
+/// The scalar functions of every layer.
+pub(crate) fn approximations(model: &Model) -> Result<Vec<LayerApproximations>> {
+    (0..model.config.layers.len()).map(|i| layer_approximations(&model.config, i)).collect()
+}
+
+/// One layer alone as a sketch, from a stream (or the client's input) that enters at `level`.
+pub(crate) fn sketch_layer(
+    model: &Model,
+    approximations: &[LayerApproximations],
+    packing: &Packing,
+    ladder: Ladder,
+    index: usize,
+    level: usize,
+    schedule: &LayerSchedule,
+) -> Result<Program> {
+    let b = Builder::new(ladder, true);
+    let mut pass = Pass { model, approximations, p: *packing, b, inputs: Vec::new() };
+    pass.b.step("input");
+    let register = pass.b.input(0, level);
+    let entry = match pass.norm1(index) {
+        Ok(root) => Flow::Stream(Stream { register, alpha: stream_factor(root, pass.width()) }),
+        Err(_) => Flow::Normalized(register),
+    };
+    let (Flow::Normalized(out) | Flow::Stream(Stream { register: out, .. })) =
+        pass.layer(index, entry, schedule)?;
+    Ok(pass.b.finish(vec![out]))
+}
+
+/// What passes from one layer to the next.
+#[derive(Clone, Copy, Debug)]
+enum Flow {
+    /// Values after the first norm, which the client makes for the first layer; also the last layer's logits.
+    Normalized(Register),
+    /// The residual stream.
+    Stream(Stream),
 }
 
 /// The residual stream: `alpha` times the centred values, copied into several blocks.
@@ -109,6 +136,15 @@ struct Summed {
     im2: Register,
 }
 
+/// What the projections of attention read: `factor` times the values after the first norm, whose gain and bias are not
+/// applied yet if `norm` is there.
+#[derive(Clone, Copy, Debug)]
+struct Normalized<'a> {
+    register: Register,
+    factor: f64,
+    norm: Option<&'a NormWeights>,
+}
+
 /// Attention before its output projection: `factor` times the concatenated heads, in block 0.
 #[derive(Clone, Copy, Debug)]
 struct Attended {
@@ -121,6 +157,7 @@ type Columns = Vec<Option<Vec<f64>>>;
 
 struct Pass<'a> {
     model: &'a Model,
+    approximations: &'a [LayerApproximations],
     p: Packing,
     b: Builder,
     inputs: Vec<InputSpec>,
@@ -136,11 +173,72 @@ fn stream_factor(root: &InverseSqrt, width: usize) -> f64 {
     1.0 / (4.0 * width as f64 * (root.high - root.low)).sqrt()
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    /// One layer; the last one's result are the logits.
+    fn layer(&mut self, index: usize, flow: Flow, at: &LayerSchedule) -> Result<Flow> {
+        let model: &'a Model = self.model;
+        let (layer, weights) = (&model.config.layers[index], &model.weights.layers[index]);
+        let approximations: &'a LayerApproximations = &self.approximations[index];
+        let last = index + 1 == model.config.layers.len();
+        self.b.layer(format!("layer.{index}"));
+        // The client applies gain and bias of the very first norm.
+        let (input, stream) = match flow {
+            Flow::Normalized(register) => (Normalized { register, factor: 1.0, norm: None }, None),
+            Flow::Stream(stream) => {
+                let normalized = self.first_norm(stream, index, at)?;
+                (Normalized { norm: Some(&weights.norm1), ..normalized }, Some(stream))
+            }
+        };
+        let attended = self.attention(input, layer, approximations, weights, at)?;
+        let summed =
+            self.attention_output(attended, stream, &approximations.norm2, weights, last, at)?;
+        let terms = Terms::new(weights, layer.activation);
+        let hidden = self.feed_forward_in(&summed, &approximations.norm2, weights, &terms, at)?;
+        Ok(if last {
+            Flow::Normalized(self.pool_and_classify(hidden, &summed, weights, &terms)?)
+        } else {
+            Flow::Stream(self.feed_forward_out(hidden, &summed, index, &terms, at)?)
+        })
+    }
+
+    /// The inverse root of a layer's first norm: none in the first layer, where the client computes it.
+    fn norm1(&self, index: usize) -> Result<&'a InverseSqrt> {
+        let root = self.approximations.get(index).and_then(|a| a.norm1.as_ref());
+        root.ok_or(Error::Planner { op: "norm1", detail: "not calibrated".into() })
+    }
+
+    /// Refreshes a register whose slots are at most `bound` in each part if the schedule says so.
+    fn maybe_refresh(
+        &mut self,
+        a: Register,
+        point: RefreshPoint,
+        at: &LayerSchedule,
+        bound: f64,
+    ) -> Result<Register> {
+        let Some(landing) = at.landing(point) else { return Ok(a) };
+        let gain = (1.0 / bound).log2().floor().clamp(0.0, 10.0).exp2() as i64;
+        self.b.step(point.operator());
+        self.b.refresh(a, landing, gain)
+    }
+
     fn input(&mut self, name: &str, level: usize, blocks: usize, factor: f64) -> Register {
         let spec = InputSpec { name: name.to_owned(), level, blocks, factor };
         self.inputs.push(spec);
         self.b.input(self.inputs.len() - 1, level)
+    }
+
+    /// Columns of a row, filled unless nobody will read them.
+    fn columns(&self, fill: impl FnOnce(&mut Columns)) -> Columns {
+        let mut columns = vec![None; self.p.columns];
+        if !self.b.is_sketch() {
+            fill(&mut columns);
+        }
+        columns
+    }
+
+    /// A row of `columns` values at every token that carries data, as a constant.
+    fn live(&self, row: &[f64]) -> Plain {
+        self.b.plain(self.p.slots, || self.p.live(row))
     }
 
     fn width(&self) -> usize {
@@ -189,10 +287,11 @@ impl Pass<'_> {
                 let n = columns.len();
                 for (baby, &register) in babies.iter().enumerate() {
                     // Diagonal d, rotated back by the giant step that its sum will be rotated by.
-                    diagonals.push(real((0..n).map(|slot| {
+                    let value = |slot: usize| {
                         let f = (slot + n - shift % n) % n;
                         columns[f].as_ref().map_or(0.0, |w| w[(f + shift + baby) % period])
-                    })));
+                    };
+                    diagonals.push(self.b.plain(n, || real((0..n).map(value))));
                     registers.push(register);
                 }
             }
@@ -214,32 +313,33 @@ impl Pass<'_> {
     fn head_columns(
         &self,
         linear: &LinearWeights,
-        norm: Option<&NormWeights>,
+        input: Normalized<'_>,
         factors: &[f64],
         blocks: usize,
     ) -> (Columns, Vec<f64>) {
-        let mut columns = vec![None; self.p.columns];
         let mut bias = vec![0.0; self.p.columns];
         let head_width = self.width() / factors.len();
-        for (h, factor) in factors.iter().enumerate() {
-            for i in 0..head_width {
-                let source = h * head_width + i;
-                let mut weights = vec![0.0; self.p.block];
-                let mut constant = linear.bias[source];
-                for (f, w) in weights.iter_mut().enumerate().take(self.width()) {
-                    *w = linear.weight.row(f)[source] * factor;
-                    if let Some(norm) = norm {
-                        *w *= norm.gain[f];
-                        constant += norm.bias[f] * linear.weight.row(f)[source];
+        let columns = self.columns(|columns| {
+            for (h, factor) in factors.iter().enumerate() {
+                for i in 0..head_width {
+                    let source = h * head_width + i;
+                    let mut weights = vec![0.0; self.p.block];
+                    let mut constant = linear.bias[source];
+                    for (f, w) in weights.iter_mut().enumerate().take(self.width()) {
+                        *w = linear.weight.row(f)[source] * factor / input.factor;
+                        if let Some(norm) = input.norm {
+                            *w *= norm.gain[f];
+                            constant += norm.bias[f] * linear.weight.row(f)[source];
+                        }
+                    }
+                    for block in 0..blocks {
+                        let slot = block * self.p.block + self.p.head_slot(h, i);
+                        columns[slot] = Some(weights.clone());
+                        bias[slot] = constant * factor;
                     }
                 }
-                for block in 0..blocks {
-                    let slot = block * self.p.block + self.p.head_slot(h, i);
-                    columns[slot] = Some(weights.clone());
-                    bias[slot] = constant * factor;
-                }
             }
-        }
+        });
         (columns, bias)
     }
 
@@ -247,13 +347,14 @@ impl Pass<'_> {
         &mut self,
         babies: &[Register],
         linear: &LinearWeights,
-        norm: Option<&NormWeights>,
+        input: Normalized<'_>,
         factors: &[f64],
         blocks: usize,
     ) -> Result<Register> {
-        let (columns, bias) = self.head_columns(linear, norm, factors, blocks);
+        let (columns, bias) = self.head_columns(linear, input, factors, blocks);
         let product = self.matrix(babies, &columns, self.p.block)?;
-        Ok(self.b.add_plain(product, self.p.live(&bias)))
+        let bias = self.live(&bias);
+        Ok(self.b.add_plain(product, bias))
     }
 
     /// Relinearizes a product, sums a window of slots, and only then rescales: one rounding instead of one a term.

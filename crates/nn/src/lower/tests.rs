@@ -7,11 +7,12 @@
 //! | `activations` | cubic, quartic, and a quadratic with a vanishing coefficient | one term a power |
 //! | `all_scaled` | no power head | no division, mask instead of normaliser |
 //! | `two_layers` | 2 layers | encrypted first norm, second feed-forward product, residual across levels |
+//! | `refreshed` | 2 layers, every place to refresh | what a bootstrap sees is within its bound |
 //! | `odd_sizes` | 20 tokens, width 48, 3 heads | padding in tokens, heads and features |
 //! | `many_tokens` | 128 tokens | several key tiles |
 //! | `refusals` | too wide, too deep | typed errors |
 
-use super::lower;
+use super::{LayerSchedule, RefreshPoint, Schedule, lower};
 use crate::embedding::{ClientWeights, client_embedding};
 use crate::exec::{ClearExecutor, Progress, Slots, execute};
 use crate::program::Ladder;
@@ -23,14 +24,28 @@ use std::ops::ControlFlow;
 
 const SLOTS: usize = 1 << 15;
 
+/// Level of inputs and refreshed ciphertexts where levels do not end.
+const TOP: usize = 200;
+
 fn check(random: &RandomModel) {
     check_model(&random.generate().unwrap());
 }
 
 fn check_model(model: &Model) {
+    check_refreshed(model, &[]);
+}
+
+/// With every layer's refreshes at these points.
+fn check_refreshed(model: &Model, points: &[RefreshPoint]) {
     let packing = Packing::new(&model.config, SLOTS).unwrap();
     // Slots are exact at any level, so depth is no object here.
-    let lowered = lower(model, &packing, Ladder::Endless { log2_scale: 40.0 }, 200).unwrap();
+    let mut layer = LayerSchedule::default();
+    for &point in points {
+        layer.refresh(point, TOP);
+    }
+    let schedule = Schedule { input: TOP, layers: vec![layer; model.config.layers.len()] };
+    let ladder = Ladder::Endless { log2_scale: 40.0, top: TOP };
+    let lowered = lower(model, &packing, ladder, &schedule).unwrap();
     let client = ClientWeights::from_model(model).unwrap();
     let clear = ClearExecutor::new(model, Functions::Polynomial).unwrap();
     for index in 0..2 {
@@ -102,6 +117,16 @@ fn all_scaled() {
 fn two_layers() {
     check(&RandomModel { layers: 2, scaled_heads: vec![0, 2], ..shape(49, 64, 4, 128) });
     check(&RandomModel { layers: 2, scaled_heads: vec![0, 1], ..shape(16, 32, 2, 32) });
+}
+
+#[test]
+fn refreshed() {
+    // Slots stay within the bootstrap's bound at every point, alone and together; the machine refuses others.
+    let model = RandomModel { layers: 2, ..shape(20, 32, 2, 64) }.generate().unwrap();
+    for point in RefreshPoint::ALL {
+        check_refreshed(&model, &[point]);
+    }
+    check_refreshed(&model, &RefreshPoint::ALL);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::support::{
 use bytes::Bytes;
 use cipherform_ckks::{Context, Encoder, Encryptor, KeyGenerator, Parameters};
 use cipherform_client::{Client, KeyBundle};
+use cipherform_nn::calibrate::CostTable;
 use cipherform_nn::data::{patches, samples};
 use cipherform_nn::{HeModel, Matrix, Model, Plan};
 use cipherform_proto::wire::{self, BlobPart, JobEvent, JobRequest, JobState};
@@ -182,7 +183,7 @@ fn shipped() -> (Model, Parameters, Matrix) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fashion-mnist-vit");
     let model = Model::load(&path).unwrap();
     let image = samples().unwrap().swap_remove(0).image;
-    let params = Plan::choose_parameters(&model).unwrap();
+    let params = Plan::choose_parameters(&model, &CostTable::nominal()).unwrap();
     let input = patches(&model.config, &image).unwrap();
     (model, params, input)
 }

@@ -1,0 +1,346 @@
+//! Which ciphertexts to refresh and where the results land: an exact search for the least predicted time.
+//!
+//! Between two sources (inputs and refreshed ciphertexts) and what they lead to, levels only fall, so once the *points* of
+//! refreshing are chosen, the least level of every source follows from the results backwards ([`needs`]), and no lower
+//! schedule exists; a lower level is not slower, but for the drop to it, a fraction of a rotation. Only the residual stream passes from one layer to the next, so the
+//! choices of layers meet in one number, its level: a dynamic programme from the last layer to the first, whose states are
+//! the levels that a layer may require of the stream, and whose steps try every subset of the layer's points. What a choice
+//! costs is the price of the layer's own program, written as a sketch, so there is no second model of the lowering.
+
+use crate::approx::LayerApproximations;
+use crate::calibrate::MachineCosts;
+use crate::error::{Error, Result};
+use crate::lower::{LayerSchedule, RefreshPoint, Schedule, approximations, sketch_layer};
+use crate::packing::Packing;
+use crate::program::{Ladder, Opcode, Program, Refreshing, Register, needs};
+use crate::weights::Model;
+use cipherform_ckks::{BootstrapEstimate, BootstrapOptions, Parameters};
+use std::collections::BTreeMap;
+
+/// Levels that sketches on an endless ladder start from: more than any layer consumes.
+const ENDLESS: usize = 1024;
+
+/// A schedule with what it is expected to take.
+#[derive(Clone, Debug)]
+pub(crate) struct Scheduled {
+    pub(crate) schedule: Schedule,
+    pub(crate) ladder: Ladder,
+    /// Predicted milliseconds.
+    pub(crate) ms: f64,
+}
+
+/// The layers from one on, if the stream enters at a level.
+#[derive(Clone, Debug)]
+struct Tail {
+    ms: f64,
+    layers: Vec<LayerSchedule>,
+}
+
+/// All schedules worth having for a set, the fastest first: each has the least time for the level at which its input enters.
+///
+/// # Errors
+/// [`Error::LevelsInsufficient`] or [`Error::StretchTooLong`] when no choice of refreshes makes the model fit.
+pub(crate) fn schedules(
+    model: &Model,
+    packing: &Packing,
+    params: &Parameters,
+    costs: &MachineCosts,
+) -> Result<Vec<Scheduled>> {
+    let options = BootstrapOptions::default();
+    let bootstrap =
+        params.bootstrapping().map(|_| BootstrapEstimate::new(params, options)).transpose()?;
+    let ladder = Ladder::real(params, bootstrap.as_ref().map(|b| Refreshing::new(options, b)));
+    let approximations = approximations(model)?;
+    let approximations = &approximations;
+    let search = Search { model, packing, params, costs, ladder, bootstrap, approximations };
+    let mut tails = BTreeMap::from([(0, Tail { ms: 0.0, layers: Vec::new() })]);
+    for index in (0..model.config.layers.len()).rev() {
+        tails = search.layer(index, &tails)?;
+        if tails.is_empty() {
+            return Err(search.refusal());
+        }
+    }
+    let mut found: Vec<Scheduled> = tails
+        .into_iter()
+        .map(|(input, Tail { ms, layers })| Scheduled {
+            schedule: Schedule { input, layers },
+            ladder: search.ladder.clone(),
+            ms,
+        })
+        .collect();
+    found.sort_by(|a, b| a.ms.total_cmp(&b.ms));
+    Ok(found)
+}
+
+struct Search<'a> {
+    model: &'a Model,
+    packing: &'a Packing,
+    params: &'a Parameters,
+    costs: &'a MachineCosts,
+    ladder: Ladder,
+    bootstrap: Option<BootstrapEstimate>,
+    approximations: &'a [LayerApproximations],
+}
+
+impl Search<'_> {
+    /// From the tails behind a layer to those that begin with it.
+    fn layer(&self, index: usize, behind: &BTreeMap<usize, Tail>) -> Result<BTreeMap<usize, Tail>> {
+        let mut tails: BTreeMap<usize, Tail> = BTreeMap::new();
+        let last = index + 1 == self.model.config.layers.len();
+        for points in self.subsets(index) {
+            let depths = self.endless(index, &points)?;
+            for (&out, tail) in behind {
+                let Some((input, mut schedule)) = self.levels(&depths, &points, out) else {
+                    continue;
+                };
+                schedule.out = (!last).then_some(out);
+                let program = self.sketch(index, self.ladder.clone(), input, &schedule)?;
+                let ms = tail.ms + self.price(&program)?;
+                if tails.get(&input).is_none_or(|known| ms < known.ms) {
+                    let mut layers = vec![schedule];
+                    layers.extend(tail.layers.iter().cloned());
+                    tails.insert(input, Tail { ms, layers });
+                }
+            }
+        }
+        // What needs a higher stream and is not faster is of no use to any layer before.
+        let mut best = f64::INFINITY;
+        tails.retain(|_, tail| {
+            let better = tail.ms < best;
+            best = best.min(tail.ms);
+            better
+        });
+        Ok(tails)
+    }
+
+    /// Every choice of points of a layer.
+    fn subsets(&self, index: usize) -> Vec<Vec<RefreshPoint>> {
+        if self.ladder.refreshing().is_none() {
+            return vec![Vec::new()];
+        }
+        let points = self.points(index);
+        (0..1usize << points.len())
+            .map(|mask| {
+                let chosen = points.iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1);
+                chosen.map(|(_, &point)| point).collect()
+            })
+            .collect()
+    }
+
+    /// The points that a layer has.
+    fn points(&self, index: usize) -> Vec<RefreshPoint> {
+        let first = index == 0;
+        let last = index + 1 == self.model.config.layers.len();
+        let divides = self.approximations[index].denominator.is_some();
+        let exists = |point: &RefreshPoint| match point {
+            RefreshPoint::FirstNormSums | RefreshPoint::Normalized => !first,
+            RefreshPoint::RowSums => divides,
+            RefreshPoint::Attended | RefreshPoint::SecondNormSums => true,
+            RefreshPoint::Output => !last,
+        };
+        RefreshPoint::ALL.into_iter().filter(exists).collect()
+    }
+
+    fn price(&self, program: &Program) -> Result<f64> {
+        let price = |i| self.costs.instruction_ms(self.params, self.bootstrap.as_ref(), program, i);
+        program.instructions().iter().map(price).sum()
+    }
+
+    fn sketch(
+        &self,
+        index: usize,
+        ladder: Ladder,
+        level: usize,
+        schedule: &LayerSchedule,
+    ) -> Result<Program> {
+        let (model, packing) = (self.model, self.packing);
+        sketch_layer(model, self.approximations, packing, ladder, index, level, schedule)
+    }
+
+    /// The layer where levels do not end.
+    fn endless(&self, index: usize, points: &[RefreshPoint]) -> Result<Program> {
+        let mut schedule = LayerSchedule::default();
+        for &point in points {
+            schedule.refresh(point, ENDLESS);
+        }
+        let ladder = Ladder::Endless { log2_scale: 40.0, top: ENDLESS };
+        self.sketch(index, ladder, ENDLESS, &schedule)
+    }
+
+    /// Least levels of a layer's sources for a result at level `out`: of its input, and in the schedule; `None` if one of
+    /// them is higher than the set has.
+    fn levels(
+        &self,
+        depths: &Program,
+        points: &[RefreshPoint],
+        out: usize,
+    ) -> Option<(usize, LayerSchedule)> {
+        let (input, landings) = self.sources(depths, out);
+        let top = self.params.application_level();
+        let mut schedule = LayerSchedule::default();
+        for (&point, &landing) in points.iter().zip(&landings) {
+            schedule.refresh(point, landing);
+        }
+        (input <= top && landings.iter().all(|&l| l <= top)).then_some((input, schedule))
+    }
+
+    /// What inputs and refreshes of a layer need, in order of the program.
+    fn sources(&self, depths: &Program, out: usize) -> (usize, Vec<usize>) {
+        let floor = self.ladder.refreshing().map_or(0, |r| r.input_level);
+        let results: Vec<(Register, usize)> = depths.outputs().iter().map(|&r| (r, out)).collect();
+        let needs = needs(depths, &results, floor);
+        let of = |r: Register| needs[r.0 as usize];
+        let instructions = depths.instructions();
+        let inputs = instructions.iter().filter(|i| matches!(i.op, Opcode::Input(_)));
+        let refreshes = instructions.iter().filter(|i| matches!(i.op, Opcode::Refresh(_)));
+        (inputs.map(|i| of(i.out)).max().unwrap_or(0), refreshes.map(|i| of(i.out)).collect())
+    }
+
+    /// Why nothing fits: the deepest stretch that no refresh can shorten; without refreshes, all of it.
+    fn refusal(&self) -> Error {
+        let set = self.params.name().to_owned();
+        let layers = 0..self.model.config.layers.len();
+        let Some(refreshing) = self.ladder.refreshing() else {
+            let mut needed = 0;
+            for index in layers.rev() {
+                needed = self.endless(index, &[]).map_or(needed, |p| self.sources(&p, needed).0);
+            }
+            return Error::LevelsInsufficient { set, available: self.params.max_level(), needed };
+        };
+        let floor = refreshing.input_level;
+        let mut worst = (0, String::new(), "the stream");
+        for index in layers {
+            let points = self.points(index);
+            let Ok(depths) = self.endless(index, &points) else { continue };
+            let (input, landings) = self.sources(&depths, floor);
+            let names = std::iter::once("the layer's input")
+                .chain(points.iter().map(|point| point.operator()));
+            for (level, from) in std::iter::once(input).chain(landings).zip(names) {
+                if level > worst.0 {
+                    worst = (level, format!("layer.{index}"), from);
+                }
+            }
+        }
+        let available = refreshing.output_level - floor;
+        let (level, layer, from) = worst;
+        let needed = level.saturating_sub(floor);
+        Error::StretchTooLong { set, layer, from: from.to_owned(), needed, available }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RandomModel;
+    use crate::lower::lower;
+    use cipherform_ckks::presets;
+
+    fn model(layers: usize) -> Model {
+        let shape = RandomModel {
+            tokens: 8,
+            width: 16,
+            heads: 2,
+            ffn: 32,
+            layers,
+            classes: 4,
+            ..RandomModel::default()
+        };
+        shape.generate().unwrap()
+    }
+
+    fn found(model: &Model, set: &str) -> Result<Vec<Scheduled>> {
+        let params = presets::get(set).unwrap();
+        let packing = Packing::new(&model.config, params.slots()).unwrap();
+        schedules(model, &packing, &params, &MachineCosts::nominal(params.log_n()))
+    }
+
+    fn cost_of(model: &Model, set: &str, scheduled: &Scheduled) -> Result<f64> {
+        let params = presets::get(set).unwrap();
+        let packing = Packing::new(&model.config, params.slots()).unwrap();
+        let lowered = lower(model, &packing, scheduled.ladder.clone(), &scheduled.schedule)?;
+        let costs = MachineCosts::nominal(params.log_n());
+        Ok(costs.steps_ms(&params, &lowered.program)?.iter().sum())
+    }
+
+    #[test]
+    fn the_price_is_that_of_the_whole_program() {
+        for (layers, set) in [(1, "toy11_deep"), (2, "toy11_boot"), (3, "toy11_boot")] {
+            let model = model(layers);
+            for scheduled in found(&model, set).unwrap() {
+                let whole = cost_of(&model, set, &scheduled).unwrap();
+                // The layers' sketches are the program, so only the order of additions differs.
+                assert!((whole / scheduled.ms - 1.0).abs() < 1e-9, "{whole} {}", scheduled.ms);
+            }
+        }
+    }
+
+    #[test]
+    fn no_level_can_be_spared() {
+        let model = model(2);
+        let best = found(&model, "toy11_boot").unwrap().swap_remove(0);
+        let lower_by_one = |change: &dyn Fn(&mut Schedule)| {
+            let mut less = best.clone();
+            change(&mut less.schedule);
+            cost_of(&model, "toy11_boot", &less).is_err()
+        };
+        assert!(lower_by_one(&|s| s.input -= 1), "the input");
+        for layer in 0..2 {
+            for point in RefreshPoint::ALL {
+                if let Some(landing) = best.schedule.layers[layer].landing(point) {
+                    let spared = lower_by_one(&|s| s.layers[layer].refresh(point, landing - 1));
+                    assert!(spared, "{layer} {point:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_choice_of_points_is_faster() {
+        // Every choice of points for both layers.
+        let model = model(2);
+        let params = presets::get("toy11_boot").unwrap();
+        let best = found(&model, "toy11_boot").unwrap().swap_remove(0);
+        let packing = Packing::new(&model.config, params.slots()).unwrap();
+        let approximations = approximations(&model).unwrap();
+        let costs = MachineCosts::nominal(params.log_n());
+        let estimate = BootstrapEstimate::new(&params, BootstrapOptions::default()).unwrap();
+        let search = Search {
+            model: &model,
+            packing: &packing,
+            params: &params,
+            costs: &costs,
+            ladder: best.ladder.clone(),
+            bootstrap: Some(estimate),
+            approximations: &approximations,
+        };
+        let mut fastest = f64::INFINITY;
+        for second in search.subsets(1) {
+            let depths = search.endless(1, &second).unwrap();
+            let Some((stream, tail)) = search.levels(&depths, &second, 0) else { continue };
+            let tail_ms =
+                search.price(&search.sketch(1, search.ladder.clone(), stream, &tail).unwrap());
+            let tail_ms = tail_ms.unwrap();
+            for first in search.subsets(0) {
+                let depths = search.endless(0, &first).unwrap();
+                let Some((input, mut head)) = search.levels(&depths, &first, stream) else {
+                    continue;
+                };
+                head.out = Some(stream);
+                let program = search.sketch(0, search.ladder.clone(), input, &head).unwrap();
+                fastest = fastest.min(search.price(&program).unwrap() + tail_ms);
+            }
+        }
+        assert!((fastest / best.ms - 1.0).abs() < 1e-9, "{fastest} {}", best.ms);
+    }
+
+    #[test]
+    fn what_does_not_fit_says_why() {
+        let error = found(&model(3), "toy11_deep").unwrap_err();
+        assert!(
+            matches!(error, Error::LevelsInsufficient { available: 24, needed, .. } if needed > 24)
+        );
+        let error = found(&model(2), "toy12_boot").unwrap_err();
+        let Error::StretchTooLong { needed, available, .. } = error else { panic!("{error}") };
+        assert!(available == 4 && needed > 4, "{needed}");
+    }
+}
