@@ -158,3 +158,33 @@ fn small_models_of_all_kinds_follow_the_clear_model() {
         assert_eq!(label, [best as f64]);
     }
 }
+
+#[test]
+fn fewer_dividing_heads_cost_less() {
+    // mu from 1 to 0 in the CIFAR model, one head at a time: block by block, and scattered as a search leaves them.
+    let whole = Architecture::cifar([RELU; 4], Activation::Gelu);
+    for stride in [1, 5, 11] {
+        let mut a = whole.clone();
+        let price = |a: &Architecture| {
+            let circuit = a.circuit().unwrap();
+            (circuit.cost(), circuit.network_time(Network::WAN))
+        };
+        let mut before = price(&a);
+        for i in 0..28 {
+            // Kinds stand side by side in a circuit.
+            let heads = &mut a.blocks[i * stride % 28 / 4].heads;
+            let at = heads.iter().rposition(|h| *h == RELU).unwrap();
+            heads[at] = SCALE;
+            let (cost, wan) = price(&a);
+            let (last, last_wan) = before;
+            assert!(cost.server_sent < last.server_sent, "{stride} {i}");
+            assert!(cost.client_sent < last.client_sent, "{stride} {i}");
+            assert!(cost.offline.server < last.offline.server, "{stride} {i}");
+            assert!(cost.offline.client < last.offline.client, "{stride} {i}");
+            assert!(cost.rounds <= last.rounds && wan <= last_wan, "{stride} {i} {wan:?}");
+            before = (cost, wan);
+        }
+        assert!(a.blocks.iter().all(|b| b.heads == [SCALE; 4]));
+        assert_eq!(before.0.rounds, 7 * 18 + 2);
+    }
+}

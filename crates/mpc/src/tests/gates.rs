@@ -106,16 +106,24 @@ fn lift_rounds_within_one_unit() {
     }
 }
 
+/// What an operator makes of values at a scale, below 2^log2.
+pub(super) type Build = fn(&mut Builder, Share) -> Result<Share>;
+
+/// Comparisons, whoever runs them.
+pub(super) fn comparisons_are_exact(run: impl Fn(&[f64], u32, f64, Build) -> Vec<f64>) {
+    let (mut x, _) = uniform(&mut fixed_rng(4), 2000, 16, 7.9);
+    x[..4].copy_from_slice(&[0.0, -(2f64.powi(-16)), 2f64.powi(-16), 7.75]);
+    let y = run(&x, 16, 3.0, |b, x| b.open(x).and_then(|m| b.relu(m, 0, 20)));
+    assert!(y.iter().zip(&x).all(|(y, x)| *y == x.max(0.0)));
+    let y = run(&x, 16, 3.0, |b, x| b.open(x).and_then(|m| b.relu(m, 5, 15)));
+    assert!(y.iter().zip(&x).all(|(y, x)| (y - x.max(0.0)).abs() < 2f64.powi(-11)));
+    let y = run(&x, 16, 3.0, |b, x| b.open(x).and_then(|m| b.sign(m, 0, 20)));
+    assert!(y.iter().zip(&x).all(|(y, x)| *y == f64::from(*x >= 0.0)));
+}
+
 #[test]
 fn relu_and_sign_are_exact_on_the_dropped_value() {
-    let mut rng = fixed_rng(4);
-    let (x, words) = uniform(&mut rng, 1000, 16, 7.9);
-    let y = run1(|b, x| b.open(x).and_then(|m| b.relu(m, 0, 20)), &words, 16, 3.0);
-    assert!(y.iter().zip(&x).all(|(y, x)| *y == x.max(0.0)));
-    let y = run1(|b, x| b.open(x).and_then(|m| b.relu(m, 5, 15)), &words, 16, 3.0);
-    assert!(y.iter().zip(&x).all(|(y, x)| (y - x.max(0.0)).abs() < 2f64.powi(-11)));
-    let y = run1(|b, x| b.open(x).and_then(|m| b.sign(m, 0, 20)), &words, 16, 3.0);
-    assert!(y.iter().zip(&x).all(|(y, x)| *y == f64::from(*x >= 0.0)));
+    comparisons_are_exact(|x, scale, log2, build| run1(build, &encode_all(x, scale), scale, log2));
 }
 
 #[test]

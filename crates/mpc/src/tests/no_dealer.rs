@@ -1,7 +1,7 @@
 //! Without a dealer: every operator against f64, its cost against the wire.
 
 use super::blocks::small;
-use super::gates::fixed_rng;
+use super::gates::{self, fixed_rng};
 use super::wire::{Fault, Faulty, circuit, is_refused};
 use crate::model::{Architecture, Output, Weights, clear, prepare};
 use crate::ops::{self, Activation, Attention};
@@ -84,15 +84,7 @@ fn truncation_rounds_below_one_unit_without_bias() {
 
 #[test]
 fn comparisons_are_exact() {
-    let mut rng = fixed_rng(2);
-    let (mut x, _) = uniform(&mut rng, 2000, 16, 7.9);
-    x[..4].copy_from_slice(&[0.0, -(2f64.powi(-16)), 2f64.powi(-16), 7.75]);
-    let y = run1(&x, 16, 3.0, |b, x| b.open(x).and_then(|m| b.relu(m, 0, 20)));
-    assert!(y.iter().zip(&x).all(|(y, x)| *y == x.max(0.0)));
-    let y = run1(&x, 16, 3.0, |b, x| b.open(x).and_then(|m| b.relu(m, 5, 15)));
-    assert!(y.iter().zip(&x).all(|(y, x)| (y - x.max(0.0)).abs() < 2f64.powi(-11)));
-    let y = run1(&x, 16, 3.0, |b, x| b.open(x).and_then(|m| b.sign(m, 0, 20)));
-    assert!(y.iter().zip(&x).all(|(y, x)| *y == f64::from(*x >= 0.0)));
+    gates::comparisons_are_exact(run1);
 }
 
 #[test]

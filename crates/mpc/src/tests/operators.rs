@@ -149,9 +149,13 @@ fn reciprocals() {
     }
     let x: Vec<f64> = (0..300).map(|i| 2f64.powf(-7.99 + 14.98 * i as f64 / 299.0)).collect();
     let got = run(&[300], 24, &x, formula::rsqrt(300), ops::rsqrt);
+    // 1e-4 by the lines, a unit of the input's 2^-21 and of the result's 2^-16: below 2e-4 in all between 2^-7 and 2^5, where variances of
+    // trained models are, and up to 2.7e-4 at the ends.
     for (g, x) in got.iter().zip(&x) {
-        let bound = 1e-4 + 2f64.powi(-21) / x;
-        assert!((g * x.sqrt() - 1.0).abs() < bound + x.sqrt() * 2f64.powi(-16), "{x} {g}");
+        let error = (g * x.sqrt() - 1.0).abs();
+        let bound = 1e-4 + 2f64.powi(-21) / x + x.sqrt() * 2f64.powi(-16);
+        let stated = if (2f64.powi(-7)..32.0).contains(x) { 2e-4 } else { 2.75e-4 };
+        assert!(error < bound && bound < stated, "{x} {g}");
     }
 }
 

@@ -8,8 +8,8 @@ use crate::output::{bytes, time, write_json};
 use crate::verbs::bench::cpu_ms;
 use anyhow::{Result, bail};
 use cipherform_mpc::{
-    Channel, Link, NoDealerCost, NoDealerPlan, Pairing, Role, ServerModel, Traffic, WeightMask,
-    run_without_dealer, simulate,
+    Channel, Circuit, Link, Network, NoDealerCost, NoDealerPlan, Pairing, Role, ServerModel,
+    Traffic, WeightMask, run_without_dealer, simulate,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -51,30 +51,96 @@ fn server(job: &Job) -> Result<ServerModel> {
     job.server(WeightMask::random(&mut entropy()?))
 }
 
-pub(super) fn both(args: &Args, job: &Job) -> Result<()> {
-    let network = network(&args.network)?;
-    let plan = NoDealerPlan::new(job.circuit())?;
-    let (model, inputs, clear) = (server(job)?, job.inputs()?, job.clear()?);
+/// Both parties' runs over one connection in this process.
+struct Both {
+    parties: [Ran; 2],
+    /// Processor time of a run, both parties.
+    cpu: Duration,
+}
+
+/// How the two are connected.
+#[derive(Clone, Copy)]
+struct Connection {
+    network: Option<Network>,
+    /// Whether messages are delayed, or only the virtual clock runs.
+    shaped: bool,
+    deadline: Duration,
+}
+
+/// `runs` of both parties, after one that warms up.
+fn pair(
+    plan: &NoDealerPlan<'_>,
+    model: &ServerModel,
+    inputs: &[Vec<u64>],
+    runs: usize,
+    Connection { network, shaped, deadline }: Connection,
+) -> Result<Both> {
     let channels = Channel::pair();
     let [a, b] = match network {
-        Some(network) => channels.map(|c| c.shaped(network)),
-        None => channels,
+        Some(network) if shaped => channels.map(|c| c.shaped(network)),
+        _ => channels,
     };
     let link = |channel, role| {
-        let link = Link::new(channel, role, args.security.deadline());
+        let link = Link::new(channel, role, deadline);
         match network {
             Some(network) => link.with_virtual_network(network),
             None => link,
         }
     };
-    // One more, that warms up.
-    let runs = args.runs.max(1) + 1;
+    let runs = runs + 1;
     let before = cpu_ms();
-    let (s, c) = simulate(
-        || party(&plan, Some(&model), &[], runs, &mut link(a, Role::Server)),
-        || party(&plan, None, &inputs, runs, &mut link(b, Role::Client)),
+    let (server, client) = simulate(
+        || party(plan, Some(model), &[], runs, &mut link(a, Role::Server)),
+        || party(plan, None, inputs, runs, &mut link(b, Role::Client)),
     )?;
     let cpu = Duration::from_secs_f64((cpu_ms() - before).max(0.0) / 1e3) / runs as u32;
+    Ok(Both { parties: [server, client], cpu })
+}
+
+/// One circuit, measured.
+pub(super) struct Measured {
+    pub(super) cost: NoDealerCost,
+    /// Median of the wall times of a run.
+    pub(super) wall: Duration,
+    /// Processor time of a run, both parties.
+    pub(super) cpu: Duration,
+    /// Time of the network alone, LAN and WAN.
+    pub(super) network: [Duration; 2],
+    /// What the client received.
+    pub(super) output: Vec<u64>,
+}
+
+/// `runs` without a network, then one for each clock.
+pub(super) fn measure(
+    circuit: &Circuit,
+    model: &ServerModel,
+    inputs: &[Vec<u64>],
+    runs: usize,
+) -> Result<Measured> {
+    let plan = NoDealerPlan::new(circuit)?;
+    let connection = Connection { network: None, shaped: false, deadline: Duration::from_mins(2) };
+    let Both { parties: [_, client], cpu } = pair(&plan, model, inputs, runs, connection)?;
+    let clock = |network| -> Result<Duration> {
+        let connection = Connection { network: Some(network), ..connection };
+        let both = pair(&plan, model, inputs, 0, connection)?;
+        let last = |ran: &Ran| ran.traffic.last().map_or(Duration::ZERO, |t| t.network);
+        Ok(both.parties.iter().map(last).max().unwrap_or_default())
+    };
+    Ok(Measured {
+        cost: plan.cost(),
+        wall: median(client.traffic[1..].iter().map(|t| t.online).collect()),
+        cpu,
+        network: [clock(Network::LAN)?, clock(Network::WAN)?],
+        output: client.output,
+    })
+}
+
+pub(super) fn both(args: &Args, job: &Job) -> Result<()> {
+    let plan = NoDealerPlan::new(job.circuit())?;
+    let (model, inputs, clear) = (server(job)?, job.inputs()?, job.clear()?);
+    let network = network(&args.network)?;
+    let connection = Connection { network, shaped: true, deadline: args.security.deadline() };
+    let Both { parties: [s, c], cpu } = pair(&plan, &model, &inputs, args.runs.max(1), connection)?;
     let result = job.judge(&c.output, &clear.values);
     let rows =
         [(Role::Server, &s), (Role::Client, &c)].map(|(role, ran)| summary(&plan, role, ran));

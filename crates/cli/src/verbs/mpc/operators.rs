@@ -3,21 +3,22 @@
 //! Inputs are the peers': standard normal, or positive where the function is. Times are of both parties in this process and end with the client
 //! receiving the result, which the counted bytes and rounds leave out.
 
-use super::entropy;
 use super::pair::loopback;
+use super::{entropy, no_dealer};
 use crate::output::{bytes, time, write_json};
 use anyhow::{Result, bail};
 use cipherform_mpc::model::{Architecture, Weights, clear, prepare};
 use cipherform_mpc::ops::{self, Activation, Attention, SCALE, formula};
 use cipherform_mpc::{
-    Builder, Circuit, Cost, Network, Role, ServerModel, Share, Tensors, WeightMask, decode_all,
-    encode_all,
+    Builder, Circuit, Cost, Network, NoDealerCost, Role, ServerModel, Share, Tensors, WeightMask,
+    decode_all, encode_all,
 };
 use cipherform_profile::cpu_model;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -27,9 +28,25 @@ pub(super) struct Args {
     /// Timed runs of every row, after one that warms up.
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// `dealer`: correlations made ahead; `no-dealer`: two parties alone, everything they send and the result's opening counted.
+    #[arg(long, default_value = "dealer")]
+    mode: Mode,
     /// Write the rows as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Mode {
+    Dealer,
+    NoDealer,
+}
+
+/// How rows are measured.
+#[derive(Clone, Copy)]
+struct Measure {
+    runs: usize,
+    mode: Mode,
 }
 
 /// Shape of the CIFAR model.
@@ -276,26 +293,38 @@ fn timed(
     circuit: &Circuit,
     server: &ServerModel,
     inputs: &[Vec<u64>],
-    runs: usize,
+    Measure { runs, mode }: Measure,
 ) -> Result<(Row, Vec<u64>)> {
-    let ran = loopback(circuit, server, inputs, runs)?;
-    let network = |n: Network| circuit.network_time(n).as_secs_f64() * 1e3;
+    let ms = |d: Duration| d.as_secs_f64() * 1e3;
+    let (cost, wall, cpu, network, output) = match mode {
+        Mode::Dealer => {
+            let ran = loopback(circuit, server, inputs, runs)?;
+            let network = [Network::LAN, Network::WAN].map(|n| circuit.network_time(n));
+            (circuit.cost(), ran.wall, ran.cpu, network, ran.output)
+        }
+        Mode::NoDealer => {
+            let ran = no_dealer::measure(circuit, server, inputs, runs)?;
+            let NoDealerCost { server_sent, client_sent, rounds, .. } = ran.cost;
+            let cost = Cost { server_sent, client_sent, rounds, ..Cost::default() };
+            (cost, ran.wall, ran.cpu, ran.network, ran.output)
+        }
+    };
     let row = Row {
         name: name.into(),
-        cost: circuit.cost(),
-        wall_ms: ran.wall.as_secs_f64() * 1e3,
-        cpu_ms: ran.cpu.as_secs_f64() * 1e3,
+        cost,
+        wall_ms: ms(wall),
+        cpu_ms: ms(cpu),
         error: 0.0,
-        network_ms: [network(Network::LAN), network(Network::WAN)],
+        network_ms: network.map(ms),
     };
-    Ok((row, ran.output))
+    Ok((row, output))
 }
 
 fn largest(got: &[f64], want: &[f64]) -> f64 {
     got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max)
 }
 
-fn operator(case: &Case, runs: usize) -> Result<Row> {
+fn operator(case: &Case, measure: Measure) -> Result<Row> {
     let mut b = Builder::new();
     let shares: Vec<Share> =
         case.inputs.iter().map(|(s, scale, _)| b.input(Role::Client, s, *scale, 9.0)).collect();
@@ -307,14 +336,16 @@ fn operator(case: &Case, runs: usize) -> Result<Row> {
     let server = ServerModel::new(&circuit, &case.weights, mask)?;
     let inputs: Vec<Vec<u64>> =
         case.inputs.iter().map(|(_, scale, x)| encode_all(x, *scale)).collect();
-    let (row, output) = timed(&case.name, &circuit, &server, &inputs, runs)?;
+    let (row, output) = timed(&case.name, &circuit, &server, &inputs, measure)?;
     let values: Vec<Vec<f64>> = case.inputs.iter().map(|(_, _, x)| x.clone()).collect();
     let error = largest(&decode_all(&output, scale, 64), &(case.exact)(&values));
-    Ok(Row { cost: case.cost, error, ..row })
+    // The opening of the result is no part of an operator.
+    let cost = if measure.mode == Mode::Dealer { case.cost } else { row.cost };
+    Ok(Row { cost, error, ..row })
 }
 
 /// Blocks whose last stream is revealed, and the whole model.
-fn models(runs: usize, wanted: impl Fn(&str) -> bool) -> Result<Vec<Row>> {
+fn models(measure: Measure, wanted: impl Fn(&str) -> bool) -> Result<Vec<Row>> {
     use Attention::{Power, ReluSoftmax, Scale, SoftmaxCentred, SoftmaxMax};
     let mix = [ReluSoftmax, ReluSoftmax, Scale, Scale];
     let heads = [
@@ -343,11 +374,15 @@ fn models(runs: usize, wanted: impl Fn(&str) -> bool) -> Result<Vec<Row>> {
         let circuit = a.circuit()?;
         let mask = WeightMask::random(&mut entropy()?);
         let server = ServerModel::new(&circuit, &prepare(&a, &weights)?, mask)?;
-        let (row, output) = timed(&name, &circuit, &server, &a.encode(&tokens)?, runs)?;
+        let (row, output) = timed(&name, &circuit, &server, &a.encode(&tokens)?, measure)?;
         let scale = if a.classes == 0 { SCALE } else { a.logit_scale() };
         let error = largest(&decode_all(&output, scale, 64), &clear(&a, &weights, &tokens)?.0);
         // The reveal of a block's stream is no part of a block; that of the logits is part of the model.
-        let reveal = if a.classes == 0 { (8 * output.len() as u64, 1) } else { (0, 0) };
+        let reveal = if a.classes == 0 && measure.mode == Mode::Dealer {
+            (8 * output.len() as u64, 1)
+        } else {
+            (0, 0)
+        };
         let mut cost = row.cost;
         cost.server_sent -= reveal.0;
         cost.rounds -= reveal.1;
@@ -374,7 +409,7 @@ fn head() -> String {
 }
 
 fn line(row: &Row) -> String {
-    let ms = |ms: f64| time(std::time::Duration::from_secs_f64(ms / 1e3));
+    let ms = |ms: f64| time(Duration::from_secs_f64(ms / 1e3));
     format!(
         "{:38}{:>12}{:>12}{:>7}{:>12}{:>12}{:>11}{:>11}{:>10}{:>10}{:>10.1e}",
         row.name,
@@ -397,14 +432,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
     cases.extend(elements(&mut rng));
     cases.extend(rows(&mut rng));
     let wanted = |name: &str| name.contains(&args.only);
+    let measure = Measure { runs: args.runs.max(1), mode: args.mode };
     println!("{}", head());
     let mut rows = Vec::new();
     for case in cases.iter().filter(|case| wanted(&case.name)) {
-        let row = operator(case, args.runs.max(1))?;
+        let row = operator(case, measure)?;
         println!("{}", line(&row));
         rows.push(row);
     }
-    for row in models(args.runs.max(1), wanted)? {
+    for row in models(measure, wanted)? {
         println!("{}", line(&row));
         rows.push(row);
     }
@@ -425,6 +461,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             "machine": cpu_model(),
             "threads": std::thread::available_parallelism().map_or(1, usize::from),
             "runs": args.runs,
+            "dealer": args.mode == Mode::Dealer,
             "rows": rows,
         }),
     )

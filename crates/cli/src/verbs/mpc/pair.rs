@@ -5,7 +5,7 @@ use crate::verbs::bench::cpu_ms;
 use anyhow::{Context as _, Result};
 use cipherform_mpc::{
     Channel, Circuit, ClientModel, Correlations, Link, Model, Network, Prepared, Role, ServerModel,
-    Traffic, deal, simulate,
+    Traffic, deal, run, simulate,
 };
 use cipherform_profile::{Recording, record};
 use rand_core::CryptoRng;
@@ -18,15 +18,12 @@ pub(super) struct Ran {
     pub(super) recording: Recording,
 }
 
-pub(super) fn one(
-    circuit: &Circuit,
-    model: &Model<'_>,
-    prepared: Prepared,
-    inputs: &[Vec<u64>],
+/// Records what one party does over its link.
+pub(super) fn recorded(
     link: &mut Link,
+    run: impl FnOnce(&mut Link) -> cipherform_mpc::Result<Vec<Vec<u64>>>,
 ) -> cipherform_mpc::Result<Ran> {
-    let (outputs, recording) =
-        record(|| cipherform_mpc::run(circuit, model, prepared, inputs, link));
+    let (outputs, recording) = record(|| run(link));
     Ok(Ran { outputs: outputs?, traffic: link.traffic(), recording })
 }
 
@@ -78,8 +75,8 @@ pub(super) fn pair(
     };
     let before = cpu_ms();
     let (server, client) = simulate(
-        || one(circuit, &server, for_server, &[], &mut link(a, Role::Server)),
-        || one(circuit, &client, for_client, inputs, &mut link(b, Role::Client)),
+        || recorded(&mut link(a, Role::Server), |l| run(circuit, &server, for_server, &[], l)),
+        || recorded(&mut link(b, Role::Client), |l| run(circuit, &client, for_client, inputs, l)),
     )?;
     let cpu = Duration::from_secs_f64((cpu_ms() - before).max(0.0) / 1e3);
     Ok(Both { server, client, prepare, cpu })
@@ -117,10 +114,10 @@ pub(super) fn loopback(
     let client = server.masked(circuit);
     let mut rng = entropy()?;
     let (mut walls, mut cpu, mut output) = (Vec::new(), Duration::MAX, Vec::new());
-    for run in 0..=runs {
+    for turn in 0..=runs {
         let halves = deal(circuit, server.mask(), &mut rng)?;
         let ran = pair(NO_NETWORK, circuit, (server, &client), halves, inputs)?;
-        if run > 0 {
+        if turn > 0 {
             walls.push(ran.client.traffic.online);
             cpu = cpu.min(ran.cpu);
         }

@@ -2,7 +2,7 @@
 
 use super::connect::{Security, listen};
 use super::job::Job;
-use super::pair::{Options, Ran, median, one, pair};
+use super::pair::{Options, Ran, median, pair, recorded};
 use super::{Shape, entropy, network, no_dealer};
 use crate::output::{bytes, style, time, write_json};
 use anyhow::{Context as _, Result, bail};
@@ -382,7 +382,9 @@ fn alone(args: &Args, job: &Job, role: Role) -> Result<()> {
     for _ in 0..args.runs.max(1) {
         let correlations = source.take(circuit, &mut link)?;
         let prepared = Prepared::new(circuit, &model, correlations)?;
-        rans.push(one(circuit, &model, prepared, &inputs, &mut link)?);
+        rans.push(recorded(&mut link, |link| {
+            cipherform_mpc::run(circuit, &model, prepared, &inputs, link)
+        })?);
     }
     let recordings: Vec<Recording> = rans.iter().map(|r| r.recording.clone()).collect();
     let report = report(args, job, role, &recordings, vec![setup])?;
