@@ -8,6 +8,7 @@
 mod activation;
 mod attention;
 mod feed_forward;
+mod pair;
 mod schedule;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,103 @@
+//! Numbers per token: gathered into one real ciphertext, where a polynomial acts on all of them, and spread again.
+
+use super::Pair;
+use crate::error::Result;
+use crate::program::Register;
+use num_complex::Complex64;
+
+/// Where numbers stand in a gathered ciphertext.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gathered {
+    /// The real ciphertext.
+    pub(super) register: Register,
+    /// Numbers of one source.
+    pub(super) width: usize,
+    /// First slot of those that came from imaginary parts.
+    pub(super) imaginary: usize,
+}
+
+impl Pair<'_> {
+    /// Puts the first `width` slots of each source side by side, real parts first and imaginary parts behind them, as
+    /// `scale * value + add`; every other slot holds `idle`. One level.
+    pub(super) fn gather(
+        &mut self,
+        sources: &[Register],
+        width: usize,
+        scale: f64,
+        add: f64,
+        idle: f64,
+    ) -> Result<Gathered> {
+        let total = width * sources.len();
+        let imaginary = total.next_power_of_two();
+        let mut terms = Vec::with_capacity(sources.len());
+        for (k, &source) in sources.iter().enumerate() {
+            // The split doubles.
+            let mask = self.row(|f| if f < width { scale / 2.0 } else { 0.0 });
+            let masked = self.b.mul_plain(source, mask)?;
+            terms.push((masked, self.p.shift(-((k * width) as i64), 0)));
+        }
+        let all = self.sum_rotated(terms)?;
+        let (re, im) = self.b.split(all)?;
+        let moved = self.b.rotate(im, self.p.shift(-(imaginary as i64), 0));
+        let both = self.b.add(re, moved)?;
+        let used = |f: usize| f < total || (imaginary..imaginary + total).contains(&f);
+        let constant = self.row(|f| if used(f) { add } else { idle });
+        Ok(Gathered { register: self.b.add_plain(both, constant), width, imaginary })
+    }
+
+    /// Source `k` of a gathered ciphertext again, as twice the real and twice the imaginary parts, each copied to `count`
+    /// (a power of two) slots at distance `stride`; `live` is a factor on each half of each token. One level.
+    pub(super) fn scatter(
+        &mut self,
+        gathered: Gathered,
+        k: usize,
+        stride: usize,
+        count: usize,
+        live: impl Fn(usize) -> f64,
+    ) -> Result<(Register, Register)> {
+        let Gathered { register, width, imaginary } = gathered;
+        let (rows, columns, slots) = (self.p.rows, self.p.columns, self.p.slots);
+        let mut halves = Vec::with_capacity(2);
+        for (start, first) in [(k * width, 0), (imaginary + k * width, rows)] {
+            let value = |slot: usize| {
+                let inside = (start..start + width).contains(&(slot % columns));
+                let factor = if inside { live(slot / columns + first) } else { 0.0 };
+                Complex64::new(factor, 0.0)
+            };
+            let mask = self.b.plain(slots, || (0..slots).map(value).collect());
+            let masked = self.b.dot_plain(&[register], vec![mask])?;
+            halves.push((masked, self.p.shift(start as i64, 0)));
+        }
+        halves[1].0 = self.b.mul_i(halves[1].0);
+        let sum = self.sum_rotated(halves)?;
+        let home = self.b.rescale(sum)?;
+        let spread = self.b.replicate(home, stride, count)?;
+        self.b.split(spread)
+    }
+
+    /// `re * r_re + i im * r_im`, one relinearisation, one level.
+    pub(super) fn pair_product(
+        &mut self,
+        [re, im]: [Register; 2],
+        [r_re, r_im]: [Register; 2],
+    ) -> Result<Register> {
+        let first = self.b.tensor(re, r_re)?;
+        let turned = self.b.mul_i(im);
+        let second = self.b.tensor(turned, r_im)?;
+        let sum = self.b.add(first, second)?;
+        self.b.close_product(sum)
+    }
+
+    /// Sums of squares over the features of a token, from twice the halves of every ciphertext of a stream; valid in the
+    /// first slot of each row. Four times the sums. One level.
+    pub(super) fn square_sums(&mut self, halves: &[[Register; 2]]) -> Result<Register> {
+        let mut sum = None;
+        for &[re, im] in halves {
+            self.accumulate(&mut sum, re, re)?;
+            let turned = self.b.mul_i(im);
+            self.accumulate(&mut sum, im, turned)?;
+        }
+        let squares = self.close_rotated(vec![(sum, 0)])?;
+        self.b.window_sum(squares, 1, self.p.columns)
+    }
+}
