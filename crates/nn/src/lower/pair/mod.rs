@@ -12,7 +12,10 @@
 //! attention; [`PairPacking`] and the emitters know no model.
 
 mod attention;
+mod layer;
 mod matrix;
+#[cfg(test)]
+mod model_tests;
 mod scalars;
 #[cfg(test)]
 mod tests;

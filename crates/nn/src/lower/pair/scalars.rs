@@ -18,13 +18,13 @@ pub(super) struct Gathered {
 
 impl Pair<'_> {
     /// Puts the first `width` slots of each source side by side, real parts first and imaginary parts behind them, as
-    /// `scale * value + add`; every other slot holds `idle`. One level.
+    /// `scale * value + add(source, slot)`; where `add` is none, and in every other slot, stands `idle`. One level.
     pub(super) fn gather(
         &mut self,
         sources: &[Register],
         width: usize,
         scale: f64,
-        add: f64,
+        add: &dyn Fn(usize, usize) -> Option<f64>,
         idle: f64,
     ) -> Result<Gathered> {
         let total = width * sources.len();
@@ -32,7 +32,8 @@ impl Pair<'_> {
         let mut terms = Vec::with_capacity(sources.len());
         for (k, &source) in sources.iter().enumerate() {
             // The split doubles.
-            let mask = self.row(|f| if f < width { scale / 2.0 } else { 0.0 });
+            let taken = |f: usize| f < width && add(k, f).is_some();
+            let mask = self.row(|f| if taken(f) { scale / 2.0 } else { 0.0 });
             let masked = self.b.mul_plain(source, mask)?;
             terms.push((masked, self.p.shift(-((k * width) as i64), 0)));
         }
@@ -40,29 +41,32 @@ impl Pair<'_> {
         let (re, im) = self.b.split(all)?;
         let moved = self.b.rotate(im, self.p.shift(-(imaginary as i64), 0));
         let both = self.b.add(re, moved)?;
-        let used = |f: usize| f < total || (imaginary..imaginary + total).contains(&f);
-        let constant = self.row(|f| if used(f) { add } else { idle });
+        let constant = self.row(|f| {
+            let place = if f < imaginary { f } else { f - imaginary };
+            let added = if place < total { add(place / width, place % width) } else { None };
+            added.unwrap_or(idle)
+        });
         Ok(Gathered { register: self.b.add_plain(both, constant), width, imaginary })
     }
 
     /// Source `k` of a gathered ciphertext again, as twice the real and twice the imaginary parts, each copied to `count`
-    /// (a power of two) slots at distance `stride`; `live` is a factor on each half of each token. One level.
+    /// (a power of two) slots at distance `stride`; `factor(token, number)` is on each of them. One level.
     pub(super) fn scatter(
         &mut self,
         gathered: Gathered,
         k: usize,
         stride: usize,
         count: usize,
-        live: impl Fn(usize) -> f64,
+        factor: impl Fn(usize, usize) -> f64,
     ) -> Result<(Register, Register)> {
         let Gathered { register, width, imaginary } = gathered;
         let (rows, columns, slots) = (self.p.rows, self.p.columns, self.p.slots);
         let mut halves = Vec::with_capacity(2);
         for (start, first) in [(k * width, 0), (imaginary + k * width, rows)] {
             let value = |slot: usize| {
-                let inside = (start..start + width).contains(&(slot % columns));
-                let factor = if inside { live(slot / columns + first) } else { 0.0 };
-                Complex64::new(factor, 0.0)
+                let number = (slot % columns).checked_sub(start).filter(|&f| f < width);
+                let token = slot / columns + first;
+                Complex64::new(number.map_or(0.0, |f| factor(token, f)), 0.0)
             };
             let mask = self.b.plain(slots, || (0..slots).map(value).collect());
             let masked = self.b.dot_plain(&[register], vec![mask])?;

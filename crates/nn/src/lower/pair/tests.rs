@@ -163,9 +163,9 @@ fn numbers() {
     let y = random(8, 3, 5);
     let features = &p.natural(3)[0];
     let packed = vec![pack(&p, &x, features, 11.0), pack(&p, &y, features, 13.0)];
-    let live = |t: usize| if t == 6 { 0.0 } else { 1.0 };
+    let live = |t: usize, _: usize| if t == 6 { 0.0 } else { 1.0 };
     let got = run(p, packed, |pair, xs| {
-        let gathered = pair.gather(xs, 3, 0.25, 2.0, 0.5)?;
+        let gathered = pair.gather(xs, 3, 0.25, &|_, _| Some(2.0), 0.5)?;
         let (re, im) = pair.scatter(gathered, 1, 3, 4, live)?;
         Ok(vec![gathered.register, re, im])
     });
@@ -185,7 +185,7 @@ fn numbers() {
         for f in 0..p.columns {
             for (half, slots) in got[1..].iter().enumerate() {
                 let token = t + 4 * half;
-                let number = (y.at(token, f % 3) / 4.0 + 2.0) * live(token);
+                let number = (y.at(token, f % 3) / 4.0 + 2.0) * live(token, 0);
                 let want = if f < 12 { 2.0 * number } else { 0.0 };
                 close(slots[t * p.columns + f].re, want, "scattered");
                 close(slots[t * p.columns + f].im, 0.0, "scattered");
