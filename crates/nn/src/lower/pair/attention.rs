@@ -11,7 +11,7 @@ const SCORE_STEPS: i64 = 16;
 const VALUE_STEPS: i64 = 8;
 
 /// Ways in which the token shift of a value product is split between its two sides.
-const VALUE_SIDES: i64 = 4;
+const VALUE_SIDES: i64 = 2;
 
 impl Pair<'_> {
     /// `y[t, (i, h)] = x[(t + i) mod rows, (i, h)]`: each feature index moves by its own number of tokens. Moves by tokens

@@ -112,10 +112,11 @@ impl PairPass<'_> {
     fn power(&mut self, scores: Register, power: u32) -> Result<Register> {
         let (re, im) = self.pair.b.split(scores)?;
         let mut factors = [[re, im]; 2];
-        for part in 0..2 {
+        let [left, right] = &mut factors;
+        for (left, right) in left.iter_mut().zip(right) {
             let b = &mut *self.pair.b;
-            let x = factors[0][part];
-            let [first, second] = match power {
+            let x = *left;
+            [*left, *right] = match power {
                 2 => [x, x],
                 4 => [b.mul(x, x)?; 2],
                 6 => {
@@ -132,8 +133,6 @@ impl PairPass<'_> {
                     return Err(Error::Planner { op: "power", detail });
                 }
             };
-            factors[0][part] = first;
-            factors[1][part] = second;
         }
         self.pair.pair_product(factors[0], factors[1])
     }
@@ -327,7 +326,7 @@ impl PairPass<'_> {
         let halved = |row: usize, column: usize| weight(row, column) / 2.0;
         let mut h = self.pair.matrix(normalized, &self.stream_features(), &hidden, &halved)?;
         for (register, features) in h.iter_mut().zip(&hidden) {
-            let value = |f: usize| (bias[f] + terms.shift[f]) / 2.0;
+            let value = |f: usize| 0.5 * (bias[f] + terms.shift[f]);
             *register = self.add_live(*register, features, &value);
         }
         self.pair.b.step("ffn.activation");

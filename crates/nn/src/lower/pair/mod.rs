@@ -8,8 +8,8 @@
 //! cyclic. Weights are periodic plaintexts, and what spills is always weighted with zero, so matrix products need no mask.
 //! Heads are interlaced: feature `i` of head `h` stands at `i * stride + h`, so that one feature step moves all heads.
 //!
-//! Counts of every emitter are those of Cheon-style baby-step giant-step over non-cyclic diagonals and of two-dimensional
-//! attention; [`PairPacking`] and the emitters know no model.
+//! The emitters (`matrix`, `attention`, `scalars`) know no model; `layer` composes them into pre-norm models of power heads.
+//! The planner does not choose this layout yet: programs run on exact slots in the tests alone.
 
 mod attention;
 mod layer;
@@ -144,11 +144,8 @@ impl Pair<'_> {
     /// `x` and its rotations by each of `amounts`, which share one decomposition; zero among them is free.
     fn versions(&mut self, x: Register, amounts: &[i64]) -> Vec<Register> {
         let moving: Vec<i64> = amounts.iter().copied().filter(|&a| a != 0).collect();
-        let mut moved = match moving.is_empty() {
-            true => Vec::new(),
-            false => self.b.hoisted(x, moving),
-        }
-        .into_iter();
+        let moved = if moving.is_empty() { Vec::new() } else { self.b.hoisted(x, moving) };
+        let mut moved = moved.into_iter();
         amounts.iter().map(|&a| if a == 0 { x } else { moved.next().unwrap_or(x) }).collect()
     }
 

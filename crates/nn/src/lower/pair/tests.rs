@@ -12,7 +12,7 @@ use super::{Features, HeadGroup, Pair, PairPacking};
 use crate::error::Result;
 use crate::exec::{Progress, Slots, execute};
 use crate::matrix::Matrix;
-use crate::program::{Builder, Ladder, Opcode, Program, Register};
+use crate::program::{Builder, Instruction, Ladder, Opcode, Program, Register};
 use num_complex::Complex64;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -214,9 +214,9 @@ fn squares() {
 }
 
 /// Hoisted rotations, other rotations, relinearizations, products with plaintexts and of ciphertexts.
-fn counted(program: &Program) -> [usize; 5] {
+pub(super) fn counted(instructions: &[Instruction]) -> [usize; 5] {
     let mut counts = [0; 5];
-    for instruction in program.instructions() {
+    for instruction in instructions {
         match &instruction.op {
             Opcode::HoistedRotations(amounts) => counts[0] += amounts.len(),
             Opcode::Rotate(_) => counts[1] += 1,
@@ -235,7 +235,7 @@ fn product_counts(tokens: usize, from: usize, to: usize) -> [usize; 5] {
     let program =
         program(p, inputs.len(), true, |pair, xs| pair.matrix(xs, &inputs, &outputs, &|_, _| 0.0));
     assert_eq!(program.meta(program.outputs()[0]).level, TOP - 1);
-    counted(&program)
+    counted(program.instructions())
 }
 
 fn score_counts(tokens: usize, group: &HeadGroup) -> [usize; 5] {
@@ -243,7 +243,7 @@ fn score_counts(tokens: usize, group: &HeadGroup) -> [usize; 5] {
     let program =
         program(p, 3, true, |pair, xs| pair.scores(xs[0], &xs[1..=2 / group.halves], group));
     assert_eq!(program.meta(program.outputs()[0]).level, TOP - 2);
-    counted(&program)
+    counted(program.instructions())
 }
 
 #[test]
