@@ -5,6 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, read_bounded};
+use crate::matrix::Matrix;
+use crate::shape::Shape;
 
 /// The format tag every `config.json` carries.
 pub const FORMAT: &str = "cipherform.model/1";
@@ -21,6 +23,7 @@ mod limit {
     pub(super) const HEADS: usize = 256;
     pub(super) const LAYERS: usize = 128;
     pub(super) const CLASSES: usize = 4096;
+    pub(super) const VOCABULARY: usize = 1 << 20;
     pub(super) const IMAGE_SIDE: usize = 4096;
     pub(super) const PATCH_SIDE: usize = 90; // patch^2 stays below WIDTH
 }
@@ -31,12 +34,16 @@ mod limit {
 /// ```text
 /// x = center(patches · We + position)
 /// per layer: u = x / sqrt(mean_f x² + norm_eps) · gain + bias,  q, k, v = u W + b,  s_ij = q_i · k_j / sqrt(d/H)
-///            power head:  w_ij = s_ij^p / (T (eps + mean_j s_ij^p));   scaled head: w_ij = s_ij / T
+///            power head:  w_ij = s_ij^p / (T (eps + mean_j s_ij^p));   undivided: w_ij = s_ij^p / T;   scaled: w_ij = s_ij / T
+///            shifted layer: s_ij / p + c_h in place of s_ij under the power
 ///            y = x + center(concat_h(w v) Wo + bo)
 ///            a = act(norm2(y) W1 + b1),  act(h) = a0 + a1 h + a2 h² + ... per channel
 ///            x = y + center(a W2 + b2)
 /// logits = mean_t(x) Wc + bc
 /// ```
+/// [`Structure`] says what else there is. A sentence of n tokens has n rows: T above is n, padding exists in packings only,
+/// and of causal attention T is the number of keys that a query sees. The gain of an undivided head is part of its values.
+///
 /// Power-Softmax: Zimerman et al. 2024 (arXiv 2410.09457); scaled heads: MPCViT (arXiv 2211.13955).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +69,9 @@ pub struct ModelConfig {
     pub ffn: usize,
     /// Added to the mean square under the square root of every norm.
     pub norm_eps: f64,
+    /// How layers are joined; absent for the pre-norm encoder with mean pooling.
+    #[serde(default, skip_serializing_if = "Structure::is_default")]
+    pub structure: Structure,
     /// The encoder layers, first to last.
     pub layers: Vec<LayerConfig>,
     /// Largest |logit| seen in calibration.
@@ -96,7 +106,72 @@ pub enum InputKind {
     Vectors {
         /// Length of each vector.
         size: usize,
+        /// Whether an input may have fewer tokens than T; how many is public.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        variable: bool,
     },
+    /// One word piece per token, at most T of them; how many is public. The client looks their vectors up: no token leaves
+    /// it. The model folder holds the tokenizer, `tokenizer.json`.
+    Text {
+        /// Word pieces that have a vector.
+        vocabulary: usize,
+    },
+}
+
+impl InputKind {
+    /// Whether an input may have fewer tokens than T.
+    #[must_use]
+    pub fn is_variable(&self) -> bool {
+        matches!(self, Self::Text { .. } | Self::Vectors { variable: true, .. })
+    }
+}
+
+/// Where a layer's norms stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NormOrder {
+    /// Before attention and before the feed-forward block; the stream itself is never normalised.
+    #[default]
+    Pre,
+    /// On the stream, after attention and after the feed-forward block: `y = norm1(x + attention(x))`,
+    /// `x = norm2(y + ffn(y))` (BERT).
+    Post,
+}
+
+/// What the classifier reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// The mean over the input's tokens.
+    #[default]
+    Mean,
+    /// The first token: a class token.
+    First,
+    /// Every token: logits are one row a token (language models).
+    Tokens,
+}
+
+/// How the parts of a model are joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Structure {
+    /// Whether the client normalises the embedding before anything else.
+    pub embedding_norm: bool,
+    /// Where the norms stand.
+    pub norm: NormOrder,
+    /// Whether the feed-forward block reads what attention reads: `x + attention(norm1(x)) + ffn(norm2(x))` (Pythia).
+    pub parallel: bool,
+    /// Whether a token sees itself and earlier tokens only.
+    pub causal: bool,
+    /// What the classifier reads.
+    pub pooling: Pooling,
+}
+
+impl Structure {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How one head turns scores into weights.
@@ -107,6 +182,16 @@ pub enum HeadKind {
     Power,
     /// `s / T`.
     Scaled,
+    /// `s^p / T`: a power without division, for layers whose output a norm bounds.
+    Undivided,
+}
+
+impl HeadKind {
+    /// Whether it raises its scores to the power.
+    #[must_use]
+    pub const fn raises(self) -> bool {
+        matches!(self, Self::Power | Self::Undivided)
+    }
 }
 
 /// The learned polynomial of the feed-forward block.
@@ -161,10 +246,13 @@ impl From<Range> for [f64; 2] {
 pub struct LayerConfig {
     /// The kind of each head; their number divides the width.
     pub heads: Vec<HeadKind>,
-    /// The even power p of the power heads.
+    /// The even power p of the heads that raise.
     pub power: u32,
     /// Added to the mean of the powers in the denominator.
     pub eps: f64,
+    /// Whether heads that raise their scores raise `s / p + c` instead, with a learned c a head.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shifted: bool,
     /// The polynomial of the feed-forward block.
     pub activation: Activation,
     /// Ranges on training data.
@@ -177,7 +265,8 @@ pub struct LayerConfig {
 pub struct Ranges {
     /// Largest |s_ij| per head.
     pub score_abs_max: Vec<f64>,
-    /// `eps + mean_j s_ij^p` per head; computed for scaled heads as well, whose slots go through the same circuit.
+    /// `eps + mean_j s_ij^p` per head, after the shift; of heads that do not divide as well: their slots go through the same
+    /// circuit, and the scale of undivided powers follows from it.
     pub denominator: Vec<Range>,
     /// Mean square that norm 1 sees, without eps.
     pub norm1_variance: Range,
@@ -239,12 +328,42 @@ impl ModelConfig {
         Ok(text)
     }
 
-    /// Numbers that one token feeds into the embedding: `patch²`, or the vector's size.
+    /// Numbers that one token feeds into the embedding: `patch²`, the vector's size, or the one number of a word piece.
     #[must_use]
     pub fn input_size(&self) -> usize {
         match self.input {
             InputKind::Image { patch, .. } => patch * patch,
-            InputKind::Vectors { size } => size,
+            InputKind::Vectors { size, .. } => size,
+            InputKind::Text { .. } => 1,
+        }
+    }
+
+    /// Rows of the embedding's matrix: one a number of the input, or one a word piece.
+    #[must_use]
+    pub fn embedding_rows(&self) -> usize {
+        match self.input {
+            InputKind::Text { vocabulary } => vocabulary,
+            _ => self.input_size(),
+        }
+    }
+
+    /// Checks an input: `[T, input_size]`, or from 1 to T rows where lengths vary.
+    ///
+    /// # Errors
+    /// `InputLength` for a wrong number of tokens, `ShapeMismatch` for another width, `NotFinite`.
+    pub fn check_input(&self, input: &Matrix) -> Result<()> {
+        let variable = self.input.is_variable();
+        if variable && !(1..=self.tokens).contains(&input.rows()) {
+            return Err(Error::InputLength { tokens: input.rows(), limit: self.tokens });
+        }
+        let rows = if variable { input.rows() } else { self.tokens };
+        let expected = Shape::new(rows, self.input_size());
+        if input.shape() != expected {
+            return Err(Error::ShapeMismatch { op: "input", expected, got: input.shape() });
+        }
+        match input.first_not_finite() {
+            Some(index) => Err(Error::NotFinite { what: "the input".to_owned(), index }),
+            None => Ok(()),
         }
     }
 
@@ -275,6 +394,12 @@ impl ModelConfig {
         positive("norm_eps", self.norm_eps)?;
         positive("logit_abs_max", self.logit_abs_max)?;
         self.validate_input()?;
+        let Structure { embedding_norm, norm, parallel, .. } = self.structure;
+        if norm == NormOrder::Post {
+            let rule = "true where norms stand after: the client makes the first one";
+            check(embedding_norm, "structure.embedding_norm", rule, &embedding_norm)?;
+            check(!parallel, "structure.parallel", "false where norms stand after", &parallel)?;
+        }
         let ApproximationConfig { tolerance, widen_top, widen_bottom } = self.approximation;
         between("approximation.tolerance", tolerance, 1e-9, 0.5)?;
         between("approximation.widen_top", widen_top, 1.0, 16.0)?;
@@ -287,7 +412,10 @@ impl ModelConfig {
 
     fn validate_input(&self) -> Result<()> {
         match self.input {
-            InputKind::Vectors { size: n } => size("input.size", n, limit::WIDTH),
+            InputKind::Vectors { size: n, .. } => size("input.size", n, limit::WIDTH),
+            InputKind::Text { vocabulary } => {
+                size("input.vocabulary", vocabulary, limit::VOCABULARY)
+            }
             InputKind::Image { height, width, patch, stride, padding, mean, std } => {
                 size("input.height", height, limit::IMAGE_SIDE)?;
                 size("input.width", width, limit::IMAGE_SIDE)?;

@@ -1,24 +1,22 @@
-//! The client's share of a forward pass: patches to tokens, and the first norm.
+//! The client's share of a forward pass: patches or word pieces to tokens, and the first norm.
 
 use std::collections::BTreeSet;
 
-use crate::config::ModelConfig;
+use crate::config::{InputKind, ModelConfig, NormOrder};
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use crate::op;
-use crate::shape::Shape;
 use crate::weights::{
-    EmbeddingWeights, Model, NormWeights, TensorFile, matrix, norm, push_matrix, push_norm,
-    write_tensors,
+    EmbeddingWeights, Model, NormWeights, TensorFile, norm, push_norm, write_tensors,
 };
 
-/// The only weights that a client sees: embedding, positions, and the first norm of layer 0.
+/// The only weights that a client sees: embedding, positions, and the first norm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientWeights {
-    /// Patches to tokens.
+    /// Patches or word pieces to tokens.
     pub embedding: EmbeddingWeights,
-    /// `layers.0.norm1`.
-    pub norm1: NormWeights,
+    /// `layers.0.norm1`; absent where norms stand after and the embedding's is the first.
+    pub norm1: Option<NormWeights>,
 }
 
 impl ClientWeights {
@@ -29,7 +27,9 @@ impl ClientWeights {
     pub fn from_model(model: &Model) -> Result<Self> {
         let missing = Error::IndexOutOfBounds { what: "layers", index: 0, count: 0 };
         let layer = model.weights.layers.first().ok_or(missing)?;
-        Ok(Self { embedding: model.weights.embedding.clone(), norm1: layer.norm1.clone() })
+        let first = model.config.structure.norm == NormOrder::Pre;
+        let norm1 = first.then(|| layer.norm1.clone());
+        Ok(Self { embedding: model.weights.embedding.clone(), norm1 })
     }
 
     /// Safetensors bytes with the names of the model file, rounded to f32.
@@ -38,9 +38,10 @@ impl ClientWeights {
     /// `Malformed` when the library refuses a tensor, which weights read by this crate never cause.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut list = Vec::new();
-        push_matrix(&mut list, "embed.weight", &self.embedding.weight);
-        push_matrix(&mut list, "embed.position", &self.embedding.position);
-        push_norm(&mut list, "layers.0.norm1", &self.norm1);
+        self.embedding.push(&mut list);
+        if let Some(norm1) = &self.norm1 {
+            push_norm(&mut list, "layers.0.norm1", norm1);
+        }
         write_tensors(&list)
     }
 
@@ -55,48 +56,54 @@ impl ClientWeights {
             expected.insert(name.to_owned());
             file.read(name, shape)
         };
-        let d = config.width;
-        let embedding = EmbeddingWeights {
-            weight: matrix(&mut source, "embed.weight", config.input_size(), d)?,
-            position: matrix(&mut source, "embed.position", config.tokens, d)?,
+        let embedding = EmbeddingWeights::build(config, &mut source)?;
+        let norm1 = match config.structure.norm {
+            NormOrder::Pre => Some(norm(&mut source, "layers.0.norm1", config.width)?),
+            NormOrder::Post => None,
         };
-        let norm1 = norm(&mut source, "layers.0.norm1", d)?;
         file.nothing_else(&expected)?;
         Ok(Self { embedding, norm1 })
     }
 }
 
-/// What the client encrypts.
+/// What the client encrypts; n rows of an input of n tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embedded {
-    /// `[T, d]`: the residual stream, every row centred.
+    /// `[n, d]`: the residual stream, every row centred unless norms stand after.
     pub x: Matrix,
-    /// `[T, d]`: `norm1(x)` of layer 0, gain and bias included.
+    /// `[n, d]`: what attention of layer 0 reads, gain and bias included.
     pub u: Matrix,
 }
 
-/// `x = center(input · We + position)` and `u = x / sqrt(mean x² + norm_eps) · gain + bias`, exactly as the clear
-/// executor computes them. `input` is `[T, input_size]`: patches, or the vectors themselves.
+/// The residual stream `x` and what layer 0 reads of it, `u = x / sqrt(mean x² + norm_eps) · gain + bias`, exactly as the
+/// clear executor computes them; where norms stand after, both are the normalised embedding. `input` is
+/// `[n, input_size]`: patches, vectors, or ids of word pieces.
 ///
 /// # Errors
-/// `ShapeMismatch` or `NotFinite` for a bad input or weights that do not fit the config.
+/// As [`ModelConfig::check_input`]; `UnknownToken`; `ShapeMismatch` for weights that do not fit the config.
 pub fn client_embedding(
     config: &ModelConfig,
     weights: &ClientWeights,
     input: &Matrix,
 ) -> Result<Embedded> {
-    let expected = Shape::new(config.tokens, config.input_size());
-    if input.shape() != expected {
-        return Err(Error::ShapeMismatch { op: "input", expected, got: input.shape() });
+    config.check_input(input)?;
+    let tokens = match config.input {
+        InputKind::Text { .. } => op::embed_tokens(input, &weights.embedding)?,
+        _ => op::embed(input, &weights.embedding)?,
+    };
+    let mut x = op::center(&tokens);
+    if config.structure.embedding_norm {
+        x = op::normalize_embedding(&x, &weights.embedding, config.norm_eps)?;
     }
-    if let Some(index) = input.first_not_finite() {
-        return Err(Error::NotFinite { what: "the input".to_owned(), index });
+    let Some(norm1) = &weights.norm1 else {
+        return Ok(Embedded { u: x.clone(), x });
+    };
+    if config.structure.embedding_norm {
+        x = op::center(&x);
     }
-    let tokens = op::embed(input, &weights.embedding)?;
-    let x = op::center(&tokens);
     let variances = op::mean_squares(&x);
     let exact = |variance: f64| 1.0 / (variance + config.norm_eps).sqrt();
-    let u = op::normalize(&x, &weights.norm1, &variances, exact)?;
+    let u = op::normalize(&x, norm1, &variances, exact)?;
     Ok(Embedded { x, u })
 }
 

@@ -122,6 +122,26 @@ pub enum Error {
         /// The widened calibrated bound.
         limit: f64,
     },
+    /// An input with no token, or with more than the model takes.
+    #[error("the input has {tokens} tokens, the model takes 1 to {limit}; shorten it or split it")]
+    InputLength {
+        /// Its tokens.
+        tokens: usize,
+        /// The most that the model takes.
+        limit: usize,
+    },
+    /// A word piece without a vector.
+    #[error(
+        "token {index} of the input is word piece {id}, the vocabulary has {vocabulary}; use the model's own tokenizer"
+    )]
+    UnknownToken {
+        /// Its place in the input.
+        index: usize,
+        /// What stands there.
+        id: f64,
+        /// Word pieces that have a vector.
+        vocabulary: usize,
+    },
     /// No polynomial within the supported depth reaches the tolerance.
     #[error(
         "{function} on [{low:.3e}, {high:.3e}] does not reach a relative error of {tolerance:.1e} within {levels} levels; narrow the calibrated range or raise the tolerance"

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::{LayerConfig, ModelConfig};
+use crate::config::{InputKind, LayerConfig, ModelConfig, NormOrder, Pooling};
 use crate::error::{Error, Result};
 use crate::op::{LinearRole, NormIndex, Op};
 use crate::shape::Shape;
@@ -97,10 +97,11 @@ impl GraphBuilder {
 impl Graph {
     /// The graph that a config describes.
     ///
-    /// Node names: `input`, `embedding`, `embedding.center`, then per layer i `layer.i.norm1`,
+    /// Node names: `input`, `embedding`, `embedding.center` (with an embedding norm also `embedding.norm`, and
+    /// `embedding.norm.center` where the stream stays without norm), then per layer i `layer.i.norm1`,
     /// `layer.i.attention.query|key|value`, `layer.i.attention`, `layer.i.attention.output|center|add`,
-    /// `layer.i.norm2`, `layer.i.ffn.in`, `layer.i.ffn.activation`, `layer.i.ffn.out|center|add`, then `pool` and
-    /// `classifier`.
+    /// `layer.i.norm2`, `layer.i.ffn.in`, `layer.i.ffn.activation`, `layer.i.ffn.out|center|add`, then `pool` unless every
+    /// token is classified, and `classifier`.
     ///
     /// # Errors
     /// `InvalidConfig`.
@@ -109,13 +110,31 @@ impl Graph {
         let mut g = GraphBuilder::new();
         let (tokens, input_size, width) = (config.tokens, config.input_size(), config.width);
         let input = g.push("input", Op::Input { shape: Shape::new(tokens, input_size) }, &[])?;
-        let embedding =
-            g.push("embedding", Op::PatchEmbedding { tokens, input_size, width }, &[input])?;
+        let op = match config.input {
+            InputKind::Text { vocabulary } => Op::TokenEmbedding { tokens, vocabulary, width },
+            _ => Op::PatchEmbedding { tokens, input_size, width },
+        };
+        let embedding = g.push("embedding", op, &[input])?;
         let mut x = g.push("embedding.center", Op::Center, &[embedding])?;
-        for (i, layer) in config.layers.iter().enumerate() {
-            x = push_layer(&mut g, config, i, layer, x)?;
+        let structure = config.structure;
+        if structure.embedding_norm {
+            x = g.push("embedding.norm", Op::EmbeddingNorm { eps: config.norm_eps }, &[x])?;
+            if structure.norm == NormOrder::Pre {
+                x = g.push("embedding.norm.center", Op::Center, &[x])?;
+            }
         }
-        let pooled = g.push("pool", Op::MeanPool, &[x])?;
+        for (index, settings) in config.layers.iter().enumerate() {
+            let mut layer = LayerBuilder { g: &mut g, config, index, settings };
+            x = match structure.norm {
+                NormOrder::Pre => layer.pre_norm(x)?,
+                NormOrder::Post => layer.post_norm(x)?,
+            };
+        }
+        let pooled = match structure.pooling {
+            Pooling::Mean => g.push("pool", Op::MeanPool, &[x])?,
+            Pooling::First => g.push("pool", Op::FirstToken, &[x])?,
+            Pooling::Tokens => x,
+        };
         let outputs = config.classes.len();
         g.push("classifier", Op::Classifier { inputs: width, outputs }, &[pooled])?;
         g.finish()
@@ -134,34 +153,76 @@ impl Graph {
     }
 }
 
-fn push_layer(
-    g: &mut GraphBuilder,
-    config: &ModelConfig,
-    layer: usize,
-    settings: &LayerConfig,
-    x: NodeId,
-) -> Result<NodeId> {
-    let at = |rest: &str| format!("layer.{layer}.{rest}");
-    let (d, f, eps) = (config.width, config.ffn, config.norm_eps);
-    let norm = |index| Op::Norm { layer, index, eps };
-    let linear = |role, inputs, outputs| Op::Linear { layer, role, inputs, outputs };
-    let u = g.push(at("norm1"), norm(NormIndex::First), &[x])?;
-    let q = g.push(at("attention.query"), linear(LinearRole::Query, d, d), &[u])?;
-    let k = g.push(at("attention.key"), linear(LinearRole::Key, d, d), &[u])?;
-    let v = g.push(at("attention.value"), linear(LinearRole::Value, d, d), &[u])?;
-    let heads = settings.heads.clone();
-    let attention = Op::Attention { layer, heads, power: settings.power, eps: settings.eps };
-    let attended = g.push(at("attention"), attention, &[q, k, v])?;
-    let output = g.push(at("attention.output"), linear(LinearRole::Output, d, d), &[attended])?;
-    let centred = g.push(at("attention.center"), Op::Center, &[output])?;
-    let y = g.push(at("attention.add"), Op::Add, &[x, centred])?;
-    let n = g.push(at("norm2"), norm(NormIndex::Second), &[y])?;
-    let h = g.push(at("ffn.in"), linear(LinearRole::FfnIn, d, f), &[n])?;
-    let activation = Op::Activation { layer, polynomial: settings.activation };
-    let a = g.push(at("ffn.activation"), activation, &[h])?;
-    let out = g.push(at("ffn.out"), linear(LinearRole::FfnOut, f, d), &[a])?;
-    let centred = g.push(at("ffn.center"), Op::Center, &[out])?;
-    g.push(at("ffn.add"), Op::Add, &[y, centred])
+/// Appends the nodes of one layer.
+struct LayerBuilder<'a> {
+    g: &'a mut GraphBuilder,
+    config: &'a ModelConfig,
+    index: usize,
+    settings: &'a LayerConfig,
+}
+
+impl LayerBuilder<'_> {
+    fn push(&mut self, name: &str, op: Op, args: &[NodeId]) -> Result<NodeId> {
+        self.g.push(format!("layer.{}.{name}", self.index), op, args)
+    }
+
+    fn linear(&mut self, name: &str, role: LinearRole, x: NodeId) -> Result<NodeId> {
+        let (d, f) = (self.config.width, self.config.ffn);
+        let (inputs, outputs) = match role {
+            LinearRole::FfnIn => (d, f),
+            LinearRole::FfnOut => (f, d),
+            _ => (d, d),
+        };
+        self.push(name, Op::Linear { layer: self.index, role, inputs, outputs }, &[x])
+    }
+
+    fn norm(&mut self, name: &str, index: NormIndex, x: NodeId) -> Result<NodeId> {
+        self.push(name, Op::Norm { layer: self.index, index, eps: self.config.norm_eps }, &[x])
+    }
+
+    /// Attention up to its output projection.
+    fn attention(&mut self, u: NodeId) -> Result<NodeId> {
+        let q = self.linear("attention.query", LinearRole::Query, u)?;
+        let k = self.linear("attention.key", LinearRole::Key, u)?;
+        let v = self.linear("attention.value", LinearRole::Value, u)?;
+        let LayerConfig { ref heads, power, eps, shifted, .. } = *self.settings;
+        let (heads, causal) = (heads.clone(), self.config.structure.causal);
+        let op = Op::Attention { layer: self.index, heads, power, eps, shifted, causal };
+        let attended = self.push("attention", op, &[q, k, v])?;
+        self.linear("attention.output", LinearRole::Output, attended)
+    }
+
+    fn feed_forward(&mut self, n: NodeId) -> Result<NodeId> {
+        let h = self.linear("ffn.in", LinearRole::FfnIn, n)?;
+        let op = Op::Activation { layer: self.index, polynomial: self.settings.activation };
+        let a = self.push("ffn.activation", op, &[h])?;
+        self.linear("ffn.out", LinearRole::FfnOut, a)
+    }
+
+    /// Each branch reads a norm of the stream and is added to it, centred.
+    fn pre_norm(&mut self, x: NodeId) -> Result<NodeId> {
+        let u = self.norm("norm1", NormIndex::First, x)?;
+        let output = self.attention(u)?;
+        let centred = self.push("attention.center", Op::Center, &[output])?;
+        let y = self.push("attention.add", Op::Add, &[x, centred])?;
+        let read = if self.config.structure.parallel { x } else { y };
+        let n = self.norm("norm2", NormIndex::Second, read)?;
+        let out = self.feed_forward(n)?;
+        let centred = self.push("ffn.center", Op::Center, &[out])?;
+        self.push("ffn.add", Op::Add, &[y, centred])
+    }
+
+    /// Each branch reads the stream, and the sum is normalised.
+    fn post_norm(&mut self, x: NodeId) -> Result<NodeId> {
+        let output = self.attention(x)?;
+        let sum = self.push("attention.add", Op::Add, &[x, output])?;
+        let centred = self.push("attention.center", Op::Center, &[sum])?;
+        let y = self.norm("norm1", NormIndex::First, centred)?;
+        let out = self.feed_forward(y)?;
+        let sum = self.push("ffn.add", Op::Add, &[y, out])?;
+        let centred = self.push("ffn.center", Op::Center, &[sum])?;
+        self.norm("norm2", NormIndex::Second, centred)
+    }
 }
 
 impl fmt::Debug for Graph {

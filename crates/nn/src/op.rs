@@ -12,9 +12,9 @@ use crate::weights::{EmbeddingWeights, LayerWeights, LinearWeights, NormWeights,
 /// Which of a layer's two norms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NormIndex {
-    /// Before attention; in layer 0 the client computes it.
+    /// Before attention, where the client computes it in layer 0; or after attention.
     First,
-    /// Before the feed-forward block.
+    /// Before or after the feed-forward block.
     Second,
 }
 
@@ -52,6 +52,20 @@ pub enum Op {
         /// d.
         width: usize,
     },
+    /// The vector of each word piece, plus its position. `[n, 1] -> [n, d]`, n up to T. Runs on the client.
+    TokenEmbedding {
+        /// T.
+        tokens: usize,
+        /// Word pieces that have a vector.
+        vocabulary: usize,
+        /// d.
+        width: usize,
+    },
+    /// The norm of the embedding, exact: it runs on the client. As [`Op::Norm`] otherwise.
+    EmbeddingNorm {
+        /// Added to the mean square.
+        eps: f64,
+    },
     /// Subtracts from each row its mean. Any shape, kept. Free under encryption: folded into the weights before it.
     Center,
     /// `x / sqrt(mean_f x² + eps) · gain + bias` per row; `x` must be centred. `[T, d] -> [T, d]`.
@@ -77,8 +91,8 @@ pub enum Op {
     /// `concat_h(w v)` of query, key and value. Three times `[T, d] -> [T, d]`.
     ///
     /// `s_ij = q_i · k_j / sqrt(d/H)` over the head's columns `h d/H ..`; power heads
-    /// `w_ij = s_ij^p / (T (eps + mean_j s_ij^p))`, scaled heads `w_ij = s_ij / T`. The division comes last ("late
-    /// normalisation"): weights are never formed.
+    /// `w_ij = s_ij^p / (T (eps + mean_j s_ij^p))`, undivided heads `w_ij = s_ij^p / T`, scaled heads `w_ij = s_ij / T`;
+    /// T counts the keys that query i sees. The division comes last ("late normalisation"): weights are never formed.
     Attention {
         /// The layer it belongs to.
         layer: usize,
@@ -88,6 +102,10 @@ pub enum Op {
         power: u32,
         /// Added to the denominator's mean.
         eps: f64,
+        /// Whether `s / p + c_h` is raised instead of `s`.
+        shifted: bool,
+        /// Whether query i sees keys up to i only.
+        causal: bool,
     },
     /// `Σ_k a_k h^k`, coefficients per column. Any shape, kept.
     Activation {
@@ -100,7 +118,9 @@ pub enum Op {
     Add,
     /// The mean over tokens. `[T, d] -> [1, d]`.
     MeanPool,
-    /// `x · head.weight + head.bias`. `[1, d] -> [1, C]`.
+    /// The first token. `[T, d] -> [1, d]`.
+    FirstToken,
+    /// `x · head.weight + head.bias`. `[1, d] -> [1, C]`, or one row a token.
     Classifier {
         /// d.
         inputs: usize,
@@ -125,6 +145,8 @@ impl Op {
         match self {
             Self::Input { .. } => "input",
             Self::PatchEmbedding { .. } => "patch_embedding",
+            Self::TokenEmbedding { .. } => "token_embedding",
+            Self::EmbeddingNorm { .. } => "embedding_norm",
             Self::Center => "center",
             Self::Norm { .. } => "norm",
             Self::Linear { .. } => "linear",
@@ -132,6 +154,7 @@ impl Op {
             Self::Activation { .. } => "activation",
             Self::Add => "add",
             Self::MeanPool => "mean_pool",
+            Self::FirstToken => "first_token",
             Self::Classifier { .. } => "classifier",
         }
     }
@@ -165,8 +188,12 @@ impl Op {
         match (self, args) {
             (Self::Input { shape }, _) => Ok(*shape),
             (Self::PatchEmbedding { tokens, input_size, width }, [x]) => {
-                require(*x, Shape::new(*tokens, *input_size))?;
-                Ok(Shape::new(*tokens, *width))
+                require(*x, Shape::new(x.rows.min(*tokens), *input_size))?;
+                Ok(Shape::new(x.rows, *width))
+            }
+            (Self::TokenEmbedding { tokens, width, .. }, [x]) => {
+                require(*x, Shape::new(x.rows.min(*tokens), 1))?;
+                Ok(Shape::new(x.rows, *width))
             }
             (Self::Linear { inputs, outputs, .. } | Self::Classifier { inputs, outputs }, [x]) => {
                 require(*x, Shape::new(x.rows, *inputs))?;
@@ -182,7 +209,7 @@ impl Op {
                 require(*v, *q)
             }
             (Self::Add, [x, y]) => require(*y, *x),
-            (Self::MeanPool, [x]) => Ok(Shape::new(1, x.columns)),
+            (Self::MeanPool | Self::FirstToken, [x]) => Ok(Shape::new(1, x.columns)),
             (_, [x, ..]) => Ok(*x),
             (_, []) => Ok(Shape::new(0, 0)), // unreachable: the arity was checked
         }
@@ -204,6 +231,8 @@ impl Op {
         let weights = context.weights;
         match (self, args) {
             (Self::PatchEmbedding { .. }, [x]) => embed(x, &weights.embedding),
+            (Self::TokenEmbedding { .. }, [x]) => embed_tokens(x, &weights.embedding),
+            (Self::EmbeddingNorm { eps }, [x]) => normalize_embedding(x, &weights.embedding, *eps),
             (Self::Center, [x]) => Ok(center(x)),
             (Self::Norm { layer, index, eps }, [x]) => {
                 let parameters = self.layer_weights(weights, *layer)?.norm(*index);
@@ -217,15 +246,25 @@ impl Op {
             (Self::Linear { layer, role, .. }, [x]) => {
                 linear(x, self.layer_weights(weights, *layer)?.linear(*role))
             }
-            (Self::Attention { layer, heads, power, eps }, [q, k, v]) => {
-                let d = Denominators { layer: *layer, power: *power, eps: *eps };
-                Ok(attention([q, k, v], heads, d, context.functions, observer))
+            (Self::Attention { layer, heads, power, eps, shifted, causal }, [q, k, v]) => {
+                let (layer, power, eps, causal) = (*layer, *power, *eps, *causal);
+                let shift = &self.layer_weights(weights, layer)?.shift;
+                if *shifted && shift.len() != heads.len() {
+                    let (expected, got) = (Shape::new(1, heads.len()), Shape::new(1, shift.len()));
+                    return Err(Error::ShapeMismatch { op: "attention shift", expected, got });
+                }
+                let shift = shifted.then_some(shift.as_slice());
+                let mixing = Mixing { layer, heads, power, eps, shift, causal };
+                Ok(attention([q, k, v], mixing, context.functions, observer))
             }
             (Self::Activation { layer, .. }, [x]) => {
                 activate(x, &self.layer_weights(weights, *layer)?.activation)
             }
             (Self::Add, [x, y]) => add(x, y),
             (Self::MeanPool, [x]) => Ok(mean_rows(x)),
+            (Self::FirstToken, [x]) if x.rows() > 0 => {
+                Matrix::from_vec(1, x.columns(), x.row(0).to_vec())
+            }
             (Self::Classifier { .. }, [x]) => linear(x, &weights.head),
             _ => Err(Error::InvalidGraph {
                 node: self.name().to_owned(),
@@ -281,7 +320,46 @@ impl fmt::Display for LinearRole {
 
 /// `x · We + position`.
 pub(crate) fn embed(x: &Matrix, embedding: &EmbeddingWeights) -> Result<Matrix> {
-    add(&x.multiply(&embedding.weight)?, &embedding.position)
+    add_positions(x.multiply(&embedding.weight)?, &embedding.position)
+}
+
+/// The rows of the table that the ids name, plus position.
+pub(crate) fn embed_tokens(ids: &Matrix, embedding: &EmbeddingWeights) -> Result<Matrix> {
+    let table = &embedding.weight;
+    let mut out = Matrix::zeros(ids.rows(), table.columns());
+    for index in 0..ids.rows() {
+        let id = ids.at(index, 0);
+        if id < 0.0 || id.fract() != 0.0 || id >= table.rows() as f64 {
+            return Err(Error::UnknownToken { index, id, vocabulary: table.rows() });
+        }
+        out.row_mut(index).copy_from_slice(table.row(id as usize));
+    }
+    add_positions(out, &embedding.position)
+}
+
+/// Adds the first rows of `position`: shorter inputs use fewer.
+fn add_positions(mut x: Matrix, position: &Matrix) -> Result<Matrix> {
+    if x.rows() > position.rows() || x.columns() != position.columns() {
+        let (expected, got) = (position.shape(), x.shape());
+        return Err(Error::ShapeMismatch { op: "position", expected, got });
+    }
+    for (o, p) in x.data_mut().iter_mut().zip(position.data()) {
+        *o += p;
+    }
+    Ok(x)
+}
+
+/// The embedding's own norm of centred rows, exact.
+pub(crate) fn normalize_embedding(
+    x: &Matrix,
+    embedding: &EmbeddingWeights,
+    eps: f64,
+) -> Result<Matrix> {
+    let Some(parameters) = &embedding.norm else {
+        let detail = "the weights have no embedding norm".to_owned();
+        return Err(Error::InvalidGraph { node: "embedding_norm".to_owned(), detail });
+    };
+    normalize(x, parameters, &mean_squares(x), |variance| 1.0 / (variance + eps).sqrt())
 }
 
 /// `x + y` of equal shapes.
@@ -389,48 +467,52 @@ fn mean_rows(x: &Matrix) -> Matrix {
     out
 }
 
+/// What an attention operator does with its scores.
 #[derive(Clone, Copy)]
-struct Denominators {
+struct Mixing<'a> {
     layer: usize,
+    heads: &'a [HeadKind],
     power: u32,
     eps: f64,
+    shift: Option<&'a [f64]>,
+    causal: bool,
 }
 
 /// Shapes were checked by [`Op::shape`]: q, k, v are `[T, d]` and the heads divide d.
 fn attention(
     [q, k, v]: [&Matrix; 3],
-    heads: &[HeadKind],
-    Denominators { layer, power, eps }: Denominators,
+    Mixing { layer, heads, power, eps, shift, causal }: Mixing<'_>,
     functions: &ScalarFunctions,
     observer: &mut dyn Observer,
 ) -> Matrix {
     let (tokens, size) = (q.rows(), q.columns() / heads.len());
     let score_factor = 1.0 / (size as f64).sqrt();
-    let per_token = 1.0 / tokens as f64;
     let mut out = Matrix::zeros(tokens, q.columns());
     let mut scores = vec![0.0; tokens];
+    let mut powers = vec![0.0; tokens];
     let mut denominators = vec![0.0; tokens];
     for (head, kind) in heads.iter().enumerate() {
         let columns = head * size..(head + 1) * size;
         for (i, slot) in denominators.iter_mut().enumerate() {
+            let seen = if causal { i + 1 } else { tokens };
+            let per_token = 1.0 / seen as f64;
             let query = &q.row(i)[columns.clone()];
-            for (j, s) in scores.iter_mut().enumerate() {
+            for (j, (s, raised)) in scores.iter_mut().zip(&mut powers).take(seen).enumerate() {
                 *s = score_factor * dot(query, &k.row(j)[columns.clone()]);
+                let base = shift.map_or(*s, |c| *s / f64::from(power) + c[head]);
+                *raised = base.powi(power as i32);
             }
-            observer.scores(layer, head, &scores);
-            let mean_power = scores.iter().map(|s| s.powi(power as i32)).sum::<f64>() * per_token;
-            let denominator = mean_power + eps;
+            let (scores, powers) = (&scores[..seen], &powers[..seen]);
+            observer.scores(layer, head, scores);
+            let denominator = powers.iter().sum::<f64>() * per_token + eps;
             *slot = denominator;
             let factor = match kind {
                 HeadKind::Power => per_token * functions.reciprocal(layer, head, denominator),
-                HeadKind::Scaled => per_token,
+                HeadKind::Scaled | HeadKind::Undivided => per_token,
             };
+            let weights = if kind.raises() { powers } else { scores };
             let row = &mut out.row_mut(i)[columns.clone()];
-            for (j, s) in scores.iter().enumerate() {
-                let weight = match kind {
-                    HeadKind::Power => s.powi(power as i32),
-                    HeadKind::Scaled => *s,
-                };
+            for (j, weight) in weights.iter().enumerate() {
                 for (o, x) in row.iter_mut().zip(&v.row(j)[columns.clone()]) {
                     *o += weight * x;
                 }

@@ -73,6 +73,17 @@ impl Packing {
         Ok(packing)
     }
 
+    /// The same layout for an input of `tokens` tokens, at most this one's.
+    ///
+    /// # Errors
+    /// `InputLength`.
+    pub fn with_tokens(self, tokens: usize) -> Result<Self> {
+        if tokens == 0 || tokens > self.tokens {
+            return Err(Error::InputLength { tokens, limit: self.tokens });
+        }
+        Ok(Self { tokens, ..self })
+    }
+
     /// Blocks of a row.
     #[must_use]
     pub fn blocks(&self) -> usize {

@@ -4,8 +4,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use crate::config::{
-    Activation, ApproximationConfig, FORMAT, HeadKind, InputKind, LayerConfig, ModelConfig, Range,
-    Ranges,
+    Activation, ApproximationConfig, FORMAT, HeadKind, InputKind, LayerConfig, ModelConfig,
+    NormOrder, Pooling, Range, Ranges, Structure,
 };
 use crate::error::{Error, Result};
 use crate::exec::{ClearExecutor, Functions, RangeObserver};
@@ -32,6 +32,14 @@ pub struct RandomModel {
     pub power: u32,
     /// Which heads of every layer are scaled instead.
     pub scaled_heads: Vec<usize>,
+    /// Whether the heads that raise do not divide.
+    pub undivided: bool,
+    /// Whether `s / p + c` is raised.
+    pub shifted: bool,
+    /// How the parts are joined.
+    pub structure: Structure,
+    /// Whether inputs may be shorter than T.
+    pub variable: bool,
     /// Logits.
     pub classes: usize,
     /// Of the weights, and of the inputs that calibrate the ranges.
@@ -49,6 +57,10 @@ impl Default for RandomModel {
             ffn: 64,
             power: 2,
             scaled_heads: Vec::new(),
+            undivided: false,
+            shifted: false,
+            structure: Structure::default(),
+            variable: false,
             classes: 10,
             seed: 0,
         }
@@ -56,6 +68,33 @@ impl Default for RandomModel {
 }
 
 impl RandomModel {
+    /// The shapes that publications report, by name: `bert-tiny` (2 layers, d = 128, 64 tokens), `minilm-l6` (6 layers,
+    /// d = 384, 64 tokens), `pythia-70m` (6 layers, d = 512, 128 tokens, causal, parallel; without its final norm and with 2
+    /// classes in place of its vocabulary), `bert-base` (12 layers, d = 768, 128 tokens). All with p = 2.
+    #[must_use]
+    pub fn literature(name: &str) -> Option<Self> {
+        let bert =
+            Structure { embedding_norm: true, norm: NormOrder::Post, ..Structure::default() };
+        let pre = Structure { embedding_norm: true, ..Structure::default() };
+        let pythia = Structure {
+            parallel: true,
+            causal: true,
+            pooling: Pooling::Tokens,
+            ..Structure::default()
+        };
+        let (layers, width, heads, tokens, structure) = match name {
+            "bert-tiny" => (2, 128, 2, 64, pre),
+            "minilm-l6" => (6, 384, 12, 64, bert),
+            "pythia-70m" => (6, 512, 8, 128, pythia),
+            "bert-base" => (12, 768, 12, 128, bert),
+            _ => return None,
+        };
+        let variable = !structure.causal;
+        let shape =
+            Self { tokens, width, heads, layers, ffn: 4 * width, classes: 2, ..Self::default() };
+        Some(Self { structure, variable, ..shape })
+    }
+
     /// Draws the weights and calibrates the ranges by running the clear executor on seeded inputs.
     ///
     /// Matrices have independent entries of variance `1/rows`, so that activations stay of order 1; queries are
@@ -75,6 +114,7 @@ impl RandomModel {
             let (mean, deviation) = match name {
                 n if n.ends_with("gain") => (1.0, 0.1),
                 n if n.ends_with("bias") => (0.0, 0.1),
+                n if n.ends_with("shift") => (1.0, 0.1),
                 "embed.position" => (0.0, 0.5),
                 n if n.ends_with("query.weight") => (0.0, query_scale / (rows as f64).sqrt()),
                 _ => (0.0, 1.0 / (rows as f64).sqrt()),
@@ -104,7 +144,8 @@ impl RandomModel {
     }
 
     fn config(&self) -> Result<ModelConfig> {
-        let mut heads = vec![HeadKind::Power; self.heads.min(usize::from(u16::MAX))];
+        let kind = if self.undivided { HeadKind::Undivided } else { HeadKind::Power };
+        let mut heads = vec![kind; self.heads.min(usize::from(u16::MAX))];
         for &h in &self.scaled_heads {
             let head = heads.get_mut(h).ok_or_else(|| Error::InvalidConfig {
                 field: "scaled_heads".to_owned(),
@@ -132,18 +173,20 @@ impl RandomModel {
             residual_abs_max: 1.0,
         };
         let activation = Activation::Quadratic;
-        let layer = LayerConfig { heads, power, eps: 0.01, activation, ranges };
+        let shifted = self.shifted;
+        let layer = LayerConfig { heads, power, eps: 0.01, shifted, activation, ranges };
         Ok(ModelConfig {
             format: FORMAT.to_owned(),
             name: format!("random-t{tokens}-d{width}-h{}-l{layers}-p{power}-s{seed}", self.heads),
             random_weights: true,
-            input: InputKind::Vectors { size: width },
+            input: InputKind::Vectors { size: width, variable: self.variable },
             dataset: None,
             classes: (0..classes).map(|c| format!("class {c}")).collect(),
             tokens,
             width,
             ffn,
             norm_eps: 1e-3,
+            structure: self.structure,
             layers: vec![layer; layers],
             logit_abs_max: 1.0,
             approximation: ApproximationConfig {
@@ -162,15 +205,21 @@ impl RandomModel {
     }
 }
 
-/// Input `index` of the sequence with this seed: `[T, input_size]` independent standard normals.
+/// Input `index` of the sequence with this seed: `[T, input_size]` independent standard normals; of random length where
+/// lengths vary, and of word pieces drawn evenly where the input is text.
 ///
 /// # Errors
 /// `InvalidConfig`.
 pub fn random_input(config: &ModelConfig, seed: u64, index: u64) -> Result<Matrix> {
     config.validate()?;
-    let (rows, columns) = (config.tokens, config.input_size());
+    let columns = config.input_size();
     let mut normals = Normals::new(seed, index.wrapping_add(1));
-    let data = (0..rows * columns).map(|_| normals.next()).collect();
+    let mut below = |n: usize| ((normals.uniform() * n as f64) as usize).min(n - 1);
+    let rows = if config.input.is_variable() { 1 + below(config.tokens) } else { config.tokens };
+    let data = match config.input {
+        InputKind::Text { vocabulary } => (0..rows).map(|_| below(vocabulary) as f64).collect(),
+        _ => (0..rows * columns).map(|_| normals.next()).collect(),
+    };
     Matrix::from_vec(rows, columns, data)
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::config::ModelConfig;
+use crate::config::{LayerConfig, ModelConfig};
 use crate::error::{Error, Result, read_bounded};
 use crate::matrix::Matrix;
 
@@ -40,10 +40,32 @@ pub struct NormWeights {
 /// The client-side embedding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbeddingWeights {
-    /// `[input_size, d]`.
+    /// `[input_size, d]`, or one row a word piece.
     pub weight: Matrix,
     /// `[T, d]`.
     pub position: Matrix,
+    /// Of a model whose embedding is normalised.
+    pub norm: Option<NormWeights>,
+}
+
+impl EmbeddingWeights {
+    /// As [`Weights::build`], for these tensors alone.
+    pub(crate) fn build(config: &ModelConfig, source: &mut Source<'_>) -> Result<Self> {
+        let d = config.width;
+        let weight = matrix(source, "embed.weight", config.embedding_rows(), d)?;
+        let position = matrix(source, "embed.position", config.tokens, d)?;
+        let normed = config.structure.embedding_norm;
+        let norm = normed.then(|| norm(source, "embed.norm", d)).transpose()?;
+        Ok(Self { weight, position, norm })
+    }
+
+    pub(crate) fn push<'a>(&'a self, list: &mut Vec<NamedTensor<'a>>) {
+        push_matrix(list, "embed.weight", &self.weight);
+        push_matrix(list, "embed.position", &self.position);
+        if let Some(norm) = &self.norm {
+            push_norm(list, "embed.norm", norm);
+        }
+    }
 }
 
 /// One encoder layer.
@@ -57,6 +79,8 @@ pub struct LayerWeights {
     pub key: LinearWeights,
     /// As `query`.
     pub value: LinearWeights,
+    /// `[H]`: c of each head of a shifted layer, empty of others.
+    pub shift: Vec<f64>,
     /// `[d, d]`, from concatenated heads.
     pub output: LinearWeights,
     /// Before the feed-forward block.
@@ -103,10 +127,7 @@ impl Weights {
     ) -> Result<Self> {
         let s = &mut source;
         let (d, f) = (config.width, config.ffn);
-        let embedding = EmbeddingWeights {
-            weight: matrix(s, "embed.weight", config.input_size(), d)?,
-            position: matrix(s, "embed.position", config.tokens, d)?,
-        };
+        let embedding = EmbeddingWeights::build(config, s)?;
         let mut layers = Vec::with_capacity(config.layers.len());
         for (i, layer) in config.layers.iter().enumerate() {
             let at = format!("layers.{i}");
@@ -115,6 +136,11 @@ impl Weights {
                 query: linear(s, &format!("{at}.attention.query"), d, d)?,
                 key: linear(s, &format!("{at}.attention.key"), d, d)?,
                 value: linear(s, &format!("{at}.attention.value"), d, d)?,
+                shift: if layer.shifted {
+                    vector(s, &format!("{at}.attention.shift"), layer.heads.len())?
+                } else {
+                    Vec::new()
+                },
                 output: linear(s, &format!("{at}.attention.output"), d, d)?,
                 norm2: norm(s, &format!("{at}.norm2"), d)?,
                 ffn_in: linear(s, &format!("{at}.ffn.in"), d, f)?,
@@ -133,14 +159,16 @@ impl Weights {
     #[must_use]
     pub fn tensors(&self) -> Vec<NamedTensor<'_>> {
         let mut list = Vec::new();
-        push_matrix(&mut list, "embed.weight", &self.embedding.weight);
-        push_matrix(&mut list, "embed.position", &self.embedding.position);
+        self.embedding.push(&mut list);
         for (i, layer) in self.layers.iter().enumerate() {
             let at = format!("layers.{i}");
             push_norm(&mut list, &format!("{at}.norm1"), &layer.norm1);
             push_linear(&mut list, &format!("{at}.attention.query"), &layer.query);
             push_linear(&mut list, &format!("{at}.attention.key"), &layer.key);
             push_linear(&mut list, &format!("{at}.attention.value"), &layer.value);
+            if !layer.shift.is_empty() {
+                push_vector(&mut list, format!("{at}.attention.shift"), &layer.shift);
+            }
             push_linear(&mut list, &format!("{at}.attention.output"), &layer.output);
             push_norm(&mut list, &format!("{at}.norm2"), &layer.norm2);
             push_linear(&mut list, &format!("{at}.ffn.in"), &layer.ffn_in);
@@ -151,7 +179,7 @@ impl Weights {
         list
     }
 
-    /// Reads safetensors bytes: exactly the tensors that the config asks for, f32, finite.
+    /// Reads safetensors bytes: exactly the tensors that the config asks for, f32 or f16, finite.
     ///
     /// # Errors
     /// `TooLarge`, `Malformed`, `MissingTensor`, `UnexpectedTensor`, `TensorMismatch`, `NotFinite`.
@@ -241,10 +269,13 @@ impl Model {
 /// The largest weights file that a config justifies; refuses `bytes` beyond it.
 pub(crate) fn within_limit(config: &ModelConfig, bytes: u64) -> Result<u64> {
     let (d, f) = (config.width as u64, config.ffn as u64);
-    let outer = (config.input_size() + config.tokens) as u64 * d;
+    let outer = (config.embedding_rows() + config.tokens + 2) as u64 * d;
     let classes = config.classes.len() as u64;
-    let per_layer = |degree: usize| 4 * d * d + 2 * d * f + 9 * d + (degree as u64 + 2) * f;
-    let layers: u64 = config.layers.iter().map(|l| per_layer(l.activation.degree())).sum();
+    let per_layer = |l: &LayerConfig| {
+        let degree = l.activation.degree() as u64;
+        4 * d * d + 2 * d * f + 9 * d + (degree + 2) * f + l.heads.len() as u64
+    };
+    let layers: u64 = config.layers.iter().map(per_layer).sum();
     let payload = 4 * (outer + layers + (d + 1) * classes);
     if payload > WEIGHTS_LIMIT {
         return Err(Error::TooLarge { what: WHAT, bytes: payload, limit: WEIGHTS_LIMIT });
@@ -278,15 +309,21 @@ impl<'a> TensorFile<'a> {
     pub(crate) fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f64>> {
         let missing = |_| Error::MissingTensor { name: name.to_owned() };
         let view = self.0.tensor(name).map_err(missing)?;
-        if view.dtype() != Dtype::F32 || view.shape() != shape {
+        let readable = matches!(view.dtype(), Dtype::F32 | Dtype::F16);
+        if !readable || view.shape() != shape {
             return Err(Error::TensorMismatch {
                 name: name.to_owned(),
-                expected: format!("F32 {shape:?}"),
+                expected: format!("F32 or F16 {shape:?}"),
                 got: format!("{:?} {:?}", view.dtype(), view.shape()),
             });
         }
-        let (words, _) = view.data().as_chunks::<4>();
-        let values: Vec<f64> = words.iter().map(|w| f64::from(f32::from_le_bytes(*w))).collect();
+        let values: Vec<f64> = if view.dtype() == Dtype::F16 {
+            let (words, _) = view.data().as_chunks::<2>();
+            words.iter().map(|w| from_half(u16::from_le_bytes(*w))).collect()
+        } else {
+            let (words, _) = view.data().as_chunks::<4>();
+            words.iter().map(|w| f64::from(f32::from_le_bytes(*w))).collect()
+        };
         match values.iter().position(|x| !x.is_finite()) {
             Some(index) => Err(Error::NotFinite { what: format!("tensor `{name}`"), index }),
             None => Ok(values),
@@ -300,6 +337,17 @@ impl<'a> TensorFile<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// The value of an IEEE 754 binary16, exact; NaN for what is not finite.
+fn from_half(bits: u16) -> f64 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f64::from(bits & 0x3ff));
+    let size = match exponent {
+        0x1f => f64::NAN,
+        0 => fraction * 2_f64.powi(-24),
+        e => (1024.0 + fraction) * 2_f64.powi(e - 25),
+    };
+    if bits >> 15 == 1 { -size } else { size }
 }
 
 /// Safetensors bytes of `tensors`, rounded to f32.
@@ -317,7 +365,7 @@ pub(crate) fn write_tensors(tensors: &[NamedTensor<'_>]) -> Result<Vec<u8>> {
     safetensors::serialize(views, None).map_err(refused)
 }
 
-type Source<'a> = dyn FnMut(&str, &[usize]) -> Result<Vec<f64>> + 'a;
+pub(crate) type Source<'a> = dyn FnMut(&str, &[usize]) -> Result<Vec<f64>> + 'a;
 
 pub(crate) fn matrix(source: &mut Source<'_>, name: &str, r: usize, c: usize) -> Result<Matrix> {
     Matrix::from_vec(r, c, source(name, &[r, c])?)

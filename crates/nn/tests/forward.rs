@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `numpy_logits_and_ranges` | `testdata/forward.py` (numpy) |
 //! | `inverse_sqrt_is_optimal` | Lawson's iteration in the same script |
-//! | `straightforward_loops` | the formula written as loops below, both function modes, several shapes |
+//! | `straightforward_loops` | the formula written as loops below, both function modes, several shapes and structures |
 //! | `polynomial_error_is_bounded` | exact functions, with the bound of the tolerance |
 //! | `batch_*`, `client_embedding_*`, `bad_inputs_*` | consistency |
 
@@ -12,11 +12,12 @@
 mod common;
 
 use cipherform_nn::approx::{InverseSqrt, layer_approximations};
+use cipherform_nn::config::{NormOrder, Pooling, Structure};
 use cipherform_nn::data::patches;
 use cipherform_nn::exec::{ClearExecutor, Observer, RangeObserver};
 use cipherform_nn::weights::{LinearWeights, NormWeights};
 use cipherform_nn::{
-    ClientWeights, Error, Functions, Graph, HeadKind, Matrix, Model, Node, RandomModel,
+    ClientWeights, Error, Functions, Graph, HeadKind, InputKind, Matrix, Model, Node, RandomModel,
     client_embedding, random_input,
 };
 use common::{fixture, max_difference, small_model};
@@ -111,20 +112,32 @@ fn straightforward(model: &Model, input: &Matrix, polynomial: bool) -> Vec<f64> 
             _ => Box::new(exact_root),
         }
     };
-    let tokens = config.tokens;
+    let tokens = input.rows();
+    let structure = config.structure;
     let embedded: Rows = (0..tokens)
         .map(|t| {
             let e = &w.embedding;
             let product = |c| -> f64 {
-                (0..input.columns()).map(|k| input.at(t, k) * e.weight.at(k, c)).sum()
+                match config.input {
+                    InputKind::Text { .. } => e.weight.at(input.at(t, 0) as usize, c),
+                    _ => (0..input.columns()).map(|k| input.at(t, k) * e.weight.at(k, c)).sum(),
+                }
             };
             (0..config.width).map(|c| product(c) + e.position.at(t, c)).collect()
         })
         .collect();
     let mut x = center(&embedded);
+    if let Some(p) = &w.embedding.norm {
+        x = norm(&x, p, &exact_root);
+    }
+    let post = structure.norm == NormOrder::Post;
+    if !post {
+        x = center(&x);
+    }
     for (i, (layer, lw)) in config.layers.iter().zip(&w.layers).enumerate() {
         let fits = layer_approximations(config, i).unwrap();
-        let u = norm(&x, &lw.norm1, &root_of(fits.norm1));
+        let norm1 = root_of(fits.norm1);
+        let u = if post { x.clone() } else { norm(&x, &lw.norm1, &norm1) };
         let (q, k, v) = (linear(&u, &lw.query), linear(&u, &lw.key), linear(&u, &lw.value));
         let size = config.width / layer.heads.len();
         // The textbook recurrence on b, with its interval derived from the ranges once more.
@@ -152,12 +165,17 @@ fn straightforward(model: &Model, input: &Matrix, polynomial: bool) -> Vec<f64> 
                     let column = |c: usize| q[t][c] * k[j][c];
                     (h * size..(h + 1) * size).map(column).sum::<f64>() / (size as f64).sqrt()
                 };
-                let power = |j: usize| score(j).powi(layer.power as i32);
-                let n = tokens as f64;
-                let den = layer.eps + (0..tokens).map(power).sum::<f64>() / n;
+                let power = |j: usize| match lw.shift.get(h) {
+                    Some(c) => (score(j) / f64::from(layer.power) + c).powi(layer.power as i32),
+                    None => score(j).powi(layer.power as i32),
+                };
+                let seen = if structure.causal { t + 1 } else { tokens };
+                let n = seen as f64;
+                let den = layer.eps + (0..seen).map(power).sum::<f64>() / n;
                 for c in h * size..(h + 1) * size {
-                    attended[t][c] = (0..tokens)
+                    attended[t][c] = (0..seen)
                         .map(|j| match kind {
+                            HeadKind::Undivided => power(j) / n * v[j][c],
                             HeadKind::Scaled => score(j) / n * v[j][c],
                             HeadKind::Power if polynomial => {
                                 power(j) / n * reciprocal(h, den) * v[j][c]
@@ -168,8 +186,14 @@ fn straightforward(model: &Model, input: &Matrix, polynomial: bool) -> Vec<f64> 
                 }
             }
         }
-        let y = add(&x, &center(&linear(&attended, &lw.output)));
-        let hidden = linear(&norm(&y, &lw.norm2, &root_of(Some(fits.norm2))), &lw.ffn_in);
+        let mut y = add(&x, &center(&linear(&attended, &lw.output)));
+        if post {
+            y = norm(&center(&y), &lw.norm1, &norm1);
+        }
+        let norm2 = root_of(Some(fits.norm2));
+        let read = if structure.parallel { &x } else { &y };
+        let read = if post { y.clone() } else { norm(read, &lw.norm2, &norm2) };
+        let hidden = linear(&read, &lw.ffn_in);
         let act = |h: f64, c: usize| -> f64 {
             rows(&lw.activation).iter().enumerate().map(|(e, a)| a[c] * h.powi(e as i32)).sum()
         };
@@ -178,9 +202,17 @@ fn straightforward(model: &Model, input: &Matrix, polynomial: bool) -> Vec<f64> 
             .map(|row| row.iter().enumerate().map(|(c, h)| act(*h, c)).collect())
             .collect();
         x = add(&y, &center(&linear(&activated, &lw.ffn_out)));
+        if post {
+            x = norm(&center(&x), &lw.norm2, &norm2);
+        }
     }
     let mean = |c: usize| x.iter().map(|row| row[c]).sum::<f64>() / tokens as f64;
-    linear(&vec![(0..config.width).map(mean).collect()], &w.head).remove(0)
+    let pooled = match structure.pooling {
+        Pooling::Mean => vec![(0..config.width).map(mean).collect()],
+        Pooling::First => vec![x[0].clone()],
+        Pooling::Tokens => x,
+    };
+    linear(&pooled, &w.head).concat()
 }
 
 #[cfg(test)]
@@ -196,10 +228,75 @@ fn shapes() -> Vec<RandomModel> {
     ]
 }
 
+/// Each feature beyond the pre-norm encoder, some together.
+#[cfg(test)]
+fn structures() -> Vec<RandomModel> {
+    let base = RandomModel { layers: 2, variable: true, shifted: true, ..RandomModel::default() };
+    let normed = Structure { embedding_norm: true, ..Structure::default() };
+    let post = Structure { norm: NormOrder::Post, pooling: Pooling::First, ..normed };
+    let parallel = Structure { parallel: true, causal: true, ..Structure::default() };
+    let every = Structure { pooling: Pooling::Tokens, causal: true, ..Structure::default() };
+    vec![
+        RandomModel { structure: normed, power: 4, ..base.clone() },
+        RandomModel { structure: post, undivided: true, seed: 1, ..base.clone() },
+        RandomModel { structure: parallel, shifted: false, seed: 2, ..base.clone() },
+        RandomModel { structure: every, scaled_heads: vec![1], undivided: true, seed: 3, ..base },
+    ]
+}
+
+/// A model that reads word pieces, with the tensors of a random one.
+#[cfg(test)]
+fn text_model() -> Model {
+    let size = RandomModel::default().width;
+    let mut model = structures()[0].generate().unwrap();
+    let rows: Vec<f64> = (0..7 * size).map(|i| (i as f64 * 0.7).sin()).collect();
+    model.config.input = InputKind::Text { vocabulary: 7 };
+    model.weights.embedding.weight = Matrix::from_vec(7, size, rows).unwrap();
+    model
+}
+
+#[test]
+fn literature_shapes_are_what_they_say() {
+    for (name, layers, width) in [
+        ("bert-tiny", 2, 128),
+        ("minilm-l6", 6, 384),
+        ("pythia-70m", 6, 512),
+        ("bert-base", 12, 768),
+    ] {
+        let shape = RandomModel::literature(name).unwrap();
+        assert_eq!((shape.layers, shape.width, shape.ffn), (layers, width, 4 * width));
+        // Small in every dimension but keeping the structure, it can be made and run.
+        let small =
+            RandomModel { width: 24, ffn: 16, tokens: 6, layers: 2, heads: 2, ..shape }.generate();
+        assert!(small.unwrap().config.random_weights);
+    }
+    assert_eq!(RandomModel::literature("gpt-5"), None);
+}
+
+#[test]
+fn word_pieces_and_lengths_are_checked() {
+    let model = text_model();
+    let clear = ClearExecutor::new(&model, Functions::Exact).unwrap();
+    let weights = ClientWeights::from_model(&model).unwrap();
+    let ids = |ids: &[f64]| Matrix::from_vec(ids.len(), 1, ids.to_vec()).unwrap();
+    for bad in [vec![0.0, 7.0], vec![-1.0], vec![1.5]] {
+        let error = clear.run(&ids(&bad)).unwrap_err();
+        assert!(matches!(error, Error::UnknownToken { vocabulary: 7, .. }), "{error}");
+        assert!(client_embedding(&model.config, &weights, &ids(&bad)).is_err());
+    }
+    for count in [0, 17] {
+        let error = clear.run(&Matrix::zeros(count, 1)).unwrap_err();
+        assert!(matches!(error, Error::InputLength { limit: 16, .. }), "{error}");
+    }
+    assert!(matches!(clear.run(&ids(&[f64::NAN])), Err(Error::NotFinite { .. })));
+}
+
 #[test]
 fn straightforward_loops() {
     let mut models: Vec<Model> = shapes().iter().map(|s| s.generate().unwrap()).collect();
     models.push(fixture().model);
+    models.push(text_model());
+    models.extend(structures().iter().map(|s| s.generate().unwrap()));
     for model in models {
         for (functions, polynomial) in [(Functions::Exact, false), (Functions::Polynomial, true)] {
             let executor = ClearExecutor::new(&model, functions).unwrap();

@@ -24,6 +24,11 @@ fn assert_close(got: &Matrix, want: &[f64]) {
     assert!(max_difference(got.data(), want) < 1e-14, "{got:?}");
 }
 
+#[cfg(test)]
+fn mixing(heads: Vec<HeadKind>, shifted: bool, causal: bool) -> Op {
+    Op::Attention { layer: 0, heads, power: 2, eps: 1., shifted, causal }
+}
+
 #[test]
 fn patch_embedding_multiplies_and_adds_positions() {
     let mut weights = small_model().weights;
@@ -83,7 +88,7 @@ fn attention_of_two_tokens_and_two_heads() {
     let k = matrix(&[&[1., 2.], &[3., 4.]]);
     let v = matrix(&[&[10., 1.], &[20., 3.]]);
     let heads = vec![HeadKind::Power, HeadKind::Scaled];
-    let op = Op::Attention { layer: 0, heads, power: 2, eps: 1. };
+    let op = mixing(heads, false, false);
     // Head 0: token 0 has s = 1, 3, squares 1, 9, mean 5, den 6: (1·10 + 9·20)/(2·6) = 190/12.
     //         token 1 has s = 2, 6, squares 4, 36, mean 20, den 21: (40 + 720)/42.
     // Head 1: token 0 has s = 2, 4: (2·1 + 4·3)/2 = 7; token 1 has s = -2, -4: -7.
@@ -92,11 +97,28 @@ fn attention_of_two_tokens_and_two_heads() {
 }
 
 #[test]
+fn causal_shifted_and_undivided_heads() {
+    let mut weights = small_model().weights;
+    weights.layers[0].shift = vec![1., 7.];
+    // As above: head 0 undivided with c = 1, head 1 scaled, whose shift does not matter.
+    let q = matrix(&[&[1., 1.], &[2., -1.]]);
+    let k = matrix(&[&[1., 2.], &[3., 4.]]);
+    let v = matrix(&[&[10., 1.], &[20., 3.]]);
+    let op = mixing(vec![HeadKind::Undivided, HeadKind::Scaled], true, true);
+    // Head 0: token 0 sees itself, (1/2 + 1)^2 · 10 = 22.5; token 1 has s = 2, 6: (4·10 + 16·20)/2 = 180.
+    // Head 1: token 0 sees itself, 2·1; token 1 as above.
+    assert_close(&run(&op, &[&q, &k, &v], &weights), &[22.5, 2., 180., -7.]);
+    // Head 0 divided by eps + its mean: 1 + 2.25, and 1 + (4 + 16)/2.
+    let op = mixing(vec![HeadKind::Power, HeadKind::Scaled], true, true);
+    assert_close(&run(&op, &[&q, &k, &v], &weights), &[22.5 / 3.25, 2., 180. / 11., -7.]);
+}
+
+#[test]
 fn head_size_scales_the_scores() {
     let weights = small_model().weights;
     // One head of four columns: s = 4 a b / 2 for constant rows a and b.
     let x = matrix(&[&[3., 3., 3., 3.]]);
-    let op = Op::Attention { layer: 0, heads: vec![HeadKind::Scaled], power: 2, eps: 1. };
+    let op = mixing(vec![HeadKind::Scaled], false, false);
     assert_close(&run(&op, &[&x, &x, &x], &weights), &[54.; 4]);
 }
 
@@ -105,7 +127,7 @@ fn shapes_that_do_not_fit_are_refused() {
     let weights = small_model().weights;
     let context = OpContext { weights: &weights, functions: &ScalarFunctions::Exact };
     let x = Matrix::zeros(9, 8);
-    let odd = Op::Attention { layer: 0, heads: vec![HeadKind::Power; 3], power: 2, eps: 1. };
+    let odd = mixing(vec![HeadKind::Power; 3], false, false);
     let refused = odd.reference(&[&x, &x, &x], context, &mut ());
     assert!(matches!(refused, Err(Error::InvalidGraph { .. })));
     let no_layer = Op::Norm { layer: 7, index: NormIndex::First, eps: 1. };

@@ -56,6 +56,19 @@ struct RandomArgs {
     /// Classes.
     #[arg(long, default_value_t = 10)]
     classes: usize,
+    /// Heads raise `s / p + c` with a random c.
+    #[arg(long)]
+    shifted: bool,
+    /// Heads that raise do not divide.
+    #[arg(long)]
+    undivided: bool,
+    /// Inputs may be shorter than the tokens.
+    #[arg(long)]
+    variable: bool,
+    /// The shape of a publication: bert-tiny, minilm-l6, pythia-70m or bert-base. Only seed, power, shifted and undivided count
+    /// beside it.
+    #[arg(long)]
+    like: Option<String>,
     /// Seed of the weights and of the calibration inputs.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -76,6 +89,7 @@ fn summary(model: &Model) -> serde_json::Value {
         "layers": c.layers.len(),
         "heads": c.layers.iter().map(|l| l.heads.len()).collect::<Vec<_>>(),
         "scaled_heads": scaled,
+        "structure": c.structure,
         "power": c.layers.iter().map(|l| l.power).collect::<Vec<_>>(),
         "classes": c.classes,
     })
@@ -141,18 +155,24 @@ fn show(name: &str) -> Result<serde_json::Value> {
 }
 
 fn generate(args: &RandomArgs) -> Result<serde_json::Value> {
-    let model = RandomModel {
-        tokens: args.tokens,
-        width: args.width,
-        heads: args.heads,
-        layers: args.layers,
-        ffn: args.ffn,
-        power: args.power,
-        scaled_heads: args.scaled_heads.clone(),
-        classes: args.classes,
-        seed: args.seed,
-    }
-    .generate()?;
+    let shape = match &args.like {
+        Some(name) => RandomModel::literature(name).with_context(|| {
+            format!("no shape {name}: bert-tiny, minilm-l6, pythia-70m, bert-base")
+        })?,
+        None => RandomModel {
+            tokens: args.tokens,
+            width: args.width,
+            heads: args.heads,
+            layers: args.layers,
+            ffn: args.ffn,
+            scaled_heads: args.scaled_heads.clone(),
+            classes: args.classes,
+            variable: args.variable,
+            ..RandomModel::default()
+        },
+    };
+    let RandomArgs { power, shifted, undivided, seed, .. } = *args;
+    let model = RandomModel { power, shifted, undivided, seed, ..shape }.generate()?;
     model.save(&args.out)?;
     println!("{}\nwritten to {}", line(&model), args.out.display());
     Ok(json!({"schema": "cipherform.model/1", "models": [summary(&model)]}))

@@ -9,17 +9,17 @@ mod reciprocal;
 pub use inverse_sqrt::InverseSqrt;
 pub use reciprocal::{Reciprocal, ReciprocalStep};
 
-use crate::config::{ApproximationConfig, HeadKind, ModelConfig, Range, Ranges};
+use crate::config::{ApproximationConfig, HeadKind, ModelConfig, NormOrder, Range, Ranges};
 use crate::error::{Error, Result};
 
 /// The scalar functions of one encoder layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerApproximations {
-    /// `(mean x² + norm_eps)^-1/2` before attention; absent in layer 0, whose first norm the client computes exactly.
+    /// `(mean x² + norm_eps)^-1/2` before or after attention; absent in layer 0 before it, where the client computes it exactly.
     pub norm1: Option<InverseSqrt>,
-    /// The reciprocal of the denominators; absent when every head is scaled.
+    /// The reciprocal of the denominators; absent when no head divides.
     pub denominator: Option<DenominatorReciprocal>,
-    /// `(mean x² + norm_eps)^-1/2` before the feed-forward block.
+    /// `(mean x² + norm_eps)^-1/2` before or after the feed-forward block.
     pub norm2: InverseSqrt,
 }
 
@@ -98,7 +98,8 @@ pub fn layer_approximations(config: &ModelConfig, layer: usize) -> Result<LayerA
         }
         None => None,
     };
-    let norm1 = if layer == 0 { None } else { Some(norm(ranges.norm1_variance)?) };
+    let clients = layer == 0 && config.structure.norm == NormOrder::Pre;
+    let norm1 = if clients { None } else { Some(norm(ranges.norm1_variance)?) };
     Ok(LayerApproximations { norm1, denominator, norm2: norm(ranges.norm2_variance)? })
 }
 

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::exec::{Functions, Observer, ScalarFunctions};
 use crate::graph::Graph;
 use crate::matrix::Matrix;
@@ -46,10 +46,12 @@ impl<'a> ClearExecutor<'a> {
         &self.graph
     }
 
-    /// The logits of one input `[T, input_size]`.
+    /// The logits of one input `[T, input_size]`, or of n rows where lengths vary; of a model that classifies every token
+    /// one row a token.
     ///
     /// # Errors
-    /// `ShapeMismatch` or `NotFinite` for a bad input or weights that do not fit the config.
+    /// As [`ModelConfig::check_input`](crate::ModelConfig::check_input); `UnknownToken`; `ShapeMismatch` for weights that
+    /// do not fit the config.
     pub fn run(&self, input: &Matrix) -> Result<Vec<f64>> {
         self.run_observed(input, &mut ())
     }
@@ -67,18 +69,12 @@ impl<'a> ClearExecutor<'a> {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn run_observed(&self, input: &Matrix, observer: &mut dyn Observer) -> Result<Vec<f64>> {
-        if let Some(index) = input.first_not_finite() {
-            return Err(Error::NotFinite { what: "the input".to_owned(), index });
-        }
+        self.model.config.check_input(input)?;
         let context = OpContext { weights: &self.model.weights, functions: &self.functions };
         let mut values: Vec<Option<Matrix>> = vec![None; self.graph.nodes().len()];
         let mut output = None;
         for node in self.graph.nodes() {
-            let value = if let Op::Input { shape } = node.op {
-                if input.shape() != shape {
-                    let got = input.shape();
-                    return Err(Error::ShapeMismatch { op: "input", expected: shape, got });
-                }
+            let value = if let Op::Input { .. } = node.op {
                 input.clone()
             } else {
                 let args: Vec<&Matrix> =

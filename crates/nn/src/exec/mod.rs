@@ -65,7 +65,7 @@ impl ScalarFunctions {
         polynomial.unwrap_or_else(|| 1.0 / denominator)
     }
 
-    /// `x^-1/2` for a norm; the first norm of layer 0 is exact, as the client computes it.
+    /// `x^-1/2` for a norm; one that the client computes is exact.
     #[must_use]
     pub fn inverse_sqrt(&self, layer: usize, index: NormIndex, x: f64) -> f64 {
         let polynomial = match self {

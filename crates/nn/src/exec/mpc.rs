@@ -4,7 +4,7 @@
 //! weights is folded here too: centring, gains and biases of norms, constant factors of scores. A learned quadratic
 //! `a2 h^2 + a1 h + a0` is the square gate and a linear part `z W1 diag(a1) W2` that rides on the message of `z W1`.
 
-use crate::config::{Activation, HeadKind, LayerConfig, ModelConfig};
+use crate::config::{Activation, HeadKind, LayerConfig, ModelConfig, Structure};
 use crate::embedding::{ClientWeights, client_embedding};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node};
@@ -65,7 +65,7 @@ fn place(node: &Node) -> (&str, &str) {
 
 fn kind(head: HeadKind, power: u32) -> Attention {
     match head {
-        HeadKind::Power => Attention::Power(power),
+        HeadKind::Power | HeadKind::Undivided => Attention::Power(power),
         HeadKind::Scaled => Attention::Scale,
     }
 }
@@ -150,8 +150,16 @@ impl MpcPlan {
     /// Lowers the graph of `config`.
     ///
     /// # Errors
-    /// `Unsupported` for activations above degree 2 and ranges outside the gates'; `InvalidConfig`; `Mpc` when a range does not fit a ring.
+    /// `Unsupported` for structures other than the default, shifted or undivided powers, activations above degree 2 and ranges outside the gates'; `InvalidConfig`; `Mpc` when a range does not fit a ring.
     pub fn new(config: &ModelConfig, output: MpcOutput) -> Result<Self> {
+        let undivided = |l: &LayerConfig| l.heads.contains(&HeadKind::Undivided);
+        if config.structure != Structure::default() || config.input.is_variable() {
+            let hint = "pre-norm encoders with mean pooling and inputs of one length run on shares";
+            return Err(unsupported("this structure or an input of varying length", hint));
+        }
+        if config.layers.iter().any(|l| l.shifted || undivided(l)) {
+            return Err(unsupported("shifted or undivided powers", "use power or scaled heads"));
+        }
         let graph = Graph::from_config(config)?;
         let mut lowering = Lowering { config, b: Builder::new(), qkv: None, input: None };
         let mut values: Vec<Value> = Vec::with_capacity(graph.nodes().len());

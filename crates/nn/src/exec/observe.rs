@@ -78,7 +78,9 @@ impl Observer for RangeObserver {
                     self.residual(previous, x);
                 }
             }
-            (Op::MeanPool, [x]) => self.residual(self.layers.len().wrapping_sub(1), x),
+            (Op::MeanPool | Op::FirstToken, [x]) => {
+                self.residual(self.layers.len().wrapping_sub(1), x);
+            }
             (Op::Linear { layer, role: LinearRole::Value, .. }, _) => {
                 if let Some(ranges) = self.layers.get_mut(*layer) {
                     ranges.value_abs_max = ranges.value_abs_max.max(value.abs_max());

@@ -9,8 +9,17 @@ use crate::program::Register;
 use crate::weights::LayerWeights;
 use num_complex::Complex64;
 
-fn heads_of(layer: &LayerConfig, kind: HeadKind) -> Vec<bool> {
-    layer.heads.iter().map(|&k| k == kind).collect()
+/// What each head does: raise its scores to the power, and divide by their mean.
+struct Kinds {
+    raises: Vec<bool>,
+    divides: Vec<bool>,
+}
+
+impl Kinds {
+    fn of(layer: &LayerConfig) -> Self {
+        let each = |f: fn(HeadKind) -> bool| layer.heads.iter().map(|&k| f(k)).collect();
+        Self { raises: each(HeadKind::raises), divides: each(|k| k == HeadKind::Power) }
+    }
 }
 
 impl Pass<'_> {
@@ -65,11 +74,11 @@ impl Pass<'_> {
         let tokens = self.p.tokens as f64;
         let power = f64::from(layer.power);
         let head_width = (self.width() / heads) as f64;
-        let is_power = heads_of(layer, HeadKind::Power);
-        let any_power = is_power.contains(&true);
+        let kinds = Kinds::of(layer);
         // Scores come out as gamma_h s_ij with gamma = (scale_h / (2 T))^(1/p) / 2: the split doubles them, so their
         // p-th power is scale_h s^p / (2 T), and the sum over the keys, doubled by the next split, is the reciprocal's
-        // argument scale_h den_h without eps.
+        // argument scale_h den_h without eps. A shift, gamma_h c_h, is added where query and key carry data and nowhere
+        // else, so that padding keeps weight zero at no level.
         let scale = denominator_scale(&layer.ranges, self.model.config.approximation);
         let gamma: Vec<f64> =
             scale.iter().map(|s| (s / (2.0 * tokens)).powf(1.0 / power) / 2.0).collect();
@@ -79,7 +88,9 @@ impl Pass<'_> {
         let half = self.p.key_blocks() / 2;
         // Shared evenly by queries and keys, so that neither sinks towards the rounding; tiles double the keys.
         let balanced = |g: &f64| (g / head_width.sqrt()).sqrt();
-        let query_factors: Vec<f64> = gamma.iter().map(balanced).collect();
+        let divisor = |h: usize| if layer.shifted && kinds.raises[h] { power } else { 1.0 };
+        let query_factors: Vec<f64> =
+            gamma.iter().enumerate().map(|(h, g)| balanced(&(g / divisor(h)))).collect();
         let key_factors: Vec<f64> = query_factors.iter().map(|f| f / 2.0).collect();
         let query = self.projection(&babies, &weights.query, input, &query_factors, half)?;
         let moved = self.b.rotate(query, -((half * self.p.block) as i64));
@@ -91,11 +102,15 @@ impl Pass<'_> {
         self.b.step("attention.key_tiles");
         let keys = self.tiles(key)?;
         self.b.step("attention.scores");
-        let scores = self.scores(query, &keys, heads)?;
+        let mut scores = self.scores(query, &keys, heads)?;
+        if layer.shifted {
+            let offset = |h: usize| if kinds.raises[h] { gamma[h] * weights.shift[h] } else { 0.0 };
+            scores = self.b.add_plain(scores, self.seen_pairs(heads, offset));
+        }
 
         // Weights are small where a row has one strong key; boosted, they keep their bits through the value product.
-        let boost = Self::power_boost(layer, &scale, tokens);
-        let (powers, value_level) = if any_power {
+        let boost = Self::power_boost(layer, &weights.shift, &scale, tokens);
+        let (powers, value_level) = if kinds.raises.contains(&true) {
             self.b.step("attention.power");
             let powers = self.power(scores, layer.power, boost)?;
             (Some(powers), self.b.level(powers[1]) - 1)
@@ -114,19 +129,24 @@ impl Pass<'_> {
                 let eps: Vec<f64> = scale.iter().map(|s| layer.eps * s).collect();
                 self.b.step("attention.reciprocal");
                 Some((
-                    self.reciprocal(re, reciprocal, &eps, &is_power, boost)?,
-                    self.reciprocal(im, reciprocal, &eps, &is_power, boost)?,
+                    self.reciprocal(re, reciprocal, &eps, &kinds.divides, boost)?,
+                    self.reciprocal(im, reciprocal, &eps, &kinds.divides, boost)?,
                 ))
             }
             _ => None,
         };
 
         self.b.step("attention.values");
-        // Power heads: scale s^p v / (2 T) times 2, over scale den. Scaled heads: gamma s v / (gamma T).
-        let gains: Vec<f64> =
-            (0..heads).map(|h| if is_power[h] { 2.0 } else { 1.0 / (gamma[h] * tokens) }).collect();
+        // Power heads: scale s^p v / (2 T) times 2, over scale den; the normaliser takes the boost back. Undivided heads:
+        // boost scale s^p v / (2 T) times 2 / (boost scale). Scaled heads: gamma s v / (gamma T).
+        let gain = |h: usize| match layer.heads[h] {
+            HeadKind::Power => 2.0,
+            HeadKind::Undivided => 2.0 / (boost as f64 * scale[h]),
+            HeadKind::Scaled => 1.0 / (gamma[h] * tokens),
+        };
+        let gains: Vec<f64> = (0..heads).map(gain).collect();
         let powers = powers.map(|p| p[1]);
-        let mixed = self.values(powers, scores, &values, &gains, &is_power)?;
+        let mixed = self.values(powers, scores, &values, &gains, &kinds.raises)?;
         self.b.step("attention.normalize");
         self.normalize(mixed, normalizers)
     }
@@ -153,6 +173,27 @@ impl Pass<'_> {
             m *= 2;
         }
         Ok(parts[0])
+    }
+
+    /// `value(h)` at every score of a query and a key that carry data, in the order of [`Self::scores`].
+    fn seen_pairs(&self, heads: usize, value: impl Fn(usize) -> f64) -> Vec<Complex64> {
+        let p = &self.p;
+        let carries = |token: usize| f64::from(u8::from(token < p.tokens));
+        let mut out = vec![Complex64::default(); p.slots];
+        for t in 0..p.rows {
+            let queries = Complex64::new(carries(t), carries(t + p.rows));
+            for block in 0..p.key_blocks() {
+                for tile in 0..p.tiles() {
+                    let shift = block + tile / 2 * p.key_blocks();
+                    let key = (t + shift) % p.rows + tile % 2 * p.rows;
+                    let start = t * p.columns + block * p.block;
+                    for h in 0..heads {
+                        out[start + p.head_slot(h, tile)] = queries * carries(key) * value(h);
+                    }
+                }
+            }
+        }
+        out
     }
 
     /// `(2 re)^p + i (2 im)^p` for p = 2, 4, 6, 8, twice: not yet rescaled, for sums; and times `boost` and rescaled,
@@ -193,14 +234,21 @@ impl Pass<'_> {
 
     /// The largest power of two that keeps every boosted power at or below 4: beyond that the normaliser, divided by
     /// it, would sink towards the rounding in its turn.
-    fn power_boost(layer: &LayerConfig, scale: &[f64], tokens: f64) -> i64 {
+    fn power_boost(layer: &LayerConfig, shift: &[f64], scale: &[f64], tokens: f64) -> i64 {
+        let base = |h: usize, score: f64| match shift.get(h) {
+            Some(c) => score / f64::from(layer.power) + c.abs(),
+            None => score,
+        };
         let largest = layer
             .heads
             .iter()
             .zip(scale)
             .zip(&layer.ranges.score_abs_max)
-            .filter(|((kind, _), _)| **kind == HeadKind::Power)
-            .map(|((_, scale), score)| scale * score.powi(layer.power as i32) / (2.0 * tokens))
+            .enumerate()
+            .filter(|(_, ((kind, _), _))| kind.raises())
+            .map(|(h, ((_, scale), &score))| {
+                scale * base(h, score).powi(layer.power as i32) / (2.0 * tokens)
+            })
             .fold(f64::MIN_POSITIVE, f64::max);
         (4.0 / largest).log2().floor().clamp(0.0, 10.0).exp2() as i64
     }
@@ -229,7 +277,7 @@ impl Pass<'_> {
         sums: Register,
         r: &Reciprocal,
         eps: &[f64],
-        is_power: &[bool],
+        divides: &[bool],
         boost: i64,
     ) -> Result<Register> {
         // Idle head slots sit at 1/2, inside the interval.
@@ -238,7 +286,7 @@ impl Pass<'_> {
         let mut z = self.b.add_plain(sums, real(start));
         // The powers that it will multiply are boosted.
         let beta = r.beta / boost as f64;
-        let chosen = |h: usize| if is_power.get(h) == Some(&true) { beta } else { 0.0 };
+        let chosen = |h: usize| if divides.get(h) == Some(&true) { beta } else { 0.0 };
         let mask = self.head_mask(chosen, |i| i == 0);
         let mask = self.first_block(&mask);
         let mut result = None;
@@ -258,11 +306,11 @@ impl Pass<'_> {
         let result =
             result.ok_or(Error::Planner { op: "reciprocal", detail: "no steps".into() })?;
         let spread = self.b.replicate(result, self.p.heads, self.p.head_width)?;
-        if is_power.iter().all(|&p| p) {
+        if divides.iter().all(|&d| d) {
             return Ok(spread);
         }
-        // Scaled heads are not normalised: multiplied by one.
-        let one = |h: usize| if is_power.get(h) == Some(&false) { 1.0 } else { 0.0 };
+        // Other heads are not normalised: multiplied by one.
+        let one = |h: usize| if divides.get(h) == Some(&false) { 1.0 } else { 0.0 };
         let ones = self.head_mask(one, |_| true);
         let ones = self.first_block(&ones);
         Ok(self.b.add_plain(spread, ones))
@@ -276,7 +324,7 @@ impl Pass<'_> {
         scores: Register,
         values: &[Register],
         gains: &[f64],
-        is_power: &[bool],
+        raises: &[bool],
     ) -> Result<Register> {
         let p = self.p;
         let tiles = values.len();
@@ -284,7 +332,7 @@ impl Pass<'_> {
         if let Some(powers) = powers {
             sources.push((self.b.replicate(powers, p.heads * tiles, p.head_width / tiles)?, true));
         }
-        if is_power.contains(&false) {
+        if raises.contains(&false) {
             let scores = match powers {
                 Some(powers) => self.b.set_level(scores, self.b.level(powers), 1.0)?,
                 None => scores,
@@ -295,8 +343,7 @@ impl Pass<'_> {
         let mut sum = None;
         for (a, &value) in values.iter().enumerate() {
             let masks = sources.iter().map(|&(_, of_power)| {
-                let gain =
-                    |h: usize| if is_power.get(h) == Some(&of_power) { gains[h] } else { 0.0 };
+                let gain = |h: usize| if raises.get(h) == Some(&of_power) { gains[h] } else { 0.0 };
                 real(self.head_mask(gain, |i| i % tiles == a)).into()
             });
             let masks = masks.collect();

@@ -17,6 +17,7 @@ mod tests;
 use self::activation::Terms;
 pub(crate) use self::schedule::{LayerSchedule, RefreshPoint, Schedule};
 use crate::approx::{InverseSqrt, LayerApproximations, layer_approximations};
+use crate::config::{ModelConfig, NormOrder, Pooling, Structure};
 use crate::embedding::Embedded;
 use crate::error::{Error, Result};
 use crate::packing::Packing;
@@ -61,7 +62,29 @@ pub(crate) struct Lowered {
     pub(crate) inputs: Vec<InputSpec>,
 }
 
-/// Writes the program of `model`. A sketch has no values in its constants and is good for counting and pricing only.
+/// Refuses what layout P-tile has no program for.
+fn check_structure(config: &ModelConfig) -> Result<()> {
+    let Structure { norm, parallel, causal, pooling, .. } = config.structure;
+    let refusals = [
+        (norm == NormOrder::Post, "a norm after attention, under encryption in layout P-tile,"),
+        (parallel, "a feed-forward block beside attention, under encryption in layout P-tile,"),
+        (causal, "causal attention under encryption in layout P-tile"),
+        (
+            pooling != Pooling::Mean,
+            "pooling other than the mean, under encryption in layout P-tile,",
+        ),
+    ];
+    match refusals.iter().find(|(refused, _)| *refused) {
+        Some((_, what)) => {
+            let hint = "use a pre-norm encoder with mean pooling, or run it in the clear";
+            Err(Error::Unsupported { what, hint })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Writes the program of `model` for inputs of `packing.tokens` tokens, whose number changes constants only: neither
+/// instructions nor levels. A sketch has no values in its constants and is good for counting and pricing only.
 pub(crate) fn lower(
     model: &Model,
     packing: &Packing,
@@ -88,6 +111,7 @@ pub(crate) fn lower(
 
 /// The scalar functions of every layer.
 pub(crate) fn approximations(model: &Model) -> Result<Vec<LayerApproximations>> {
+    check_structure(&model.config)?;
     (0..model.config.layers.len()).map(|i| layer_approximations(&model.config, i)).collect()
 }
 

@@ -9,15 +9,17 @@
 //! | `two_layers` | 2 layers | encrypted first norm, second feed-forward product, residual across levels |
 //! | `refreshed` | 2 layers, every place to refresh | what a bootstrap sees is within its bound |
 //! | `odd_sizes` | 20 tokens, width 48, 3 heads | padding in tokens, heads and features |
+//! | `lengths` | inputs shorter than T, embedding norm, shift, no division | padding between data and copies |
 //! | `many_tokens` | 128 tokens | several key tiles |
 //! | `refusals` | too wide, too deep | typed errors |
 
 use super::{LayerSchedule, RefreshPoint, Schedule, lower};
+use crate::config::{NormOrder, Pooling, Structure};
 use crate::embedding::{ClientWeights, client_embedding};
 use crate::exec::{ClearExecutor, Progress, Slots, execute};
 use crate::program::Ladder;
 use crate::{
-    Activation, Error, Functions, Matrix, Model, Packing, Plan, RandomModel, random_input,
+    Activation, Error, Functions, HeadKind, Matrix, Model, Packing, Plan, RandomModel, random_input,
 };
 use cipherform_ckks::presets;
 use std::ops::ControlFlow;
@@ -37,7 +39,7 @@ fn check_model(model: &Model) {
 
 /// With every layer's refreshes at these points.
 fn check_refreshed(model: &Model, points: &[RefreshPoint]) {
-    let packing = Packing::new(&model.config, SLOTS).unwrap();
+    let whole = Packing::new(&model.config, SLOTS).unwrap();
     // Slots are exact at any level, so depth is no object here.
     let mut layer = LayerSchedule::default();
     for &point in points {
@@ -45,12 +47,13 @@ fn check_refreshed(model: &Model, points: &[RefreshPoint]) {
     }
     let schedule = Schedule { input: TOP, layers: vec![layer; model.config.layers.len()] };
     let ladder = Ladder::Endless { log2_scale: 40.0, top: TOP };
-    let lowered = lower(model, &packing, ladder, &schedule).unwrap();
     let client = ClientWeights::from_model(model).unwrap();
     let clear = ClearExecutor::new(model, Functions::Polynomial).unwrap();
     for index in 0..2 {
         let input = random_input(&model.config, 1, index).unwrap();
         let want = clear.run(&input).unwrap();
+        let packing = whole.with_tokens(input.rows()).unwrap();
+        let lowered = lower(model, &packing, ladder.clone(), &schedule).unwrap();
         let embedded = client_embedding(&model.config, &client, &input).unwrap();
         let slots = lowered.inputs.iter().map(|i| i.pack(&packing, &embedded));
         let mut machine = Slots::new(&lowered.program, slots.collect());
@@ -137,6 +140,28 @@ fn odd_sizes() {
 }
 
 #[test]
+fn lengths() {
+    let structure = Structure { embedding_norm: true, ..Structure::default() };
+    let base = RandomModel { variable: true, structure, ..shape(20, 32, 2, 48) };
+    let undivided = RandomModel { undivided: true, shifted: true, ..base.clone() };
+    for random in [
+        base.clone(),
+        RandomModel { shifted: true, scaled_heads: vec![1], ..base.clone() },
+        RandomModel { shifted: true, power: 4, ..base },
+        undivided.clone(),
+        RandomModel { scaled_heads: vec![0], shifted: false, power: 4, ..undivided.clone() },
+        RandomModel { layers: 2, tokens: 64, ..undivided.clone() },
+    ] {
+        check(&random);
+    }
+    // One head of each kind in one layer.
+    let mut mixed =
+        RandomModel { heads: 4, scaled_heads: vec![2], ..undivided }.generate().unwrap();
+    mixed.config.layers[0].heads[1] = HeadKind::Power;
+    check_model(&mixed);
+}
+
+#[test]
 fn many_tokens() {
     check(&RandomModel { scaled_heads: vec![3], ..shape(128, 64, 4, 128) });
 }
@@ -152,6 +177,17 @@ fn refusals() {
     let mut mixed = RandomModel { layers: 2, ..shape(16, 16, 2, 16) }.generate().unwrap();
     mixed.config.layers[1].heads.truncate(1);
     assert!(matches!(refusal(&mixed), Error::Unsupported { .. }), "{}", refusal(&mixed));
+    let structures = [
+        Structure { embedding_norm: true, norm: NormOrder::Post, ..Structure::default() },
+        Structure { parallel: true, ..Structure::default() },
+        Structure { causal: true, ..Structure::default() },
+        Structure { pooling: Pooling::First, ..Structure::default() },
+        Structure { pooling: Pooling::Tokens, ..Structure::default() },
+    ];
+    for structure in structures {
+        let model = RandomModel { structure, ..shape(16, 16, 2, 16) }.generate().unwrap();
+        assert!(matches!(refusal(&model), Error::Unsupported { .. }), "{}", refusal(&model));
+    }
     let deep = RandomModel { layers: 3, ..shape(16, 16, 2, 16) }.generate().unwrap();
     let error = refusal(&deep);
     let Error::LevelsInsufficient { available: 35, needed, .. } = error else { panic!("{error}") };
