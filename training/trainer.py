@@ -48,20 +48,14 @@ class RunConfig:
         return asdict(self)
 
 
-class Run:
-    """A model, its running average, its optimiser, and the step that moves them. `framed` are the images in a black frame of
-    at least `config.shift` pixels."""
+class Stepper:
+    """A model, its running average, its optimiser, and the step that moves them. `config` has rate, weight_decay, warm_up, clip
+    and average; `losses` is the subclass's: it takes its own batch, without a word from the host."""
 
-    def __init__(self, config: RunConfig, shape: Shape, images: Images, framed: torch.Tensor):
-        self.config, self.shape, self.images, self.framed = config, shape, images, framed
-        device = framed.device
-        torch.manual_seed(config.seed)
-        self.model = self.build().to(device)
-        self.average = self.build().to(device).requires_grad_(False)
+    def __init__(self, config, model: torch.nn.Module, average: torch.nn.Module, total: int, device):
+        self.config, self.total, self.device = config, total, torch.device(device)
+        self.model, self.average = model.to(device), average.to(device).requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
-        self.steps_per_epoch = len(images) // config.batch
-        self.total = config.epochs * self.steps_per_epoch
-        self.order = torch.zeros(self.steps_per_epoch, config.batch, 6, dtype=torch.long, device=device)
         self.step_number = torch.zeros(1, dtype=torch.long, device=device)
         self.loss_sum = torch.zeros((), device=device)
         self.rate = torch.tensor(config.rate, device=device)
@@ -71,31 +65,22 @@ class Run:
             {"params": [p for n, p in named if decays(n)], "weight_decay": config.weight_decay},
             {"params": [p for n, p in named if not decays(n)], "weight_decay": 0.0},
         ]
-        graph = {"fused": True, "capturable": True} if framed.is_cuda else {}
+        graph = {"fused": True, "capturable": True} if self.device.type == "cuda" else {}
         self.optimizer = torch.optim.AdamW(groups, lr=self.rate, betas=(0.9, 0.98), **graph)
         self.graph, self.stream = None, None
 
-    def build(self) -> torch.nn.Module:
-        return FAMILIES[self.config.family](self.shape)
-
-    def objective(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def losses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss that is shown, and the one that is minimised."""
-        c = self.config
-        functions = RangeLoss(self.shape) if c.family == "power" else EXACT
-        loss = F.cross_entropy(self.model(images, functions), labels, label_smoothing=c.smoothing)
-        return loss, loss + c.range_weight * functions.penalty if c.family == "power" else loss
+        raise NotImplementedError
 
     def step(self) -> None:
         """One optimisation step, with no word from the host: the position in the schedule is `step_number`."""
         c = self.config
-        order = self.order.index_select(0, self.step_number % self.steps_per_epoch)[0]
         progress = (self.step_number[0] + 1) / self.total
         warm = (progress / c.warm_up).clamp(max=1.0)
         self.rate.copy_(c.rate * warm * 0.5 * (1 + torch.cos(math.pi * progress.clamp(max=1.0))))
         self.optimizer.zero_grad(set_to_none=True)
-        images = augmented(self.framed, order, self.images.spec, c.hole)
-        with torch.autocast(self.framed.device.type, torch.bfloat16, enabled=c.half, cache_enabled=False):
-            loss, total = self.objective(images, self.images.labels[order[:, 0]])
+        loss, total = self.losses()
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
         self.optimizer.step()
@@ -115,10 +100,9 @@ class Run:
     def optimizer_tensors(self) -> list[torch.Tensor]:
         return [v for state in self.optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
 
-    def prepare(self, epoch: int) -> None:
+    def prepare(self) -> None:
         """Captures the graph; the warm-up steps leave no trace."""
-        self.load_epoch(epoch)
-        if not self.framed.is_cuda:
+        if self.device.type != "cuda":
             return
         kept = [t.detach().clone() for t in self.tensors()]
         fresh = not self.optimizer.state
@@ -141,16 +125,43 @@ class Run:
                 tensor.zero_() if fresh else tensor.copy_(kept_state[i])
         torch.cuda.synchronize()
 
-    def load_epoch(self, epoch: int) -> None:
-        c = self.config
-        self.order.copy_(epoch_order(c.seed, epoch, len(self.images), c.batch, c.shift, self.images.spec.side))
-        self.loss_sum.zero_()
-
     def advance(self) -> None:
         if self.graph is None:
             return self.step()
         with torch.cuda.stream(self.stream):
             self.graph.replay()
+
+
+class Run(Stepper):
+    """One training run on images; `framed` are the images in a black frame of at least `config.shift` pixels."""
+
+    def __init__(self, config: RunConfig, shape: Shape, images: Images, framed: torch.Tensor):
+        self.config, self.shape, self.images, self.framed = config, shape, images, framed
+        self.steps_per_epoch = len(images) // config.batch
+        torch.manual_seed(config.seed)
+        super().__init__(config, self.build(), self.build(), config.epochs * self.steps_per_epoch, framed.device)
+        self.order = torch.zeros(self.steps_per_epoch, config.batch, 6, dtype=torch.long, device=framed.device)
+
+    def build(self) -> torch.nn.Module:
+        return FAMILIES[self.config.family](self.shape)
+
+    def losses(self) -> tuple[torch.Tensor, torch.Tensor]:
+        order = self.order.index_select(0, self.step_number % self.steps_per_epoch)[0]
+        images = augmented(self.framed, order, self.images.spec, self.config.hole)
+        with torch.autocast(self.framed.device.type, torch.bfloat16, enabled=self.config.half, cache_enabled=False):
+            return self.objective(images, self.images.labels[order[:, 0]])
+
+    def objective(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss that is shown, and the one that is minimised."""
+        c = self.config
+        functions = RangeLoss(self.shape) if c.family == "power" else EXACT
+        loss = F.cross_entropy(self.model(images, functions), labels, label_smoothing=c.smoothing)
+        return loss, loss + c.range_weight * functions.penalty if c.family == "power" else loss
+
+    def load_epoch(self, epoch: int) -> None:
+        c = self.config
+        self.order.copy_(epoch_order(c.seed, epoch, len(self.images), c.batch, c.shift, self.images.spec.side))
+        self.loss_sum.zero_()
 
     def state(self) -> dict:
         return {
@@ -205,7 +216,8 @@ def train(runs: list[Run], work: Path, minutes: float, resume: bool) -> bool:
     if epoch >= epochs:
         return True
     for run in runs:
-        run.prepare(epoch)
+        run.load_epoch(epoch)
+        run.prepare()
     print(f"{len(runs)} runs of {runs[0].total} steps x {runs[0].config.batch}, ready after "
           f"{time.monotonic() - started:.0f} s", flush=True)
     first, clock = epoch, time.monotonic()
