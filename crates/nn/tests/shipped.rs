@@ -98,3 +98,29 @@ fn accuracy_on_the_whole_test_set() {
         assert!(percent >= 88.5);
     }
 }
+
+/// What training computed for the first development sentences, by ids of word pieces.
+#[test]
+fn bert_tiny_follows_its_reference() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/bert-tiny-he");
+    let model = Model::load(&dir).unwrap();
+    let text = std::fs::read_to_string(dir.join("reference.json")).unwrap();
+    let reference: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let rows =
+        |key: &str| -> Vec<Vec<f64>> { serde_json::from_value(reference[key].clone()).unwrap() };
+    for (functions, key) in
+        [(Functions::Exact, "logits"), (Functions::Polynomial, "polynomial_logits")]
+    {
+        let clear = ClearExecutor::new(&model, functions).unwrap();
+        for (ids, want) in rows("ids").iter().zip(rows(key)) {
+            let input = Matrix::from_vec(ids.len(), 1, ids.clone()).unwrap();
+            let got = clear.run(&input).unwrap();
+            // Both sides fit their own inverse roots: close to the optimum, not equal.
+            let tolerance = if functions == Functions::Exact { 1e-9 } else { 1e-3 };
+            assert!(
+                got.iter().zip(&want).all(|(a, b)| (a - b).abs() < tolerance),
+                "{got:?} {want:?}"
+            );
+        }
+    }
+}
