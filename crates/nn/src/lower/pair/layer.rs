@@ -173,10 +173,10 @@ impl PairPass<'_> {
         let (layer, weights) = (&model.config.layers[index], &model.weights.layers[index]);
         let approximations = &self.approximations[index];
         let denominator = match &approximations.denominator {
-            Some(d) if layer.heads.iter().all(|&k| k == HeadKind::Power) => d,
+            Some(d) if !layer.shifted && layer.heads.iter().all(|&k| k == HeadKind::Power) => d,
             _ => {
                 return Err(Error::Unsupported {
-                    what: "scaled heads in layout P-pair",
+                    what: "scaled, undivided or shifted heads in layout P-pair",
                     hint: "use power heads, or a model that fits layout P-tile",
                 });
             }
