@@ -54,6 +54,27 @@ class RangeLoss(Functions):
             self.penalty = self.penalty + 4 * over.square().mean() + 0.01 * over.amax()
 
 
+def summary(low: dict[str, torch.Tensor], high: dict[str, torch.Tensor], layers: int) -> tuple[list[dict], float]:
+    """Smallest and largest values by name as the `ranges` of every layer in the form of config.json, and the largest logit."""
+
+    def pair(name: str) -> list[float]:
+        return [low[name][0].item(), high[name][0].item()]
+
+    result = []
+    for i in range(layers):
+        p = f"{i}."
+        result.append({
+            "score_abs_max": high[p + "score"].tolist(),
+            "denominator": torch.stack([low[p + "denominator"], high[p + "denominator"]], 1).tolist(),
+            "norm1_variance": pair(p + "norm1_variance"),
+            "norm2_variance": pair(p + "norm2_variance"),
+            "activation_abs_max": high[p + "activation"][0].item(),
+            "value_abs_max": high[p + "value"][0].item(),
+            "residual_abs_max": high[p + "residual"][0].item(),
+        })
+    return result, high["logit"][0].item()
+
+
 class Calibration(Functions):
     """Records the smallest and largest value met; per head for scores and denominators."""
 
@@ -80,23 +101,7 @@ class Calibration(Functions):
 
     def ranges(self, layers: int) -> tuple[list[dict], float]:
         """The `ranges` of every layer in the form of config.json, and the largest logit."""
-
-        def pair(name: str) -> list[float]:
-            return [self.low[name][0].item(), self.high[name][0].item()]
-
-        result = []
-        for i in range(layers):
-            p = f"{i}."
-            result.append({
-                "score_abs_max": self.high[p + "score"].tolist(),
-                "denominator": torch.stack([self.low[p + "denominator"], self.high[p + "denominator"]], 1).tolist(),
-                "norm1_variance": pair(p + "norm1_variance"),
-                "norm2_variance": pair(p + "norm2_variance"),
-                "activation_abs_max": self.high[p + "activation"][0].item(),
-                "value_abs_max": self.high[p + "value"][0].item(),
-                "residual_abs_max": self.high[p + "residual"][0].item(),
-            })
-        return result, self.high["logit"][0].item()
+        return summary(self.low, self.high, layers)
 
 
 class Polynomials(Functions):

@@ -11,7 +11,7 @@ from torch import nn
 
 from approximations import InverseSqrt, Reciprocal
 from model import BoundedNorm, Functions, Linear, centre
-from ranges import layer_of
+from ranges import layer_of, summary
 
 
 @dataclass
@@ -124,21 +124,7 @@ class TextCalibration(Exact):
 
     def ranges(self, layers: int) -> tuple[list[dict], float]:
         """As `ranges.Calibration.ranges`."""
-        pair = lambda name: [self.low[name][0].item(), self.high[name][0].item()]
-        largest = lambda name: self.high[name][0].item()
-        result = []
-        for i in range(layers):
-            p = f"{i}."
-            result.append({
-                "score_abs_max": self.high[p + "score"].tolist(),
-                "denominator": torch.stack([self.low[p + "denominator"], self.high[p + "denominator"]], 1).tolist(),
-                "norm1_variance": pair(p + "norm1_variance"),
-                "norm2_variance": pair(p + "norm2_variance"),
-                "activation_abs_max": largest(p + "activation"),
-                "value_abs_max": largest(p + "value"),
-                "residual_abs_max": largest(p + "residual"),
-            })
-        return result, largest("logit")
+        return summary(self.low, self.high, layers)
 
 
 class TextPolynomials(Exact):

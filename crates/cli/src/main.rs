@@ -51,6 +51,9 @@ enum Verb {
     /// Time, memory, bytes and counts, without running and without keys.
     #[command(after_help = "Example:\n  cipherform estimate --model models/fashion-mnist-vit")]
     Estimate(verbs::estimate::Args),
+    /// Measure this machine once, so that plans and estimates are made for it.
+    #[command(after_help = "Example:\n  cipherform calibrate --device cpu --set lev16_36")]
+    Calibrate(verbs::calibrate::Args),
     /// The parameter sets: security, levels, sizes.
     #[command(after_help = "Example:\n  cipherform params lev16_36")]
     Params(verbs::params::Args),
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Verb::Eval(args) => verbs::eval::run(&args),
         Verb::Profile(args) => verbs::profile::run(&args),
         Verb::Estimate(args) => verbs::estimate::run(&args),
+        Verb::Calibrate(args) => verbs::calibrate::run(&args),
         Verb::Params(args) => verbs::params::run(&args),
         Verb::Bench(args) => verbs::bench::run(&args),
         Verb::Model(args) => verbs::model::run(&args),

@@ -7,7 +7,8 @@
 //! | `parameter_sets` | security printed and in the JSON |
 //! | `benches_report_every_row` | rows and JSON keys of `bench`; a peer that is not there is skipped loudly |
 //! | `a_soak_finds_nothing` | log of `bench soak`, every shape of input |
-//! | `random_models_of_any_shape` | generate, show, evaluate, plan; refusal of one that is too deep |
+//! | `random_models_of_any_shape` | generate, show, evaluate, plan; one too deep without bootstraps |
+//! | `a_calibrated_machine_is_not_measured_again` | `calibrate` writes a table with bootstraps, plans read it; a damaged one names the verb that mends it |
 //! | `estimate_needs_no_keys` | JSON keys of the estimate |
 //! | `key_files_are_never_overwritten` | keygen twice |
 //! | `two_parties_over_tls` | identities, correlations, server and client as two processes; a stranger; used-up correlations |
@@ -58,8 +59,18 @@ fn json(path: &Path) -> Value {
 #[test]
 fn every_verb_has_help_with_an_example() {
     let verbs = [
-        "demo", "serve", "keygen", "infer", "eval", "profile", "estimate", "params", "bench",
-        "model", "mpc",
+        "demo",
+        "serve",
+        "keygen",
+        "infer",
+        "eval",
+        "profile",
+        "estimate",
+        "params",
+        "bench",
+        "model",
+        "mpc",
+        "calibrate",
     ];
     for verb in verbs {
         let help = ok(&[verb, "--help"]);
@@ -215,8 +226,33 @@ fn random_models_of_any_shape() {
     let deep = dir.path().join("deep");
     let deep = deep.to_str().unwrap();
     ok(&["model", "random", "--layers", "4", "--tokens", "16", "--width", "16", "--out", deep]);
-    let refusal = fails(&["estimate", "--model", deep]);
+    // Too deep for the levels of any set alone: refused where none is refreshed, planned with bootstraps otherwise.
+    assert!(ok(&["estimate", "--model", deep]).contains("set        boot16"));
+    let refusal = fails(&["estimate", "--model", deep, "--set", "lev16_36"]);
     assert!(refusal.contains("levels") && refusal.contains("35"), "{refusal}");
+}
+
+#[test]
+fn a_calibrated_machine_is_not_measured_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |args: &[&str]| command(args).env("CIPHERFORM_COSTS", dir.path()).output().unwrap();
+    let out = with(&["calibrate", "--set", "toy11_boot"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(text(&out.stdout).contains("bootstrap "), "{}", text(&out.stdout));
+    let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    let table = json(&file);
+    assert!(table["entries"]["11"]["key_switch"]["slope"].as_f64().unwrap() > 0.0);
+    // Nominal prices have a bootstrap factor of exactly 1; a measured one never is.
+    assert!((table["entries"]["11"]["bootstrap"].as_f64().unwrap() - 1.0).abs() > 1e-9);
+    // Another dimension is added, the first one stays.
+    assert!(with(&["calibrate", "--set", "lev13"]).status.success());
+    let both = json(&file);
+    assert_eq!(both["entries"]["11"], table["entries"]["11"]);
+    assert!(both["entries"]["13"].is_object());
+    std::fs::write(&file, "{}").unwrap();
+    let out = with(&["estimate"]);
+    assert!(!out.status.success() && text(&out.stderr).contains("cipherform calibrate"));
+    assert!(with(&["calibrate", "--set", "lev13"]).status.success(), "it mends the table");
 }
 
 #[test]

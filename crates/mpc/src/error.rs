@@ -130,6 +130,14 @@ pub enum Error {
         /// The file.
         path: String,
     },
+    /// A mask that has hidden other weights: the client would learn their difference.
+    #[error(
+        "the weight mask in {directory} has hidden other weights; run `deal` into an empty directory for this model"
+    )]
+    MaskUsed {
+        /// The store.
+        directory: String,
+    },
     /// Bytes that are not what they should be.
     #[error("malformed {what}: {detail}")]
     Malformed {

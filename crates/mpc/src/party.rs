@@ -72,6 +72,18 @@ impl ServerModel {
         &self.mask
     }
 
+    /// A hash of the integers: who guesses all weights can check the guess, so it stays with the server.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("cipherform mpc 1 masked weights");
+        for tensor in &self.parameters {
+            hasher.update(&(tensor.len() as u64).to_le_bytes());
+            for word in tensor {
+                hasher.update(&word.to_le_bytes());
+            }
+        }
+        *hasher.finalize().as_bytes()
+    }
+
     /// The matrices as the client holds them: weights minus their mask, sent once.
     #[must_use]
     pub fn masked(&self, circuit: &Circuit) -> ClientModel {

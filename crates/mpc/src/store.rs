@@ -6,6 +6,7 @@
 use crate::circuit::Circuit;
 use crate::dealer::{Correlations, WeightMask};
 use crate::error::{Error, Result};
+use crate::party::ServerModel;
 use crate::prg::Seed;
 use crate::role::Role;
 use std::fs::{File, OpenOptions};
@@ -14,6 +15,9 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 const MASK_FILE: &str = "weights.mask";
+
+/// Hash of the weights that the mask has hidden.
+const MASKED_FILE: &str = "weights.masked";
 
 fn io(what: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let what = format!("{what} {}", path.display());
@@ -85,7 +89,7 @@ impl Store {
         for path in self.files()? {
             let spent = path.with_extension("spent");
             // A rename that fails means that another process was faster.
-            if std::fs::rename(&path, &spent).is_ok() {
+            if self.spend(&path, &spent)? {
                 let read = load(&spent, circuit, role);
                 std::fs::remove_file(&spent).map_err(io("remove", &spent))?;
                 self.used += 1;
@@ -107,7 +111,7 @@ impl Store {
     ) -> Result<Correlations> {
         let path = self.directory.join(format!("{name}.corr"));
         let spent = path.with_extension("spent");
-        if name.contains(['/', '\\', '.']) || std::fs::rename(&path, &spent).is_err() {
+        if name.contains(['/', '\\', '.']) || !self.spend(&path, &spent)? {
             return Err(Error::Spent { path: path.display().to_string() });
         }
         let read = load(&spent, circuit, role);
@@ -137,6 +141,34 @@ impl Store {
             detail: format!("{} bytes, expected 32", bytes.len()),
         })?;
         Ok(WeightMask(Seed(seed)))
+    }
+
+    /// Ties the mask to the weights of `model`, the first that it hides: other weights under the same mask would tell the
+    /// client their difference. To be called before anything is sent.
+    ///
+    /// # Errors
+    /// [`Error::MaskUsed`] when the mask has hidden other weights; [`Error::Io`].
+    pub fn bind_mask(&self, model: &ServerModel) -> Result<()> {
+        let path = self.directory.join(MASKED_FILE);
+        if !path.exists() {
+            let mut file = create(&path)?;
+            file.write_all(&model.digest()).map_err(io("write", &path))?;
+            return file.sync_all().map_err(io("write", &path));
+        }
+        if std::fs::read(&path).map_err(io("read", &path))? == model.digest() {
+            return Ok(());
+        }
+        Err(Error::MaskUsed { directory: self.directory.display().to_string() })
+    }
+
+    /// Marks a file as spent, on disk: after a power cut it must not come back. Whether it was there.
+    fn spend(&self, path: &Path, spent: &Path) -> Result<bool> {
+        if std::fs::rename(path, spent).is_err() {
+            return Ok(false);
+        }
+        let directory = File::open(&self.directory).map_err(io("open", &self.directory))?;
+        directory.sync_all().map_err(io("write", &self.directory))?;
+        Ok(true)
     }
 }
 

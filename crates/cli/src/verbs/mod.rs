@@ -1,6 +1,7 @@
 //! One file a verb, and what several of them need.
 
 pub(crate) mod bench;
+pub(crate) mod calibrate;
 pub(crate) mod demo;
 pub(crate) mod estimate;
 pub(crate) mod eval;

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// 3. The sum of `i 1[..]` is the index.
 ///
 /// 2 rounds, 8 n(n-1)/2 + n bytes each. Exact up to differences of 2^-11, where either may win.
-/// Needs |x_i - x_j| < 32. Nothing but the result should be revealed.
+/// Needs |x_i - x_j| < 64: twice the largest logit that a model's plan allows. Nothing but the result should be revealed.
 ///
 /// # Errors
 /// [`Error::Unsupported`] outside 2..=15 values; [`Error::Range`].
@@ -33,10 +33,10 @@ pub fn argmax(b: &mut Builder, x: Share) -> Result<Share> {
     }
     let (left, right) = (b.concat(&left, 0)?, b.concat(&right, 0)?);
     let difference = b.sub(left, right)?;
-    let difference = b.calibrate(difference, 5.0);
+    let difference = b.calibrate(difference, 6.0);
     let m = b.open(difference)?;
     let drop = b.scale(m).saturating_sub(11);
-    let bits = b.scale(m) - drop + 6;
+    let bits = b.scale(m) - drop + 7;
     let wins_of_pair = b.sign(m, drop, bits)?;
     let mut wins = Vec::new();
     let first = |i: usize| i * n - i * (i + 1) / 2; // pairs (i', j) with i' < i come first

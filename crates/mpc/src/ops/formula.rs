@@ -120,9 +120,9 @@ pub fn softmax(rows: u64, tokens: u64, kind: Attention) -> Cost {
     }
 }
 
-/// Index of the largest of n: 8 n(n-1)/2 + n, 2 rounds, keys DCF(16, 1) a pair and DPF(5, 1) a value, corrections 8 a pair.
+/// Index of the largest of n: 8 n(n-1)/2 + n, 2 rounds, keys DCF(17, 1) a pair and DPF(5, 1) a value, corrections 8 a pair.
 #[must_use]
 pub fn argmax(n: u64) -> Cost {
     let pairs = n * n.saturating_sub(1) / 2;
-    cost(8 * pairs + n, 2, pairs * dcf_key(16, 1) + n * dpf_key(5, 1), 8 * pairs)
+    cost(8 * pairs + n, 2, pairs * dcf_key(17, 1) + n * dpf_key(5, 1), 8 * pairs)
 }

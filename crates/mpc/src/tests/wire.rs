@@ -396,6 +396,13 @@ fn stored_correlations_are_used_once() {
     }
     stores[0].put_mask(pair.server.mask()).unwrap();
     assert_eq!(stores[0].mask().unwrap(), *pair.server.mask());
+    // The mask hides one set of weights, again and again, and no other.
+    for _ in 0..2 {
+        stores[0].bind_mask(&pair.server).unwrap();
+    }
+    let mut other = Pair::new(0.5).server;
+    other.parameters.push(vec![1]);
+    assert!(matches!(stores[0].bind_mask(&other), Err(Error::MaskUsed { .. })));
     assert_eq!(stores.each_ref().map(|s| s.remaining().unwrap()), [2, 2]);
     // A store opened again after a crash does not see what was taken.
     let s = stores[0].take(&pair.circuit, Role::Server).unwrap();

@@ -96,11 +96,11 @@ impl MachineCosts {
     }
 
     /// Measures how long a bootstrap takes beside as many transforms inside key switches. Makes throw-away keys for it, which
-    /// take the memory of [`cipherform_ckks::Bootstrapper::memory_bytes`]: gigabytes for a set that protects.
+    /// take the memory of [`cipherform_ckks::Bootstrapper::memory_bytes`]: gigabytes for a set that protects. Returns its milliseconds.
     ///
     /// # Errors
     /// Errors of the scheme; `Planner` for a set that cannot bootstrap.
-    pub fn measure_bootstrap(&mut self, context: &Context) -> Result<()> {
+    pub fn measure_bootstrap(&mut self, context: &Context) -> Result<f64> {
         let params = context.params();
         let bootstrapper = Bootstrapper::new(context, BootstrapOptions::default())?;
         let mut rng = generator()?;
@@ -116,7 +116,7 @@ impl MachineCosts {
         let ms = best_of(context, || Ok(bootstrapper.bootstrap(&fresh, &keys)?))?;
         let cost = bootstrapper.cost(BootstrapKind::Complex);
         self.bootstrap = ms / self.switching_ms(&cost);
-        Ok(())
+        Ok(ms)
     }
 }
 

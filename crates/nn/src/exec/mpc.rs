@@ -112,6 +112,15 @@ fn block_kind(config: &ModelConfig, index: usize, layer: &LayerConfig) -> Result
             ));
         }
     }
+    for (what, largest, log2) in [
+        ("values", layer.ranges.value_abs_max, FEATURE),
+        ("a stream", layer.ranges.residual_abs_max, STREAM),
+    ] {
+        if largest * widen >= log2.exp2() {
+            let hint = format!("scale them below {:.0}", log2.exp2() / widen);
+            return Err(unsupported(&at(&format!("{what} up to {largest:.0}")), &hint));
+        }
+    }
     if layer.activation != Activation::Quadratic {
         return Err(unsupported(
             &at("an activation of degree above 2"),
@@ -159,6 +168,11 @@ impl MpcPlan {
         }
         if config.layers.iter().any(|l| l.shifted || undivided(l)) {
             return Err(unsupported("shifted or undivided powers", "use power or scaled heads"));
+        }
+        let largest = config.logit_abs_max * config.approximation.widen_top;
+        if largest >= LOGIT.exp2() {
+            let hint = format!("at most {:.0} run on shares", LOGIT.exp2());
+            return Err(unsupported(&format!("logits up to {largest:.0}"), &hint));
         }
         let graph = Graph::from_config(config)?;
         let mut lowering = Lowering { config, b: Builder::new(), qkv: None, input: None };
@@ -239,7 +253,7 @@ impl MpcPlan {
         for (index, (layer, weights)) in
             model.config.layers.iter().zip(&model.weights.layers).enumerate()
         {
-            layer_tensors(&mut tensors, &self.config, index, layer, weights);
+            layer_tensors(&mut tensors, &self.config, index, layer, weights)?;
         }
         let head = &model.weights.head;
         let share = 1.0 / self.config.tokens as f64;
@@ -394,7 +408,7 @@ fn layer_tensors(
     index: usize,
     layer: &LayerConfig,
     w: &LayerWeights,
-) {
+) -> Result<()> {
     let (d, f) = (config.width, config.ffn);
     let (kinds, order) = heads(layer);
     let dh = d / kinds.len().max(1);
@@ -436,7 +450,7 @@ fn layer_tensors(
     let (a0, a1, a2) = (w.activation.row(0), w.activation.row(1), w.activation.row(2));
     let second: Vec<f64> =
         rows(&w.ffn_out.weight).flat_map(|r| centred(r).collect::<Vec<_>>()).collect();
-    let second = Matrix::from_vec(f, d, second).unwrap_or_else(|_| Matrix::zeros(f, d));
+    let second = Matrix::from_vec(f, d, second)?;
     let scaled = |v: &[f64], by: &[f64]| v.iter().zip(by).map(|(v, b)| v * b).collect::<Vec<_>>();
     let mut first = Vec::with_capacity(d * (f + d));
     for (row, gain) in rows(&w.ffn_in.weight).zip(&w.norm2.gain) {
@@ -450,6 +464,7 @@ fn layer_tensors(
     put("ffn", rows(&second).zip(a2).flat_map(|(r, a)| r.iter().map(move |w| w * a)).collect());
     put("ffn.bias", sum(&centred(&w.ffn_out.bias).collect::<Vec<_>>(), &times(&constant, &second)));
     put("in.bias", bias);
+    Ok(())
 }
 
 #[cfg(test)]

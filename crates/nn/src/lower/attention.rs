@@ -388,6 +388,6 @@ impl Pass<'_> {
     /// `2 (re * r_re + i im * r_im)`.
     fn scale_halves(&mut self, x: Register, r_re: Register, r_im: Register) -> Result<Register> {
         let (re, im) = self.b.split(x)?;
-        self.combine(re, im, r_re, r_im)
+        self.b.pair_product([re, im], [r_re, r_im])
     }
 }

@@ -146,7 +146,7 @@ impl Pass<'_> {
         let im = self.b.set_level(im2, level, halves)?;
         let [r_re, r_im] =
             [self.b.set_level(r_re, level, 1.0)?, self.b.set_level(r_im, level, 1.0)?];
-        let normalized = self.combine(re, im, r_re, r_im)?;
+        let normalized = self.b.pair_product([re, im], [r_re, r_im])?;
         let register = self.maybe_refresh(normalized, RefreshPoint::Normalized, at, 1.0)?;
         Ok(Normalized { register, factor, norm: None })
     }

@@ -389,19 +389,4 @@ impl<'a> Pass<'a> {
         let summed = self.b.window_sum(linear, step, count)?;
         self.b.rescale(summed)
     }
-
-    /// `re * r_re + i im * r_im`.
-    fn combine(
-        &mut self,
-        re: Register,
-        im: Register,
-        r_re: Register,
-        r_im: Register,
-    ) -> Result<Register> {
-        let first = self.b.tensor(re, r_re)?;
-        let turned = self.b.mul_i(im);
-        let second = self.b.tensor(turned, r_im)?;
-        let sum = self.b.add(first, second)?;
-        self.b.close_product(sum)
-    }
 }

@@ -322,6 +322,19 @@ impl Builder {
         self.close_product(product)
     }
 
+    /// `re * r_re + i im * r_im` of real ciphertexts: one relinearisation, one level.
+    pub(crate) fn pair_product(
+        &mut self,
+        [re, im]: [Register; 2],
+        [r_re, r_im]: [Register; 2],
+    ) -> Result<Register> {
+        let first = self.tensor(re, r_re)?;
+        let turned = self.mul_i(im);
+        let second = self.tensor(turned, r_im)?;
+        let sum = self.add(first, second)?;
+        self.close_product(sum)
+    }
+
     /// Brings `a` down to `level`, multiplying by `factor`; a no-op when it is there and the factor is 1.
     pub(crate) fn set_level(&mut self, a: Register, level: usize, factor: f64) -> Result<Register> {
         let meta = self.meta(a);

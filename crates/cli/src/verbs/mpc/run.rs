@@ -366,6 +366,9 @@ fn alone(args: &Args, job: &Job, role: Role) -> Result<()> {
     let server = mask.map(|mask| job.server(mask)).transpose()?;
     let client = match &server {
         Some(server) => {
+            if let Source::Files(store) = &source {
+                store.bind_mask(server)?;
+            }
             send_model(circuit, server, &mut link)?;
             None
         }

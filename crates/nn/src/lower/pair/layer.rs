@@ -103,7 +103,7 @@ impl PairPass<'_> {
         let mut out = Vec::with_capacity(halves.len());
         for [re, im] in halves {
             let [re, im, r_re, r_im] = self.pair.b.align([re, im, r_re, r_im])?;
-            out.push(self.pair.pair_product([re, im], [r_re, r_im])?);
+            out.push(self.pair.b.pair_product([re, im], [r_re, r_im])?);
         }
         Ok(out)
     }
@@ -134,7 +134,7 @@ impl PairPass<'_> {
                 }
             };
         }
-        self.pair.pair_product(factors[0], factors[1])
+        self.pair.b.pair_product(factors[0], factors[1])
     }
 
     /// The product of the reciprocal's factors without its `beta`.
@@ -259,7 +259,7 @@ impl PairPass<'_> {
                 self.pair.scatter(gathered, g, group.stride(), group.head_width, factor)?;
             let (re, im) = self.pair.b.split(mixed)?;
             let [re, im, r_re, r_im] = self.pair.b.align([re, im, r_re, r_im])?;
-            out.push(self.pair.pair_product([re, im], [r_re, r_im])?);
+            out.push(self.pair.b.pair_product([re, im], [r_re, r_im])?);
         }
         Ok(out)
     }
@@ -272,7 +272,7 @@ impl PairPass<'_> {
             let (re, im) = self.pair.b.split(h)?;
             let b = &mut *self.pair.b;
             if count == 1 {
-                by_term[0].push(self.pair.pair_product([re, im], [re, im])?);
+                by_term[0].push(self.pair.b.pair_product([re, im], [re, im])?);
                 continue;
             }
             let turned = b.mul_i(im);
@@ -283,10 +283,10 @@ impl PairPass<'_> {
             let level = b.level(squares[0]);
             let first = [b.set_level(re, level, 1.0)?, b.set_level(im, level, 1.0)?];
             if count > 2 {
-                by_term[2].push(self.pair.pair_product(first, squares)?);
+                by_term[2].push(self.pair.b.pair_product(first, squares)?);
             }
             if count > 3 {
-                by_term[3].push(self.pair.pair_product(squares, squares)?);
+                by_term[3].push(self.pair.b.pair_product(squares, squares)?);
             }
         }
         let all = by_term.concat();

@@ -79,19 +79,6 @@ impl Pair<'_> {
         self.b.split(spread)
     }
 
-    /// `re * r_re + i im * r_im`, one relinearisation, one level.
-    pub(super) fn pair_product(
-        &mut self,
-        [re, im]: [Register; 2],
-        [r_re, r_im]: [Register; 2],
-    ) -> Result<Register> {
-        let first = self.b.tensor(re, r_re)?;
-        let turned = self.b.mul_i(im);
-        let second = self.b.tensor(turned, r_im)?;
-        let sum = self.b.add(first, second)?;
-        self.b.close_product(sum)
-    }
-
     /// Sums of squares over the features of a token, from twice the halves of every ciphertext of a stream; valid in the
     /// first slot of each row. Four times the sums. One level.
     pub(super) fn square_sums(&mut self, halves: &[[Register; 2]]) -> Result<Register> {
