@@ -127,6 +127,7 @@ pub(crate) struct Gpu {
     functions: Vec<sys::CUfunction>,
     /// Shared memory that a block can have, in bytes.
     shared: u32,
+    extends: bool,
     shelf: Mutex<Shelf>,
     /// Launches asked for so far.
     launches: AtomicU64,
@@ -252,9 +253,29 @@ impl Gpu {
             }
             .map_err(|e| fail("not enough shared memory for the kernels", e))?;
         }
+        // Written for 9.0; what is compiled for less, as PTX that a newer card compiles, has empty bodies.
+        // SAFETY: the function was just found in the module.
+        let compiled_for = unsafe {
+            cu::function::get_function_attribute(
+                functions[Kernel::Extend4 as usize],
+                sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION,
+            )
+        };
+        let extends = compiled_for.map_err(|e| fail("kernels without attributes", e))? >= 90;
         let shelf = Mutex::default();
         let launches = AtomicU64::new(0);
-        Ok(Self { ordinal, name, arithmetic, context, stream, functions, shared, shelf, launches })
+        Ok(Self {
+            ordinal,
+            name,
+            arithmetic,
+            context,
+            stream,
+            functions,
+            shared,
+            extends,
+            shelf,
+            launches,
+        })
     }
 
     /// Position among the cards of this machine.
@@ -265,6 +286,11 @@ impl Gpu {
     /// Bytes of shared memory that a block can have.
     pub(super) fn shared(&self) -> u32 {
         self.shared
+    }
+
+    /// Whether the code that was loaded for it has `extend_*`.
+    pub(super) fn extends(&self) -> bool {
+        self.extends
     }
 
     /// What its kernels compute with.
@@ -392,15 +418,15 @@ impl Gpu {
         .map_err(|e| self.failure(NAMES[kernel as usize], e))
     }
 
-    /// Copies host values to the start of new memory.
+    /// Copies host values to the start of new memory, and waits: the values may go, or be wiped, when it returns.
     pub(super) fn upload<T: Plain>(self: &Arc<Self>, values: &[T]) -> Result<Memory> {
         const OP: &str = "upload";
         let memory = self.take(size_of_val(values).div_ceil(size_of::<u64>()))?;
         self.bind(OP)?;
-        // SAFETY: the memory is as large as the values; from pageable memory the driver has read all of them when it
-        // returns.
+        // SAFETY: the memory is as large as the values, which are borrowed until the stream has finished.
         unsafe { cu::memcpy_htod_async(memory.address, values, self.stream) }
             .map_err(|e| self.failure(OP, e))?;
+        self.synchronize()?;
         Ok(memory)
     }
 

@@ -32,6 +32,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use tables::{Decomposition, Division, Extension, Jobs, SMALL, Tables};
+use zeroize::Zeroizing;
 
 /// Plans made so far.
 type Plans<K, V> = Mutex<HashMap<K, Arc<V>>>;
@@ -214,7 +215,8 @@ impl Backend for Cuda {
     }
 
     fn upload(&self, host: Vec<u64>) -> Result<Buf> {
-        Buf::upload(&self.gpu, &host)
+        // Of a secret no copy stays on the host.
+        Buf::upload(&self.gpu, &Zeroizing::new(host))
     }
 
     fn build(
@@ -224,7 +226,7 @@ impl Backend for Cuda {
         fill: impl Fn(usize, &mut [u64]) + Sync,
     ) -> Result<Buf> {
         use rayon::prelude::*;
-        let mut words = vec![0; rows * width];
+        let mut words = Zeroizing::new(vec![0; rows * width]);
         words.par_chunks_exact_mut(width).enumerate().for_each(|(row, words)| fill(row, words));
         Buf::upload(&self.gpu, &words)
     }

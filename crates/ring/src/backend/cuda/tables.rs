@@ -188,7 +188,7 @@ const EXTENDERS: [Converter; 3] = [
 impl Converter {
     /// Of extend.cu, for all of some sources, if the card can.
     fn extender(gpu: &Gpu, n: usize, sources: usize) -> Option<Self> {
-        let can = gpu.arithmetic() == Arithmetic::Fp64 && n == EXTENDED;
+        let can = gpu.arithmetic() == Arithmetic::Fp64 && gpu.extends() && n == EXTENDED;
         let fitting = EXTENDERS.iter().find(|c| c.sources >= sources).copied();
         fitting.filter(|c| can && extend_shared(c.sources as u32) <= gpu.shared())
     }
