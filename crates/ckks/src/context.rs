@@ -1,11 +1,11 @@
 //! Parameters bound to a device.
 
 use crate::error::{Error, Result};
-use crate::params::{ENCAPSULATION_SPECIAL, Parameters};
+use crate::params::{ENCAPSULATION_SPECIAL, HAND_OVER_SPECIAL, Parameters};
 use crate::rlwe::{KeyKind, KeyMemory};
 use cipherform_ring::{Device, Limbs, Ring, RnsBasis};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A parameter set bound to a device: its ring and tables. Cheap to clone.
 ///
@@ -19,6 +19,8 @@ struct Inner {
     ring: Arc<Ring>,
     /// q_0 and two special primes, in sets that bootstrap: where the switch to the ephemeral secret happens.
     encapsulation: Option<Arc<Ring>>,
+    /// q_0 and one special prime: where the switch to the hand-over secret happens. Made when it is first used.
+    hand_over: OnceLock<Arc<Ring>>,
     keys: Arc<KeyMemory>,
 }
 
@@ -31,13 +33,12 @@ impl Context {
         let basis = RnsBasis::new(params.n(), params.q(), params.special(), params.digit_sizes())?;
         let ring = Ring::new(basis, device)?;
         let encapsulation = if params.bootstrapping().is_some() {
-            let base = params.q().get(..1).unwrap_or_default();
-            let special = params.special().get(..ENCAPSULATION_SPECIAL).unwrap_or_default();
-            Some(Ring::new(RnsBasis::new(params.n(), base, special, &[1])?, device)?)
+            Some(small_ring(&params, ENCAPSULATION_SPECIAL, *device)?)
         } else {
             None
         };
-        Ok(Self(Arc::new(Inner { params, ring, encapsulation, keys: Arc::default() })))
+        let (hand_over, keys) = (OnceLock::new(), Arc::default());
+        Ok(Self(Arc::new(Inner { params, ring, encapsulation, hand_over, keys })))
     }
 
     /// Limits what the switching keys that were and will be expanded in this context, and in its clones, take of the
@@ -73,7 +74,7 @@ impl Context {
         &self.0.ring
     }
 
-    /// The ring in which keys of a kind live: the small one for the key to the ephemeral secret.
+    /// The ring in which keys of a kind live: a small one for the keys to the ephemeral and to the hand-over secret.
     pub(crate) fn key_ring(&self, kind: KeyKind) -> Result<&Arc<Ring>> {
         match kind {
             KeyKind::DenseToSparse => {
@@ -81,6 +82,14 @@ impl Context {
                     op: "evaluation key",
                     detail: format!("{} cannot bootstrap", self.params().label()),
                 })
+            }
+            KeyKind::HandOver => {
+                if let Some(ring) = self.0.hand_over.get() {
+                    return Ok(ring);
+                }
+                // Of two threads that make it at once, one ring stays; both are the same.
+                let ring = small_ring(self.params(), HAND_OVER_SPECIAL, *self.0.ring.device())?;
+                Ok(self.0.hand_over.get_or_init(|| ring))
             }
             _ => Ok(&self.0.ring),
         }
@@ -100,6 +109,13 @@ impl Context {
     pub(crate) fn check_scale(&self, op: &'static str, level: usize, scale: f64) -> Result<()> {
         check_scale(self.params(), op, level, scale)
     }
+}
+
+/// The ring of q_0 and some special primes.
+fn small_ring(params: &Parameters, special: usize, device: Device) -> Result<Arc<Ring>> {
+    let base = params.q().get(..1).unwrap_or_default();
+    let special = params.special().get(..special).unwrap_or_default();
+    Ok(Ring::new(RnsBasis::new(params.n(), base, special, &[1])?, &device)?)
 }
 
 /// Fails unless the scale is finite and positive and fits the modulus of the level.

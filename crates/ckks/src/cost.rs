@@ -3,7 +3,7 @@
 //! The predictions are exact, number-theoretic transforms included; tests compare them with what the recorder saw. A
 //! plan's cost is a sum of these before any key exists.
 
-use crate::params::Parameters;
+use crate::params::{HAND_OVER_SPECIAL, Parameters};
 use cipherform_profile::{Cost, Counter};
 
 /// Limbs of a polynomial over {q of the level, all special}.
@@ -88,6 +88,13 @@ pub fn linear_transform(
         + Cost::of(Counter::Lazy, babies)
         + Cost::of(Counter::Rescales, u64::from(rescaled))
         + Cost::of(Counter::LimbNtts, transforms)
+}
+
+/// Handing over one value: a key switch of one digit in a ring of q_0 and one special prime, then coefficients.
+#[must_use]
+pub fn hand_over() -> Cost {
+    let extended = 1 + HAND_OVER_SPECIAL as u64;
+    Cost::of(Counter::KeySwitches, 1) + Cost::of(Counter::LimbNtts, 3 * extended + 2)
 }
 
 /// One rescaling from a level of a ciphertext of a degree.

@@ -61,6 +61,7 @@ mod encoding;
 mod error;
 mod evaluator;
 mod fft;
+mod hand_over;
 #[cfg(test)]
 mod known_answers;
 mod linear;
@@ -85,6 +86,7 @@ pub use context::Context;
 pub use encoding::Encoder;
 pub use error::{Error, Result};
 pub use evaluator::Evaluator;
+pub use hand_over::LweSample;
 pub use linear::LinearTransform;
 pub use params::{BootstrappingLiteral, Parameters, ParametersLiteral};
 pub use plaintext::Plaintext;

@@ -10,7 +10,7 @@
 //! | 32 | name of the secret key, see [`SecretId`] |
 //! | ciphertext: 2, 1, 8 | level, degree (1 or 2), scale as f64 |
 //! | evaluation key: 1, 8, 2 | kind, amount (0 but for rotations), level |
-//! | | kinds: 0 relinearization, 1 rotation, 2 conjugation, 3 dense to sparse, 4 sparse to dense |
+//! | | kinds: 0 relinearization, 1 rotation, 2 conjugation, 3 dense to sparse, 4 sparse to dense, 5 hand-over |
 //! | 32 | seed, if the flag says so; keys are always seeded |
 //! | rest | polynomials; each its limbs; each limb n residues packed at the bit length of its prime |
 //!
@@ -273,6 +273,7 @@ impl SeededKey {
             KeyKind::Conjugation => (2, 0),
             KeyKind::DenseToSparse => (3, 0),
             KeyKind::SparseToDense => (4, 0),
+            KeyKind::HandOver => (5, 0),
         };
         out.push(kind);
         out.extend(amount.to_le_bytes());
@@ -303,6 +304,7 @@ impl SeededKey {
             (2, 0) => KeyKind::Conjugation,
             (3, 0) if params.bootstrapping().is_some() => KeyKind::DenseToSparse,
             (4, 0) if params.bootstrapping().is_some() => KeyKind::SparseToDense,
+            (5, 0) => KeyKind::HandOver,
             _ => return Err(reader.malformed(format!("kind {kind} with amount {amount}"))),
         };
         let level = reader.level()?;

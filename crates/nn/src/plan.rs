@@ -279,7 +279,7 @@ impl Plan {
         let kinds: BTreeSet<KeyKind> = self.keys.iter().map(|k| k.kind).collect();
         let in_range = |k: &KeySpec| match k.kind {
             KeyKind::Rotation(by) => by > 0 && (by as usize) < params.slots(),
-            KeyKind::Relinearization | KeyKind::Conjugation => true,
+            KeyKind::Relinearization | KeyKind::Conjugation | KeyKind::HandOver => true,
             KeyKind::DenseToSparse | KeyKind::SparseToDense => params.bootstrapping().is_some(),
         };
         if kinds.len() != self.keys.len() || kinds.len() > MAX_KEYS {

@@ -34,6 +34,8 @@ counters! {
     Rescales "rescales" "Divisions by the last prime, one a ciphertext.",
     Bootstraps "bootstraps" "Bootstraps.",
     LimbNtts "limb_ntts" "Number-theoretic transforms of one limb, forward or inverse.",
+    LweSwitches "lwe_switches" "Key switches of scalar LWE samples.",
+    ProgrammableBootstraps "programmable_bootstraps" "Programmable bootstraps of scalar LWE samples.",
     BytesSent "bytes_sent" "Payload bytes this party sent to its peer.",
     BytesReceived "bytes_received" "Payload bytes this party received from its peer.",
     OfflineBytes "offline_bytes" "Correlation bytes this party used up.",

@@ -22,6 +22,8 @@ pub(crate) fn counter_column(counter: Counter) -> Column {
         Counter::Rescales => right("resc", 5),
         Counter::Bootstraps => right("boot", 6),
         Counter::LimbNtts => right("limb ntt", 2),
+        Counter::LweSwitches => right("lwe ks", 6),
+        Counter::ProgrammableBootstraps => right("pbs", 6),
         Counter::BytesSent => right("sent", 7),
         Counter::BytesReceived => right("received", 7),
         Counter::OfflineBytes => right("offline", 6),

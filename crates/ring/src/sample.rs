@@ -94,7 +94,12 @@ impl SmallPoly {
 
 /// Coefficients that are -1, 0 or 1 with probability 1/3 each.
 pub fn ternary(ring: &Ring, rng: &mut (impl CryptoRng + ?Sized)) -> SmallPoly {
-    SmallPoly { coefficients: ternary_vec(ring.n(), rng) }
+    ternary_of_degree(ring.n(), rng)
+}
+
+/// As [`ternary`], with `n` coefficients whatever the degree of a ring is: for a secret in a subring.
+pub fn ternary_of_degree(n: usize, rng: &mut (impl CryptoRng + ?Sized)) -> SmallPoly {
+    SmallPoly { coefficients: ternary_vec(n, rng) }
 }
 
 /// Exactly `weight` coefficients are -1 or 1, the others 0; every such polynomial is equally likely.

@@ -5,13 +5,23 @@ mod literal;
 pub use literal::{BootstrappingLiteral, ParametersLiteral};
 
 use crate::error::{Error, Result};
-use crate::security::SecurityTable;
+use crate::security::{SecretDistribution, SecurityTable};
 use cipherform_ring::Limbs;
 use std::fmt;
 use std::sync::Arc;
 
 /// What the key to the ephemeral secret is called in errors.
 pub(crate) const ENCAPSULATION_KEY: &str = "the dense-to-sparse key";
+
+/// What the key to the hand-over secret is called in errors.
+pub(crate) const HAND_OVER_KEY: &str = "the hand-over key";
+
+/// Largest degree of the hand-over secret: the smallest whose limit in the [`SecurityTable`] takes q_0 and a special prime
+/// of all sets.
+pub(crate) const HAND_OVER_DEGREE: usize = 1 << 12;
+
+/// Special primes of the hand-over key: its noise, about sqrt(n) over the prime, is far below what a label needs.
+pub(crate) const HAND_OVER_SPECIAL: usize = 1;
 
 /// Special primes of the dense-to-sparse key: with one, P' = q_0 and its noise would exceed the rounding.
 pub(crate) const ENCAPSULATION_SPECIAL: usize = 2;
@@ -149,6 +159,19 @@ impl Parameters {
         Some(self.0.q.first().into_iter().chain(special).map(|&p| (p as f64).log2()).sum())
     }
 
+    /// Coefficients of the hand-over secret: the dimension of [`crate::LweSample`].
+    #[must_use]
+    pub fn hand_over_dimension(&self) -> usize {
+        self.n().min(HAND_OVER_DEGREE)
+    }
+
+    /// log2 of the modulus under which the hand-over key is encrypted: q_0 and one special prime.
+    #[must_use]
+    pub fn log2_hand_over(&self) -> f64 {
+        let special = self.special().iter().take(HAND_OVER_SPECIAL);
+        self.0.q.first().into_iter().chain(special).map(|&p| (p as f64).log2()).sum()
+    }
+
     /// log2 of P.
     #[must_use]
     pub fn log2_p(&self) -> f64 {
@@ -165,6 +188,20 @@ impl Parameters {
     #[must_use]
     pub fn security_bits(&self) -> u32 {
         if self.0.toy { 0 } else { SecurityTable::BITS }
+    }
+
+    /// Refuses the hand-over key where its modulus is too large for its secret. That secret lies in Z[X^(n/d)], d its
+    /// dimension; a polynomial of degree n is n/d of degree d, side by side, so that the key is n/d samples of RLWE in
+    /// degree d and the table's row is that of d. Toys pass.
+    ///
+    /// # Errors
+    /// [`Error::Insecure`] above the limit of the [`SecurityTable`].
+    pub(crate) fn check_hand_over(&self) -> Result<()> {
+        if self.0.toy {
+            return Ok(());
+        }
+        let (dimension, ternary) = (self.hand_over_dimension(), SecretDistribution::UniformTernary);
+        SecurityTable::check(HAND_OVER_KEY, dimension, ternary, self.log2_hand_over())
     }
 
     /// Refuses a modulus under which this set's secret must not encrypt. Toys pass.

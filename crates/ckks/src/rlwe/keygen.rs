@@ -155,6 +155,7 @@ impl KeyGenerator {
             KeyKind::SparseToDense => {
                 Ok([secret.ephemeral(ring, limbs, weight)?, secret.poly().with_limbs(limbs)?])
             }
+            KeyKind::HandOver => Ok([secret.poly_in(ring, limbs)?, secret.hand_over(ring, limbs)?]),
             kind => {
                 let mut source = secret.poly().with_limbs(limbs)?;
                 let mut target = source.clone();

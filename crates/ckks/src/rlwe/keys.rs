@@ -3,7 +3,7 @@
 use crate::ciphertext::Ciphertext;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::params::{ENCAPSULATION_KEY, ENCAPSULATION_SPECIAL, Parameters};
+use crate::params::{ENCAPSULATION_KEY, ENCAPSULATION_SPECIAL, HAND_OVER_SPECIAL, Parameters};
 use crate::rlwe::residency::{KeyHandle, Resident};
 use crate::rlwe::{PUBLIC_KEY_DOMAIN, SecretId};
 use crate::security::{SecretDistribution, SecurityTable};
@@ -28,6 +28,8 @@ pub enum KeyKind {
     DenseToSparse,
     /// From the sparse ephemeral secret of a bootstrap back to the secret.
     SparseToDense,
+    /// From the secret to one in a subring, modulo q_0 and one special prime only: see [`crate::LweSample`].
+    HandOver,
 }
 
 impl KeyKind {
@@ -43,7 +45,9 @@ impl KeyKind {
     /// The automorphism X -> X^g behind it and its inverse; `None` for keys without one.
     pub(crate) fn galois_elements(self, n: usize) -> Option<[GaloisElement; 2]> {
         match self {
-            Self::Relinearization | Self::DenseToSparse | Self::SparseToDense => None,
+            Self::Relinearization | Self::DenseToSparse | Self::SparseToDense | Self::HandOver => {
+                None
+            }
             Self::Rotation(k) => Some([k, -k].map(|k| GaloisElement::rotation(k, n))),
             Self::Conjugation => Some([GaloisElement::conjugation(n); 2]),
         }
@@ -58,6 +62,7 @@ impl fmt::Display for KeyKind {
             Self::Conjugation => f.write_str("conjugation"),
             Self::DenseToSparse => f.write_str("dense to sparse"),
             Self::SparseToDense => f.write_str("sparse to dense"),
+            Self::HandOver => f.write_str("hand-over"),
         }
     }
 }
@@ -102,10 +107,17 @@ impl KeySpec {
         Self { kind: KeyKind::SparseToDense, level: params.max_level() }
     }
 
+    /// The key to the hand-over secret: level 0, see [`KeyKind::HandOver`].
+    #[must_use]
+    pub fn hand_over() -> Self {
+        Self { kind: KeyKind::HandOver, level: 0 }
+    }
+
     /// Limbs of the key's polynomials, in its own ring (see [`Context::key_ring`]).
     pub(crate) fn limbs(self, params: &Parameters) -> Limbs {
         match self.kind {
             KeyKind::DenseToSparse => Limbs { q: 1, p: ENCAPSULATION_SPECIAL },
+            KeyKind::HandOver => Limbs { q: 1, p: HAND_OVER_SPECIAL },
             _ => params.key_limbs_at(self.level),
         }
     }
@@ -116,14 +128,20 @@ impl KeySpec {
     }
 
     /// Refuses a key whose modulus is too large for the secret that it is encrypted *under*: its q limbs times P under the
-    /// dense secret, or q_0 times two special primes under the ephemeral one.
+    /// dense secret, q_0 times two special primes under the ephemeral one, or q_0 times one under the hand-over secret.
     ///
     /// # Errors
     /// [`Error::Insecure`]; [`Error::InvalidArgument`] for a key of bootstrapping in a set without it, or for a
-    /// dense-to-sparse key of another level than 0, whose modulus would be that of the level times P.
+    /// dense-to-sparse or hand-over key of another level than 0, whose modulus would be that of the level times P.
     pub(crate) fn check_modulus(self, params: &Parameters) -> Result<()> {
         let invalid = |detail: String| Error::InvalidArgument { op: "evaluation key", detail };
         let full = params.log2_q_at(self.level) + params.log2_p();
+        if self.kind == KeyKind::HandOver {
+            if self.level > 0 {
+                return Err(invalid("the hand-over key exists at level 0 only".into()));
+            }
+            return params.check_hand_over();
+        }
         let ephemeral = matches!(self.kind, KeyKind::DenseToSparse | KeyKind::SparseToDense);
         let (Some(set), true) = (params.bootstrapping(), ephemeral) else {
             if ephemeral {

@@ -27,6 +27,9 @@ pub(crate) fn fresh_seed<R: rand_core::CryptoRng + ?Sized>(rng: &mut R) -> [u8; 
     seed
 }
 
+/// What the seed of the hand-over secret is derived for.
+pub(crate) const HAND_OVER_SECRET_CONTEXT: &str = "cipherform 2026 hand-over secret";
+
 /// What the seed of the ephemeral secret is derived for.
 pub(crate) const EPHEMERAL_SECRET_CONTEXT: &str =
     "cipherform 2026 ephemeral secret of bootstrapping";

@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::params::Parameters;
-use crate::rlwe::EPHEMERAL_SECRET_CONTEXT;
+use crate::rlwe::{EPHEMERAL_SECRET_CONTEXT, HAND_OVER_SECRET_CONTEXT};
 use cipherform_ring::{Limbs, Ring, RingPoly, sample};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -25,6 +25,18 @@ pub struct SecretId(pub(crate) [u8; SecretId::LEN]);
 impl SecretId {
     /// Bytes of a name.
     pub(crate) const LEN: usize = 32;
+
+    /// The name's bytes, for formats outside this crate.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+
+    /// The name with these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
 
     /// Fails unless both are the same.
     pub(crate) fn require_same(self, op: &'static str, got: Self) -> Result<()> {
@@ -98,9 +110,49 @@ impl SecretKey {
         limbs: Limbs,
         weight: u32,
     ) -> Result<RingPoly> {
-        let seed = Zeroizing::new(blake3::derive_key(EPHEMERAL_SECRET_CONTEXT, &self.seed));
+        let seed = self.derive_seed(EPHEMERAL_SECRET_CONTEXT);
         let mut rng = ChaCha20Rng::from_seed(*seed);
         Ok(sample::ternary_of_weight(ring, weight as usize, &mut rng)?.to_ntt(ring, limbs)?)
+    }
+
+    /// The hand-over secret: uniform ternary in the subring Z[X^k], k the degree over its dimension, over limbs of a ring.
+    pub(crate) fn hand_over(&self, ring: &Arc<Ring>, limbs: Limbs) -> Result<RingPoly> {
+        let small = self.hand_over_coefficients();
+        let mut coefficients = Zeroizing::new(vec![0; self.params.n()]);
+        let stride = self.params.n() / small.len().max(1);
+        for (to, &s) in coefficients.iter_mut().step_by(stride.max(1)).zip(small.iter()) {
+            *to = s;
+        }
+        Ok(RingPoly::from_i64(ring, limbs, &coefficients)?.into_ntt()?)
+    }
+
+    fn hand_over_coefficients(&self) -> Zeroizing<Vec<i64>> {
+        let dimension = self.params.hand_over_dimension();
+        let seed = self.derive_seed(HAND_OVER_SECRET_CONTEXT);
+        let mut rng = ChaCha20Rng::from_seed(*seed);
+        Zeroizing::new(sample::ternary_of_degree(dimension, &mut rng).coefficients().to_vec())
+    }
+
+    /// **Hands out the hand-over secret**, under which [`crate::LweSample`]s are encrypted: -1, 0 or 1 each, uniform.
+    ///
+    /// Derived from the seed of s by BLAKE3 for this purpose alone: whoever holds s needs no other secret, and this one
+    /// tells nothing about s. For the key that goes on from there, in another scheme.
+    ///
+    /// # Security
+    /// It decrypts whatever is handed over. As [`Self::expose_bytes_for_storage`].
+    #[must_use]
+    pub fn expose_hand_over_secret(&self) -> Zeroizing<Vec<i64>> {
+        self.hand_over_coefficients()
+    }
+
+    /// **Hands out a seed for another secret** of the same owner, derived by BLAKE3 for a purpose that `context` names; it
+    /// tells nothing about s nor about seeds of other purposes.
+    ///
+    /// # Security
+    /// As secret as what is made of it. `context` is a constant of the calling code, unique to its purpose, as BLAKE3 asks.
+    #[must_use]
+    pub fn derive_seed(&self, context: &str) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(blake3::derive_key(context, &self.seed))
     }
 
     /// The name of the key: BLAKE3 of its seed and set, for this purpose alone.

@@ -17,6 +17,7 @@ fn to_key(spec: &KeySpec) -> pb::KeySpec {
         KeyKind::Conjugation => (pb::KeyKind::Conjugation, 0),
         KeyKind::DenseToSparse => (pb::KeyKind::DenseToSparse, 0),
         KeyKind::SparseToDense => (pb::KeyKind::SparseToDense, 0),
+        KeyKind::HandOver => (pb::KeyKind::HandOver, 0),
     };
     pb::KeySpec { kind: kind.into(), rotation, level: spec.level as u32 }
 }
@@ -28,6 +29,7 @@ fn from_key(key: &pb::KeySpec) -> Option<KeySpec> {
         pb::KeyKind::Conjugation => KeyKind::Conjugation,
         pb::KeyKind::DenseToSparse => KeyKind::DenseToSparse,
         pb::KeyKind::SparseToDense => KeyKind::SparseToDense,
+        pb::KeyKind::HandOver => KeyKind::HandOver,
         pb::KeyKind::Unspecified => return None,
     };
     Some(KeySpec { kind, level: key.level as usize })
