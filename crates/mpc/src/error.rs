@@ -124,6 +124,14 @@ pub enum Error {
         /// How many have been used.
         used: usize,
     },
+    /// Replies of encrypted products have hidden the weights as often as their flooding allows.
+    #[error(
+        "the flooding of encrypted products hides the weights in {runs} runs of this plan and no more; use a dealer, or pair again knowing that the bound is then passed"
+    )]
+    Flooding {
+        /// Runs that were served.
+        runs: u64,
+    },
     /// Correlations that were used before.
     #[error("correlations in {path} were used before; run `deal` again")]
     Spent {

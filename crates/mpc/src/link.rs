@@ -23,6 +23,8 @@ pub(crate) const SETUP: u32 = u32::MAX - 1;
 pub(crate) const ANNOUNCE: u32 = u32::MAX - 3;
 /// Step number of a dealer's messages.
 pub(crate) const DEALT: u32 = u32::MAX - 4;
+/// Longest deadline of a link.
+const LONGEST: Duration = Duration::from_hours(365 * 24);
 /// Step number of the farewell.
 const FAREWELL: u32 = u32::MAX - 2;
 
@@ -65,13 +67,13 @@ fn nanos(d: Duration) -> u64 {
 }
 
 impl Link {
-    /// A link for `role`; every wait ends after `deadline`.
+    /// A link for `role`; sending and receiving of one message, together, end after `deadline` (a year at most).
     #[must_use]
     pub fn new(channel: Channel, role: Role, deadline: Duration) -> Self {
         Self {
             channel: Some(channel),
             role,
-            deadline,
+            deadline: deadline.min(LONGEST),
             virtual_network: None,
             traffic: Traffic::default(),
             free_at: 0,
@@ -138,18 +140,30 @@ impl Link {
         payload: &[u8],
         expected: usize,
     ) -> Result<Vec<u8>> {
+        self.exchange_within(self.deadline, step, payload, expected)
+    }
+
+    /// [`Link::exchange`] with a deadline of its own.
+    pub(crate) fn exchange_within(
+        &mut self,
+        deadline: Duration,
+        step: u32,
+        payload: &[u8],
+        expected: usize,
+    ) -> Result<Vec<u8>> {
+        let deadline = Instant::now() + deadline.min(LONGEST);
         let Some(mut channel) = self.channel.take() else {
             return Err(Error::Ended { role: self.role });
         };
-        let depth = self.traffic.rounds + 1;
+        let depth = self.traffic.rounds.saturating_add(1);
         if !payload.is_empty() {
-            channel.outgoing.send(self.frame(step, depth, payload)?)?;
+            channel.outgoing.send(self.frame(step, depth, payload)?, deadline)?;
             self.traffic.rounds = depth;
         }
         let mut received = Vec::new();
         if expected > 0 {
             let start = Instant::now();
-            received = self.receive(&mut channel, step, expected)?;
+            received = self.receive(&mut channel, step, expected, deadline)?;
             self.traffic.wait += start.elapsed();
         }
         self.channel = Some(channel);
@@ -165,7 +179,7 @@ impl Link {
         })?;
         if let Some(network) = self.virtual_network {
             let busy = nanos(network.transmission(HEADER + payload.len()));
-            self.free_at = self.free_at.max(self.now) + busy;
+            self.free_at = self.free_at.max(self.now).saturating_add(busy);
         }
         let mut frame = Vec::with_capacity(HEADER + payload.len());
         for word in [length, step, self.traffic.frames_sent as u32, depth] {
@@ -180,8 +194,13 @@ impl Link {
         Ok(frame)
     }
 
-    fn receive(&mut self, channel: &mut Channel, step: u32, expected: usize) -> Result<Vec<u8>> {
-        let deadline = Instant::now() + self.deadline;
+    fn receive(
+        &mut self,
+        channel: &mut Channel,
+        step: u32,
+        expected: usize,
+        deadline: Instant,
+    ) -> Result<Vec<u8>> {
         let mut header = [0u8; HEADER];
         channel.incoming.receive(&mut header, deadline)?;
         let word = |i: usize| header[4 * i..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b));
@@ -194,6 +213,12 @@ impl Link {
             if expected != got as u64 {
                 return Err(Error::Frame { step, what, expected, got: got as u64 });
             }
+        }
+        // What the peer has seen, this party has said or heard before.
+        let deepest = self.traffic.rounds.saturating_add(1);
+        if word(3) > deepest {
+            let (expected, got) = (deepest as u64, word(3) as u64);
+            return Err(Error::Frame { step, what: "depth", expected, got });
         }
         let mut payload = vec![0u8; expected];
         channel.incoming.receive(&mut payload, deadline)?;

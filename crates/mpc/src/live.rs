@@ -15,6 +15,7 @@ use crate::prg::Seed;
 use crate::role::Role;
 use crate::session::VERSION;
 use rand_core::CryptoRng;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 const GREETING_BYTES: usize = 4 + 1 + 32;
@@ -72,7 +73,7 @@ impl LiveDealer {
 }
 
 /// Serves both parties, over a link whose role is the party's at the other end, until one of them leaves; returns the runs that both were
-/// given correlations for.
+/// given correlations for. A party may take `idle` for a run and until its next one.
 ///
 /// # Errors
 /// [`Error::Peer`] for a party with another plan or role; [`Error::Disconnected`] when a party leaves between the halves of a run; errors of
@@ -84,6 +85,7 @@ pub fn serve(
     circuit: &Circuit,
     mask: &WeightMask,
     mut links: [Link; 2],
+    idle: Duration,
     rng: &mut impl CryptoRng,
 ) -> Result<usize> {
     for link in &mut links {
@@ -97,7 +99,7 @@ pub fn serve(
     for run in 0.. {
         let halves = deal(circuit, mask, rng)?;
         for (i, link) in links.iter_mut().enumerate() {
-            match link.exchange(DEALT, &[], 1) {
+            match link.exchange_within(idle, DEALT, &[], 1) {
                 Err(Error::Disconnected { .. }) if i == 0 => return Ok(run),
                 request => request?,
             };

@@ -3,7 +3,7 @@
 use crate::circuit::{Circuit, Id, Kind, Op};
 use crate::dealer::{Correlations, WeightMask, scaled, sizes};
 use crate::error::{Error, Result};
-use crate::fixed::low;
+use crate::fixed::{low, signed};
 use crate::gates::{Evaluation, MASK, compare, knots, power, product, table, truncate};
 use crate::link::Link;
 use crate::matmul::add_matmul;
@@ -11,7 +11,7 @@ use crate::prg::{Permutation, Stream};
 use crate::role::Role;
 use cipherform_profile::{Counter, Operator, count, operator, primitive};
 use std::collections::{BTreeMap, HashMap};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The server's tensors by name, row-major.
 pub type Tensors = BTreeMap<String, Vec<f64>>;
@@ -31,7 +31,7 @@ impl Drop for Cell {
     }
 }
 
-/// What the server keeps of a model: its integers.
+/// What the server keeps of a model: its integers. Wiped when dropped.
 pub struct ServerModel {
     pub(crate) parameters: Vec<Vec<u64>>,
     pub(crate) mask: WeightMask,
@@ -40,6 +40,12 @@ pub struct ServerModel {
 impl std::fmt::Debug for ServerModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ServerModel {{ {} tensors }}", self.parameters.len())
+    }
+}
+
+impl Drop for ServerModel {
+    fn drop(&mut self) {
+        self.parameters.zeroize();
     }
 }
 
@@ -100,10 +106,16 @@ impl ServerModel {
 }
 
 /// What the client keeps of a model: masked matrices.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ClientModel {
     pub(crate) parameters: Vec<Vec<u64>>,
     pub(crate) mask: [u8; 16],
+}
+
+impl std::fmt::Debug for ClientModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ClientModel {{ {} tensors }}", self.parameters.len())
+    }
 }
 
 /// One party's model.
@@ -296,7 +308,7 @@ impl Party<'_> {
             .filter(|&id| circuit.instructions[id].op.talks())
             .collect();
         let Some(&first) = talking.first() else { return Ok(()) };
-        let mut frame = Vec::with_capacity(circuit.frame_bytes(round, self.role));
+        let mut frame = Zeroizing::new(Vec::with_capacity(circuit.frame_bytes(round, self.role)));
         for &id in &talking {
             let _span = operator(self.span(id));
             let before = frame.len();
@@ -320,7 +332,7 @@ impl Party<'_> {
                 count(Counter::BytesReceived, len as u64);
                 let of = circuit.instructions[id].op.operands()[0];
                 let width = match circuit.instructions[id].op {
-                    Op::Open(_) => circuit.values[of].width(),
+                    Op::Open(_) | Op::Reveal { .. } => circuit.values[of].width(),
                     _ => 8,
                 };
                 self.incoming.insert(id, unpack(bytes, width));
@@ -345,7 +357,12 @@ impl Party<'_> {
                 a.iter_mut().zip(self.share(x)?).for_each(|(a, x)| *a = x.wrapping_sub(*a));
                 pack(&a, 8, frame);
             }
-            Op::Reveal { of, to } if to != self.role => pack(self.share(of)?, 8, frame),
+            Op::Reveal { of, to } if to != self.role => {
+                let value = &self.circuit.values[of];
+                // What stands above a narrow ring depends on masks and value.
+                let valid: Vec<u64> = self.share(of)?.iter().map(|x| x & low(value.ring)).collect();
+                pack(&valid, value.width(), frame);
+            }
             _ => {}
         }
         Ok(())
@@ -513,7 +530,10 @@ impl Party<'_> {
     fn revealed(&mut self, id: Id, of: Id, to: Role) -> Result<Vec<u64>> {
         if to == self.role {
             let mut out = self.incoming.remove(&id).ok_or_else(|| Self::missing(id))?;
-            add(&mut out, self.share(of)?);
+            let ring = self.circuit.values[of].ring;
+            for (out, own) in out.iter_mut().zip(self.share(of)?) {
+                *out = signed(out.wrapping_add(*own), ring) as u64;
+            }
             self.outputs.push(out);
         }
         Ok(Vec::new())

@@ -41,20 +41,26 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store in `directory`, which is created if it does not exist.
+    /// The store in `directory`, which is created if it does not exist; files that a run took and did not
+    /// remove are removed. A process that takes one at that moment gets an error.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn open(directory: &Path) -> Result<Self> {
         std::fs::create_dir_all(directory).map_err(io("create", directory))?;
-        Ok(Self { directory: directory.into(), used: 0 })
+        let store = Self { directory: directory.into(), used: 0 };
+        // What a run that died had taken.
+        for path in store.files("spent")? {
+            std::fs::remove_file(&path).map_err(io("remove", &path))?;
+        }
+        Ok(store)
     }
 
-    fn files(&self) -> Result<Vec<PathBuf>> {
+    fn files(&self, extension: &str) -> Result<Vec<PathBuf>> {
         let entries = std::fs::read_dir(&self.directory).map_err(io("list", &self.directory))?;
         let mut files: Vec<PathBuf> = entries
             .filter_map(|e| e.ok().map(|e| e.path()))
-            .filter(|p| p.extension().is_some_and(|e| e == "corr"))
+            .filter(|p| p.extension().is_some_and(|e| e == extension))
             .collect();
         files.sort();
         Ok(files)
@@ -65,7 +71,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub fn remaining(&self) -> Result<usize> {
-        Ok(self.files()?.len())
+        Ok(self.files("corr")?.len())
     }
 
     /// Adds correlations, named by their nonce.
@@ -86,7 +92,7 @@ impl Store {
     /// # Errors
     /// [`Error::Exhausted`] when none are left; [`Error::Malformed`] for a damaged file, which is spent all the same; [`Error::Io`].
     pub fn take(&mut self, circuit: &Circuit, role: Role) -> Result<Correlations> {
-        for path in self.files()? {
+        for path in self.files("corr")? {
             let spent = path.with_extension("spent");
             // A rename that fails means that another process was faster.
             if self.spend(&path, &spent)? {

@@ -8,7 +8,7 @@ use std::time::Instant;
 struct MemorySender(Sender<Vec<u8>>);
 
 impl Outgoing for MemorySender {
-    fn send(&mut self, bytes: Vec<u8>) -> Result<()> {
+    fn send(&mut self, bytes: Vec<u8>, _: Instant) -> Result<()> {
         self.0.send(bytes).map_err(|_| Error::Disconnected { what: "a receiver" })
     }
 }

@@ -14,11 +14,11 @@ use std::time::Instant;
 
 /// The sending half of a connection.
 pub trait Outgoing: Send {
-    /// Hands over `bytes`; may return before they are on the wire.
+    /// Hands over `bytes`, waiting until `deadline` at most; may return before they are on the wire.
     ///
     /// # Errors
-    /// [`crate::Error::Disconnected`], [`crate::Error::Timeout`], [`crate::Error::Io`].
-    fn send(&mut self, bytes: Vec<u8>) -> Result<()>;
+    /// [`crate::Error::Timeout`] at the deadline, e.g. because the peer does not read; [`crate::Error::Disconnected`], [`crate::Error::Io`].
+    fn send(&mut self, bytes: Vec<u8>, deadline: Instant) -> Result<()>;
 }
 
 /// The receiving half of a connection.

@@ -6,6 +6,9 @@ use std::str::FromStr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+/// Times that are added to an instant stay below this.
+const LONGEST: Duration = Duration::from_hours(365 * 24);
+
 /// Bandwidth and delay of one direction; both directions are alike and independent.
 ///
 /// A message departs when the one before it has left, occupies the wire for bytes / bandwidth, and arrives one way later.
@@ -23,10 +26,10 @@ impl Network {
     /// The wide network of MPCViT and Cheetah: 44 MB/s, round trip 40 ms.
     pub const WAN: Network = Network { bandwidth: 44e6, one_way: Duration::from_millis(20) };
 
-    /// How long `bytes` occupy the wire.
+    /// How long `bytes` occupy the wire; a year at most.
     #[must_use]
     pub fn transmission(&self, bytes: usize) -> Duration {
-        Duration::from_secs_f64(bytes as f64 / self.bandwidth)
+        Duration::try_from_secs_f64(bytes as f64 / self.bandwidth).unwrap_or(LONGEST).min(LONGEST)
     }
 }
 
@@ -38,7 +41,7 @@ impl FromStr for Network {
         let malformed = || Error::Malformed {
             what: "network",
             detail: format!(
-                "`{s}` is not `lan`, `wan` or `RTT,BANDWIDTH` (ms, MB/s), e.g. `10,125`"
+                "`{s}` is not `lan`, `wan` or `RTT,BANDWIDTH` (ms below 10^6, MB/s from 10^-3 to 10^9), e.g. `10,125`"
             ),
         };
         match s {
@@ -49,7 +52,7 @@ impl FromStr for Network {
                 let parse =
                     |x: &str| x.trim().parse::<f64>().ok().filter(|x| x.is_finite() && *x >= 0.0);
                 match (parse(rtt), parse(rate)) {
-                    (Some(rtt), Some(rate)) if rate > 0.0 && rtt < 1e6 => Ok(Self {
+                    (Some(rtt), Some(rate)) if (1e-3..1e9).contains(&rate) && rtt < 1e6 => Ok(Self {
                         bandwidth: rate * 1e6,
                         one_way: Duration::from_secs_f64(rtt / 2e3),
                     }),
@@ -65,9 +68,16 @@ const IN_FLIGHT: usize = 1024;
 /// Sleeping overshoots by about this much; the rest is spun.
 const SPIN: Duration = Duration::from_micros(120);
 
+/// What waits for the moment it would have arrived.
+struct Message {
+    due: Instant,
+    bytes: Vec<u8>,
+    deadline: Instant,
+}
+
 /// Releases messages when they would have arrived.
 pub(super) struct Shaped {
-    queue: SyncSender<(Instant, Vec<u8>)>,
+    queue: SyncSender<Message>,
     network: Network,
     free_at: Instant,
 }
@@ -80,25 +90,28 @@ impl Shaped {
     }
 }
 
-fn deliver(mut inner: Box<dyn Outgoing>, messages: &Receiver<(Instant, Vec<u8>)>) {
-    for (due, bytes) in messages {
+fn deliver(mut inner: Box<dyn Outgoing>, messages: &Receiver<Message>) {
+    for Message { due, bytes, deadline } in messages {
         let left = due.saturating_duration_since(Instant::now());
         std::thread::sleep(left.saturating_sub(SPIN));
         while Instant::now() < due {
             std::hint::spin_loop();
         }
-        if inner.send(bytes).is_err() {
+        if inner.send(bytes, deadline).is_err() {
             return; // the next send finds the queue closed
         }
     }
 }
 
 impl Outgoing for Shaped {
-    fn send(&mut self, bytes: Vec<u8>) -> Result<()> {
+    fn send(&mut self, bytes: Vec<u8>, deadline: Instant) -> Result<()> {
         let depart = self.free_at.max(Instant::now());
         self.free_at = depart + self.network.transmission(bytes.len());
+        let due = self.free_at + self.network.one_way.min(LONGEST);
+        // The peer has the time that is left when the message would have arrived.
+        let deadline = deadline + due.saturating_duration_since(Instant::now());
         self.queue
-            .send((self.free_at + self.network.one_way, bytes))
+            .send(Message { due, bytes, deadline })
             .map_err(|_| Error::Disconnected { what: "a receiver" })
     }
 }

@@ -13,12 +13,16 @@ pub(crate) const READ: usize = 1 << 16;
 /// Reads that wait for the party; 256 MiB of them.
 pub(crate) const WAITING: usize = 1 << 12;
 
-pub(crate) fn io(what: &str) -> impl FnOnce(std::io::Error) -> Error + '_ {
+/// An error of a socket that was given `after`.
+pub(crate) fn io(what: &str, after: Duration) -> impl FnOnce(std::io::Error) -> Error + '_ {
     move |source| match source.kind() {
         ErrorKind::BrokenPipe
         | ErrorKind::ConnectionReset
         | ErrorKind::ConnectionAborted
         | ErrorKind::UnexpectedEof => Error::Disconnected { what: "a socket" },
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            Error::Timeout { what: "progress of a socket", after }
+        }
         _ => Error::Io { what: what.into(), source },
     }
 }
@@ -33,9 +37,46 @@ impl Drop for TcpSender {
 }
 
 impl Outgoing for TcpSender {
-    fn send(&mut self, bytes: Vec<u8>) -> Result<()> {
-        self.0.write_all(&bytes).map_err(io("write to the peer"))
+    fn send(&mut self, bytes: Vec<u8>, deadline: Instant) -> Result<()> {
+        write_all(&self.0, &bytes, deadline)
     }
+}
+
+/// A socket of which every call ends at one deadline: a time-out of a socket bounds a call, not a message.
+pub(crate) struct Until<'a> {
+    pub(crate) stream: &'a TcpStream,
+    pub(crate) deadline: Instant,
+}
+
+impl Until<'_> {
+    fn left(&self) -> std::io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Write for Until<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(bytes)
+    }
+}
+
+/// Writes all of `bytes` by `deadline`.
+pub(crate) fn write_all(stream: &TcpStream, bytes: &[u8], deadline: Instant) -> Result<()> {
+    let after = deadline.saturating_duration_since(Instant::now());
+    Until { stream, deadline }.write_all(bytes).map_err(io("write to the peer", after))
 }
 
 /// Moves what arrives to a queue, so that the peer can always send.
@@ -52,11 +93,11 @@ fn read(mut stream: TcpStream, queue: &SyncSender<Vec<u8>>) {
 /// Waits for one connection until `deadline`.
 pub(crate) fn accept(listener: &TcpListener, deadline: Duration) -> Result<TcpStream> {
     let start = Instant::now();
-    listener.set_nonblocking(true).map_err(io("listen"))?;
+    listener.set_nonblocking(true).map_err(io("listen", deadline))?;
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
-                stream.set_nonblocking(false).map_err(io("accept"))?;
+                stream.set_nonblocking(false).map_err(io("accept", deadline))?;
                 return Ok(stream);
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
@@ -65,7 +106,7 @@ pub(crate) fn accept(listener: &TcpListener, deadline: Duration) -> Result<TcpSt
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
-            Err(e) => return Err(io("accept")(e)),
+            Err(e) => return Err(io("accept", deadline)(e)),
         }
     }
 }
@@ -86,14 +127,13 @@ pub(crate) fn connect(peer: SocketAddr, deadline: Duration) -> Result<TcpStream>
 }
 
 impl Channel {
-    /// A channel over a connected socket. `deadline` bounds every write.
+    /// A channel over a connected socket.
     ///
     /// # Errors
     /// [`Error::Io`] when the socket refuses its options.
-    pub fn tcp(stream: TcpStream, deadline: Duration) -> Result<Self> {
-        stream.set_nodelay(true).map_err(io("set TCP_NODELAY"))?;
-        stream.set_write_timeout(Some(deadline)).map_err(io("set a write timeout"))?;
-        let reader = stream.try_clone().map_err(io("clone a socket"))?;
+    pub fn tcp(stream: TcpStream) -> Result<Self> {
+        stream.set_nodelay(true).map_err(io("set TCP_NODELAY", Duration::ZERO))?;
+        let reader = stream.try_clone().map_err(io("clone a socket", Duration::ZERO))?;
         let (queue, received) = sync_channel(WAITING);
         std::thread::spawn(move || read(reader, &queue));
         Ok(Self::new(Box::new(TcpSender(stream)), Box::new(Queue::new(received))))
@@ -104,7 +144,7 @@ impl Channel {
     /// # Errors
     /// [`Error::Timeout`], [`Error::Io`].
     pub fn tcp_accept(listener: &TcpListener, deadline: Duration) -> Result<Self> {
-        Self::tcp(accept(listener, deadline)?, deadline)
+        Self::tcp(accept(listener, deadline)?)
     }
 
     /// Connects to the peer, who may start listening within `deadline`.
@@ -112,6 +152,6 @@ impl Channel {
     /// # Errors
     /// [`Error::Timeout`], [`Error::Io`].
     pub fn tcp_connect(peer: SocketAddr, deadline: Duration) -> Result<Self> {
-        Self::tcp(connect(peer, deadline)?, deadline)
+        Self::tcp(connect(peer, deadline)?)
     }
 }

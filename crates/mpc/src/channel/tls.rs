@@ -4,7 +4,7 @@
 //! other. A wrong key ends the handshake, before the greeting.
 
 use super::memory::Queue;
-use super::tcp::{READ, WAITING, accept, connect, io};
+use super::tcp::{READ, Until, WAITING, accept, connect, io, write_all};
 use super::{Channel, Outgoing};
 use crate::error::{Error, Result};
 use graviola::signing::eddsa::{Ed25519SigningKey, Ed25519VerifyingKey};
@@ -25,12 +25,12 @@ use rustls::{
     DistinguishedName, ServerConfig, ServerConnection, SignatureScheme,
 };
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::str::FromStr;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use zeroize::{Zeroize, Zeroizing};
 
 fn tls(detail: impl fmt::Display) -> Error {
@@ -268,8 +268,8 @@ fn poisoned<T>(_: T) -> Error {
 }
 
 impl Shared {
-    /// Sends what the connection has to say.
-    fn flush(&self, socket: &mut TcpStream) -> Result<()> {
+    /// Sends what the connection has to say by `deadline`.
+    fn flush(&self, socket: &TcpStream, deadline: Instant) -> Result<()> {
         let mut records = Vec::new();
         {
             let mut connection = self.connection.lock().map_err(poisoned)?;
@@ -277,18 +277,24 @@ impl Shared {
                 connection.write_tls(&mut records).map_err(tls)?;
             }
         }
-        socket.write_all(&records).map_err(io("write to the peer"))
+        write_all(socket, &records, deadline)
     }
 }
 
+/// A stranger that connects and says nothing keeps the peer waiting no longer than this.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
 struct TlsSender(Arc<Shared>);
 
+/// How long a party that leaves tries to say so to a peer that may not read.
+const PARTING: Duration = Duration::from_millis(100);
+
 impl Outgoing for TlsSender {
-    fn send(&mut self, bytes: Vec<u8>) -> Result<()> {
-        let mut socket = self.0.socket.lock().map_err(poisoned)?;
+    fn send(&mut self, bytes: Vec<u8>, deadline: Instant) -> Result<()> {
+        let socket = self.0.socket.lock().map_err(poisoned)?;
         for piece in bytes.chunks(1 << 20) {
             self.0.connection.lock().map_err(poisoned)?.writer().write_all(piece).map_err(tls)?; // e.g. the alert with which the peer has refused this party's key
-            self.0.flush(&mut socket)?;
+            self.0.flush(&socket, deadline)?;
         }
         Ok(())
     }
@@ -296,11 +302,11 @@ impl Outgoing for TlsSender {
 
 impl Drop for TlsSender {
     fn drop(&mut self) {
-        if let Ok(mut socket) = self.0.socket.lock() {
+        if let Ok(socket) = self.0.socket.lock() {
             if let Ok(mut connection) = self.0.connection.lock() {
                 connection.send_close_notify();
             }
-            let _ = self.0.flush(&mut socket);
+            let _ = self.0.flush(&socket, Instant::now() + PARTING);
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -332,20 +338,26 @@ fn read(mut stream: TcpStream, shared: &Shared, queue: &SyncSender<Vec<u8>>) {
     }
 }
 
+/// Shakes hands within `limit`.
 fn established(
     mut connection: Connection,
-    mut stream: TcpStream,
-    deadline: Duration,
+    stream: TcpStream,
+    limit: Duration,
 ) -> Result<Channel> {
-    stream.set_nodelay(true).map_err(io("set TCP_NODELAY"))?;
-    stream.set_write_timeout(Some(deadline)).map_err(io("set a write timeout"))?;
-    stream.set_read_timeout(Some(deadline)).map_err(io("set a read timeout"))?;
+    let socket = |what| io(what, limit);
+    stream.set_nodelay(true).map_err(socket("set TCP_NODELAY"))?;
+    let mut until = Until { stream: &stream, deadline: Instant::now() + limit };
     while connection.is_handshaking() {
-        connection.complete_io(&mut stream).map_err(|e| tls(format!("handshake: {e}")))?;
+        connection.complete_io(&mut until).map_err(|e| match e.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                Error::Timeout { what: "end of the handshake", after: limit }
+            }
+            _ => tls(format!("handshake: {e}")),
+        })?;
     }
-    stream.set_read_timeout(None).map_err(io("clear the read timeout"))?;
+    stream.set_read_timeout(None).map_err(socket("clear the read timeout"))?;
     connection.set_buffer_limit(None);
-    let reader = stream.try_clone().map_err(io("clone a socket"))?;
+    let reader = stream.try_clone().map_err(socket("clone a socket"))?;
     let (queue, received) = sync_channel(WAITING);
     // The peer may have spoken in the same packet that ended the handshake: no later read would bring that.
     let state = connection.process_new_packets().map_err(tls)?;
@@ -364,10 +376,12 @@ fn established(
 }
 
 impl Channel {
-    /// Waits on `listener` for the peer that holds the secret of `peer`.
+    /// Waits on `listener` for the peer that holds the secret of `peer`, and turns others away: who is not the peer, does not speak TLS 1.3
+    /// or takes more than 10 s for its handshake.
     ///
     /// # Errors
-    /// [`Error::Tls`] when the peer is another one or does not speak TLS 1.3; [`Error::Timeout`], [`Error::Io`].
+    /// When the peer has not come by the deadline: the error of who came instead ([`Error::Tls`], [`Error::Timeout`],
+    /// [`Error::Disconnected`]), or [`Error::Timeout`]; [`Error::Io`].
     pub fn tls_accept(
         listener: &TcpListener,
         identity: &Identity,
@@ -383,8 +397,25 @@ impl Channel {
             .with_client_cert_verifier(pinned)
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(own)));
         config.send_tls13_tickets = 0;
-        let connection = ServerConnection::new(Arc::new(config)).map_err(tls)?;
-        established(connection.into(), accept(listener, deadline)?, deadline)
+        let config = Arc::new(config);
+        let start = Instant::now();
+        let mut refused = None;
+        loop {
+            let left = deadline.saturating_sub(start.elapsed());
+            let stream = match accept(listener, left) {
+                Ok(stream) => stream,
+                Err(Error::Timeout { what, .. }) => {
+                    return Err(refused.unwrap_or(Error::Timeout { what, after: deadline }));
+                }
+                Err(e) => return Err(e),
+            };
+            let connection = ServerConnection::new(Arc::clone(&config)).map_err(tls)?;
+            let left = deadline.saturating_sub(start.elapsed());
+            match established(connection.into(), stream, left.min(HANDSHAKE)) {
+                Ok(channel) => return Ok(channel),
+                Err(e) => refused = Some(e),
+            }
+        }
     }
 
     /// Connects to the peer that holds the secret of `peer`.
@@ -410,6 +441,8 @@ impl Channel {
         config.enable_sni = false;
         let name = ServerName::IpAddress(address.ip().into());
         let connection = ClientConnection::new(Arc::new(config), name).map_err(tls)?;
-        established(connection.into(), connect(address, deadline)?, deadline)
+        let start = Instant::now();
+        let stream = connect(address, deadline)?;
+        established(connection.into(), stream, deadline.saturating_sub(start.elapsed()))
     }
 }

@@ -56,7 +56,7 @@ pub struct Builder {
     inputs: Vec<(Role, Id)>,
     outputs: Vec<(Role, Id)>,
     operators: Vec<Operator>,
-    tag: usize,
+    operator: Operator,
 }
 
 /// log2(2^a + 2^b)
@@ -73,16 +73,22 @@ impl Builder {
     /// An empty circuit.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        let mut builder = Self::default();
+        builder.operator("circuit", "");
+        builder
     }
 
-    /// Names what follows in reports.
+    /// Names what follows in reports; a name that no instruction follows is not an operator.
     pub fn operator(&mut self, name: &str, layer: &str) {
-        let operator = Operator { name: name.into(), layer: layer.into() };
-        self.tag = self.operators.iter().position(|o| *o == operator).unwrap_or_else(|| {
-            self.operators.push(operator);
+        self.operator = Operator { name: name.into(), layer: layer.into() };
+    }
+
+    /// The operator's place; it exists from its first instruction on.
+    fn tag(&mut self) -> usize {
+        self.operators.iter().position(|o| *o == self.operator).unwrap_or_else(|| {
+            self.operators.push(self.operator.clone());
             self.operators.len() - 1
-        });
+        })
     }
 
     pub(super) fn value(&self, id: Id) -> &Value {
@@ -90,12 +96,10 @@ impl Builder {
     }
 
     fn push(&mut self, op: Op, value: Value) -> Id {
-        if self.operators.is_empty() {
-            self.operator("circuit", "");
-        }
         let ready = op.operands().iter().map(|&o| self.instructions[o].stage).max().unwrap_or(0);
         let stage = ready + u32::from(op.talks());
-        self.instructions.push(Instruction { op, stage, tag: self.tag });
+        let tag = self.tag();
+        self.instructions.push(Instruction { op, stage, tag });
         self.values.push(value);
         self.values.len() - 1
     }

@@ -93,7 +93,7 @@ impl Circuit {
         match (&self.instructions[id].op, role) {
             (Op::Open(_), _) => of.width() * of.len(),
             (Op::Linear(..), Role::Client) => 8 * of.len(),
-            (Op::Reveal { to, .. }, role) if *to != role => 8 * of.len(),
+            (Op::Reveal { to, .. }, role) if *to != role => of.width() * of.len(),
             _ => 0,
         }
     }

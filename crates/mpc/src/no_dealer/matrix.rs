@@ -90,8 +90,14 @@ impl Layout {
         self.batch * self.blocks[0] * self.blocks[2] * self.reply()
     }
 
+    /// Coefficients of all replies.
+    pub(super) fn replied(&self) -> usize {
+        self.batch * self.blocks[0] * self.blocks[2] * self.block[0] * self.block[2]
+    }
+
     /// log2 of the norm of uniform multipliers: of both kinds, in all products that end in one block. Half more than the mean of its
-    /// square, which a sum of hundreds of terms exceeds with a probability below 2^-40.
+    /// square. A sum of hundreds of terms exceeds that with a probability below 2^-40; small products may, by a bit of the flooding: the largest
+    /// square is three times the mean. These multipliers are fresh shares, not weights.
     pub(super) fn uniform_norm(&self) -> f64 {
         let [m, _, n] = self.block;
         let terms = self.blocks[1] * self.block[1] * (m + n);
@@ -182,15 +188,13 @@ impl Engine<'_, '_> {
         Ok(Keys::Server(keys))
     }
 
-    /// Shares of a batch of products, modulo 2^width. At the server `y` is its half, or all of `y`; `norm` is the log2 of the bound on the
-    /// multipliers' norm.
+    /// Shares of a batch of products, modulo 2^width. At the server `y` is its half, or all of `y`.
     pub(super) fn matrices(
         &mut self,
         layout: Layout,
         keys: &mut Keys,
         x: &[u64],
         y: &[u64],
-        norm: f64,
     ) -> Result<Vec<u64>> {
         let [m, k, n] = layout.size;
         let mut out = vec![0; layout.batch * m * n];
@@ -209,7 +213,7 @@ impl Engine<'_, '_> {
             }
             Keys::Server(keys) => {
                 let key = keys[slot].as_mut().ok_or_else(missing)?;
-                self.answer(layout, key, x, y, norm, &mut out)?;
+                self.answer(layout, key, x, y, &mut out)?;
             }
         }
         Ok(out)
@@ -255,7 +259,6 @@ impl Engine<'_, '_> {
         key: &mut Public,
         x: &[u64],
         y: &[u64],
-        norm: f64,
         out: &mut [u64],
     ) -> Result<()> {
         let ([m, k, n], [bm, bk, bn]) = (layout.size, layout.blocks);
@@ -305,7 +308,7 @@ impl Engine<'_, '_> {
                         let at = (batch * bm + i) * bn + l;
                         let mask = &masks[at * places.len()..(at + 1) * places.len()];
                         let (pairs, width) = (pairs.into_iter(), layout.width);
-                        key.reply(pairs, mask, width, &places, norm, &mut seeds[at].clone())
+                        key.reply(pairs, mask, width, &places, &mut seeds[at].clone())
                     };
                     (0..bm).map(block).collect()
                 })

@@ -44,8 +44,15 @@ use wire::Wire;
 use zeroize::Zeroizing;
 
 /// What two parties share before they compute without a dealer: the secrets behind their transfers. One party's end; the other has
-/// the matching one. Neither copied nor stored: a new connection makes a new one.
-pub struct Pairing(Transfers);
+/// the matching one. Neither copied nor stored: a new connection makes a new one. It ends with a run that fails, as the ends no longer match.
+pub struct Pairing {
+    transfers: Option<Transfers>,
+    /// Sum over runs of the statistical distance that their replies have from ones without the weights, at most.
+    told: f64,
+}
+
+/// Largest [`Pairing`] sum of distances: 2^-10.
+const TOLD: f64 = 1.0 / 1024.0;
 
 impl std::fmt::Debug for Pairing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -60,7 +67,8 @@ impl Pairing {
     /// [`Error::Malformed`] for a message that is not a point of the group; errors of the link.
     pub fn new(link: &mut Link, rng: &mut impl CryptoRng) -> Result<Self> {
         let seed = Seed::random(rng);
-        Ok(Self(Transfers::new(&mut Wire::new(link), &seed)?))
+        let transfers = Transfers::new(&mut Wire::new(link), &seed)?;
+        Ok(Self { transfers: Some(transfers), told: 0.0 })
     }
 }
 
@@ -69,8 +77,8 @@ impl Pairing {
 ///
 /// # Errors
 /// [`Error::Peer`] before any share has left, when the peer runs something else; [`Error::Input`] for a missing input, a server
-/// without a model or a client with one; [`Error::Exhausted`] never, as transfers are made from the plan; errors of the link, after
-/// which the pairing is dead.
+/// without a model or a client with one; [`Error::Flooding`] after so many runs that their replies together could say something about the
+/// weights; errors of the link; [`Error::Ended`] after any error.
 pub fn run_without_dealer(
     plan: &NoDealerPlan<'_>,
     pairing: &mut Pairing,
@@ -85,13 +93,18 @@ pub fn run_without_dealer(
     }
     // Another domain than dealer mode's: its plans have the same hash.
     let hash = blake3::derive_key("cipherform mpc 1 circuit without dealer", &plan.circuit.hash());
-    greet(link, &hash, pairing.0.session(), &[0; 16])?;
+    // Put back at the end: after a failure one party may have made transfers that the other has not.
+    let Some(mut transfers) = pairing.transfers.take() else { return Err(Error::Ended { role }) };
+    let told = pairing.told + plan.told_by_replies();
+    if told > TOLD {
+        return Err(Error::Flooding { runs: (pairing.told / plan.told_by_replies()).round() as u64 });
+    }
+    greet(link, &hash, transfers.session(), &[0; 16])?;
     link.reset();
     let start = Instant::now();
     let mut wire = Wire::new(link);
-    let transfers = &mut pairing.0;
     transfers.prepare(&mut wire, plan.transfers(role), plan.transfers(role.peer()))?;
-    let mut engine = Engine { wire: &mut wire, transfers };
+    let mut engine = Engine { wire: &mut wire, transfers: &mut transfers };
     let keys = engine.keys(plan.sets(), plan.key_bytes())?;
     let party = party::Party {
         plan,
@@ -104,5 +117,6 @@ pub fn run_without_dealer(
     };
     let outputs = party.run()?;
     link.farewell(start.elapsed())?;
+    *pairing = Pairing { transfers: Some(transfers), told };
     Ok(outputs)
 }

@@ -135,8 +135,7 @@ impl Party<'_, '_, '_> {
                 let ([a, b], inner) = (plan.drops(id), plan.inner(id));
                 let (x, y) = (self.factor(*x, a, inner), self.factor(*y, b, inner));
                 let layout = self.layout(id)?;
-                let norm = layout.uniform_norm();
-                let z = self.engine.matrices(layout, &mut self.keys, &x, &y, norm)?;
+                let z = self.engine.matrices(layout, &mut self.keys, &x, &y)?;
                 self.widened(id, &z)?
             }
             Op::Linear(x, p) => {
@@ -146,7 +145,7 @@ impl Party<'_, '_, '_> {
                 if !w.is_empty() && matrix_norm(&layout, w) > WEIGHTS {
                     return Err(self.too_large(*p));
                 }
-                let z = self.engine.matrices(layout, &mut self.keys, &x, w, WEIGHTS)?;
+                let z = self.engine.matrices(layout, &mut self.keys, &x, w)?;
                 self.widened(id, &z)?
             }
             Op::Diagonal { linear, parameter } => {

@@ -201,6 +201,17 @@ impl<'a> NoDealerPlan<'a> {
         Ok(())
     }
 
+    /// Statistical distance, at most, between the replies of one run for any two choices of the server's matrices: what the client
+    /// could tell of them from the flooded errors. It adds up over runs with the same weights, whatever the connection.
+    #[must_use]
+    pub fn told_by_replies(&self) -> f64 {
+        let of = |(id, layout): (&Id, &Layout)| match self.circuit.instructions[*id].op {
+            Op::Linear(..) => layout.replied() as f64 * layout.set.told(layout.width, WEIGHTS),
+            _ => 0.0, // multipliers that are fresh shares
+        };
+        self.layouts.iter().map(of).sum()
+    }
+
     /// The sets of encryption in use.
     pub(super) fn sets(&self) -> [bool; 2] {
         Set::BOTH.map(|set| self.layouts.values().any(|l| l.set == set))

@@ -4,7 +4,8 @@
 //! public seed. The server multiplies ciphertexts by plaintext polynomials and adds; what it returns is hidden before it leaves:
 //!
 //! * an encryption of zero under the public key makes `c1` fresh (the client knows the old one, and with it the multipliers);
-//! * uniform noise of 40 bits more than the largest error of the product (6 deviations) covers what the error says about them;
+//! * uniform noise of at least 40 bits more than the largest error of the product (6 deviations) covers what the error says about them: as
+//!   much as still decrypts, see [`Set::told`];
 //! * then the modulus is switched to the first prime, and only the wanted coefficients of `c0` are sent.
 //!
 //! **Parameters.** log2 q is at most the limit of ePrint 2024/463 (128 bits, classical, ternary secret, deviation 3.2): 106 at N = 2^12, 214 at N = 2^13.
@@ -28,7 +29,7 @@ pub(super) enum Set {
     Large,
 }
 
-/// Bits of flooding above the largest error.
+/// Bits of flooding above the largest error, at least.
 const FLOOD: f64 = 40.0;
 
 impl Set {
@@ -65,15 +66,26 @@ impl Set {
         (half - rounding).max(0.0).log2() + rest.iter().map(|b| b - 0.01).sum::<f64>()
     }
 
-    /// log2 of the flooding for multipliers of the Euclidean norm 2^norm in all; an integer, so that the flooding is exactly uniform.
-    fn flood(norm: f64) -> u32 {
-        // A fresh error has deviation sqrt(sigma^2 + 1/12); one more bit for the encryption of zero.
-        (FLOOD + norm + (6.0 * (SIGMA * SIGMA + 0.1).sqrt()).log2() + 1.0).ceil() as u32
+    /// log2 of the largest error of a product with multipliers of the Euclidean norm 2^norm in all: 6 deviations of sqrt(sigma^2 + 1/12).
+    fn error(norm: f64) -> f64 {
+        norm + (6.0 * (SIGMA * SIGMA + 0.1).sqrt()).log2()
     }
 
-    /// Whether a product with multipliers of norm at most 2^norm decrypts modulo 2^width.
+    /// log2 of the flooding of a reply modulo 2^width; an integer, so that the flooding is exactly uniform. One more bit of the room is for the
+    /// encryption of zero.
+    fn flood(self, width: u32) -> u32 {
+        (self.room(width) - 0.1).floor().clamp(0.0, 120.0) as u32
+    }
+
+    /// Whether a product with multipliers of norm at most 2^norm decrypts modulo 2^width, flooded enough.
     pub(super) fn fits(self, width: u32, norm: f64) -> bool {
-        Self::flood(norm) as f64 + 0.1 < self.room(width)
+        FLOOD + Self::error(norm) + 1.0 <= self.flood(width) as f64
+    }
+
+    /// Statistical distance between one flooded coefficient for two choices of the multipliers: errors differ by twice the largest,
+    /// and a uniform word below 2^f in size moved by e has distance e / 2^(f + 1).
+    pub(super) fn told(self, width: u32, norm: f64) -> f64 {
+        (Self::error(norm) - self.flood(width) as f64).exp2()
     }
 
     /// The ring, with the largest primes of these sizes.
@@ -228,6 +240,7 @@ pub(super) struct Ciphertext([RingPoly; 2]);
 
 /// The server: the client's public key.
 pub(super) struct Public {
+    set: Set,
     ring: Arc<Ring>,
     key: [RingPoly; 2],
     seed: [u8; 32],
@@ -242,7 +255,7 @@ impl Public {
         seed.as_chunks_mut::<8>().0.iter_mut().for_each(|w| *w = bits.next(64).to_le_bytes());
         let c0 = read(&ring, all(&ring), bits)?;
         let c1 = uniform(&ring, all(&ring), &seed, 0).map_err(failed)?;
-        Ok(Self { ring, key: [c0, c1], seed, next: 1 })
+        Ok(Self { set, ring, key: [c0, c1], seed, next: 1 })
     }
 
     /// Reads `count` ciphertexts.
@@ -267,19 +280,17 @@ impl Public {
             .map_err(failed)
     }
 
-    /// The sum of products minus `mask`, hidden; appends `c1` and the coefficients `places` of `c0`. `norm` is the log2 of the bound on the
-    /// multipliers' Euclidean norm.
+    /// The sum of products minus `mask`, hidden; appends `c1` and the coefficients `places` of `c0`.
     pub(super) fn reply<'a>(
         &self,
         products: impl Iterator<Item = (&'a Ciphertext, &'a RingPoly)>,
         mask: &[u64],
         width: u32,
         places: &[usize],
-        norm: f64,
         rng: &mut ChaCha20Rng,
     ) -> Result<Packer> {
         let ring = &self.ring;
-        let flood_bits = Set::flood(norm);
+        let flood_bits = self.set.flood(width);
         let mut flood = Zeroizing::new(vec![0i128; ring.n()]);
         let mut message = vec![0u64; ring.n()];
         for (place, mask) in places.iter().zip(mask) {
@@ -351,7 +362,7 @@ mod tests {
             let mask: Vec<u64> = places.iter().map(|p| word(p + n) & crate::low(width)).collect();
             let mut rng = ChaCha20Rng::from_seed([4; 32]);
             let pairs = c.iter().zip(std::iter::once(&poly));
-            let reply = public.reply(pairs, &mask, width, &places, norm, &mut rng).unwrap();
+            let reply = public.reply(pairs, &mask, width, &places, &mut rng).unwrap();
             let reply = reply.finish();
             assert_eq!(reply.len(), ((n + places.len()) * set.bits().1).div_ceil(8));
             let got = secret.decrypt(&places, width, &mut Unpacker::new(&reply)).unwrap();

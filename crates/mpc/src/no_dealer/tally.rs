@@ -1,4 +1,5 @@
-//! Costs without a dealer, in closed form: what the wire must show. Written from the protocols' descriptions, not from their code.
+//! Costs without a dealer, step by step as the protocols say: what the wire must show. Sizes of batches, layouts and digits are the code's own
+//! functions; what is independent of the code are the wire, which tests hold against these counts, and the totals they pin.
 
 use super::arithmetic::{extension, known_vector, multiplication};
 use super::bits::bytes;

@@ -5,14 +5,13 @@
 
 use super::{Activation, Attention};
 use crate::circuit::{Cost, Offline};
-use crate::fss::{dcf, dpf};
 
 fn dcf_key(n: u64, m: u64) -> u64 {
-    dcf::key_bytes(n as usize, m as usize) as u64
+    16 * n + 8 * m * n + 16 + 8 * m + n.div_ceil(4)
 }
 
 fn dpf_key(b: u64, m: u64) -> u64 {
-    dpf::key_bytes(b as usize, m as usize) as u64
+    16 * b + 32 + 8 * m
 }
 
 /// Both parties send `bytes`; keys to both, corrections to the client.

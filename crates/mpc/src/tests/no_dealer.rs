@@ -325,7 +325,8 @@ fn every_fault_ends_both_parties_in_time() {
                 let client = relu_party(&circuit, b, Role::Client, deadline);
                 (server.join().unwrap(), client)
             });
-            assert!(start.elapsed() < Duration::from_secs(20));
+            // Two messages may each be waited for; the rest is work on a busy machine.
+            assert!(start.elapsed() < 5 * deadline, "{:?}", start.elapsed());
             let other = if faulty == Role::Server { &client } else { &server };
             // A second copy of the last message is read by nobody.
             assert!(other.as_ref().err().is_some_and(is_refused), "{at} {faulty} {other:?}");

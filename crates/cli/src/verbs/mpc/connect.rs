@@ -15,7 +15,7 @@ pub(super) struct Security {
     #[arg(long)]
     insecure: bool,
     /// Longest wait for another process, in seconds.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     deadline: u64,
 }
 

@@ -9,7 +9,7 @@ use cipherform_mpc::{Link, PublicKey, Role, Store, WeightMask, deal, serve};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -33,6 +33,9 @@ pub(super) struct Args {
     /// The client's public key.
     #[arg(long, requires = "for_client")]
     client_key: Option<PublicKey>,
+    /// Longest time, in seconds, that a party may take for a run and until it asks for the next.
+    #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    idle: u64,
     #[command(flatten)]
     security: Security,
     /// Write what was made as JSON (never the correlations).
@@ -104,5 +107,5 @@ fn live(args: &Args, job: &Job, server: SocketAddr, client: SocketAddr) -> Resul
     let Ok(server) = server else { bail!("waiting for the server failed") };
     let links = [(server?, Role::Server), (client?, Role::Client)]
         .map(|(channel, role)| Link::new(channel, role, args.security.deadline()));
-    Ok(serve(job.circuit(), &mask, links, &mut rng)?)
+    Ok(serve(job.circuit(), &mask, links, Duration::from_secs(args.idle), &mut rng)?)
 }

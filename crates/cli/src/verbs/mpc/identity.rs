@@ -5,6 +5,7 @@ use cipherform_mpc::Identity;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -27,7 +28,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 }
 
 pub(super) fn load(path: &Path) -> Result<Identity> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = std::fs::read_to_string(path).map(Zeroizing::new);
+    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Identity::from_secret(&text)?)
 }

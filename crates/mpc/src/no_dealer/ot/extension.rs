@@ -10,21 +10,24 @@
 
 use super::base::COUNT;
 use crate::prg::{Seed, Stream};
+use zeroize::Zeroizing;
 
 /// Bytes of the receiver's message for `len` transfers, a multiple of 64.
 pub(super) fn message_bytes(len: usize) -> usize {
     COUNT * len / 8
 }
 
-fn columns(keys: &[Seed], len: usize) -> Vec<Vec<u64>> {
-    keys.iter().map(|k| k.stream().words(0, 0, len / 64)).collect()
+type Columns = Vec<Zeroizing<Vec<u64>>>;
+
+fn columns<'a>(keys: impl Iterator<Item = &'a Seed>, len: usize) -> Columns {
+    keys.map(|k| Zeroizing::new(k.stream().words(0, 0, len / 64))).collect()
 }
 
 /// Row j holds bit j of every column, column 0 lowest.
-fn transpose(columns: &[Vec<u64>], len: usize) -> Vec<u128> {
+fn transpose(columns: &[Zeroizing<Vec<u64>>], len: usize) -> Vec<u128> {
     let mut rows = vec![0u128; len];
     for (i, column) in columns.iter().enumerate() {
-        for (rows, word) in rows.chunks_mut(64).zip(column) {
+        for (rows, word) in rows.chunks_mut(64).zip(column.iter()) {
             for (j, row) in rows.iter_mut().enumerate() {
                 *row |= ((word >> j & 1) as u128) << i;
             }
@@ -41,12 +44,11 @@ pub(super) fn receive(
     len: usize,
 ) -> (Vec<u128>, Vec<u64>, Vec<u8>) {
     let choices = own.words(draw, 0, len / 64);
-    let first: Vec<Seed> = keys.iter().map(|k| k[0].clone()).collect();
-    let t = columns(&first, len);
+    let t = columns(keys.iter().map(|k| &k[0]), len);
+    let others = columns(keys.iter().map(|k| &k[1]), len);
     let mut message = Vec::with_capacity(message_bytes(len));
-    for (t, keys) in t.iter().zip(keys) {
-        let other = keys[1].stream().words(0, 0, len / 64);
-        for ((t, o), r) in t.iter().zip(&other).zip(&choices) {
+    for (t, other) in t.iter().zip(&others) {
+        for ((t, o), r) in t.iter().zip(other.iter()).zip(&choices) {
             message.extend_from_slice(&(t ^ o ^ r).to_le_bytes());
         }
     }
@@ -55,7 +57,7 @@ pub(super) fn receive(
 
 /// The sender's rows.
 pub(super) fn send(keys: &[Seed], delta: u128, message: &[u8], len: usize) -> Vec<u128> {
-    let mut q = columns(keys, len);
+    let mut q = columns(keys.iter(), len);
     for (i, (q, u)) in q.iter_mut().zip(message.chunks_exact(len / 8)).enumerate() {
         let chosen = ((delta >> i) as u64 & 1).wrapping_neg();
         for (q, u) in q.iter_mut().zip(u.as_chunks::<8>().0) {

@@ -10,11 +10,18 @@
 //!
 //! `RESERVED` of the results are the older transfers of the next round.
 //!
-//! Source: Yang, Weng, Lan, Zhang, Wang, *Ferret* (ePrint 2020/924), its semi-honest protocol; the sizes are those of its one-time
-//! set-up (n = 470,016, k = 32,768, t = 918 at 128 bits), whose vector of secrets stays in the level-2 cache.
+//! Source: Yang, Weng, Lan, Zhang, Wang, *Ferret* (ePrint 2020/924), its semi-honest protocol.
+//!
+//! **Sizes.** n = 470,016, k = 32,768, t = 918 are the set-up sizes of `ferret_b13` in the authors' code (emp-ot), where they serve one
+//! round before larger ones; here every round has them, as the vector of secrets then stays in the level-2 cache. Nobody has
+//! estimated them for this use. Gaussian elimination alone: regular noise gives an equation without noise a block, so k - t = 31,850 more
+//! are needed; taken evenly from the blocks, all are free of noise with probability (1 - 31,850 / n)^t = 2^-92.9, and one try costs about
+//! 31,850^2.8 = 2^41.9, together 2^134. Decoding attacks and the algebraic ones on regular noise (ePrint 2023/176, 2025/1476) are not
+//! estimated here and may do better.
 
 use crate::prg::{Permutation, Seed, Stream};
 use rayon::prelude::*;
+use zeroize::Zeroizing;
 
 const DEPTH: usize = 9;
 const LEAVES: usize = 1 << DEPTH;
@@ -83,7 +90,7 @@ pub(super) fn send(
     draw: usize,
 ) -> (Vec<u128>, Vec<u8>) {
     let (secret, paths) = old.split_at(SECRET);
-    let seeds = random.words(draw, 0, 2 * NOISE);
+    let seeds = Zeroizing::new(random.words(draw, 0, 2 * NOISE));
     let (mut out, mut message) = (vec![0; LENGTH], vec![0u8; MESSAGE]);
     out.par_chunks_mut(TASK * LEAVES)
         .zip(message.par_chunks_mut(TASK * MESSAGE / NOISE))
