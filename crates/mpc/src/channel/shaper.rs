@@ -52,10 +52,12 @@ impl FromStr for Network {
                 let parse =
                     |x: &str| x.trim().parse::<f64>().ok().filter(|x| x.is_finite() && *x >= 0.0);
                 match (parse(rtt), parse(rate)) {
-                    (Some(rtt), Some(rate)) if (1e-3..1e9).contains(&rate) && rtt < 1e6 => Ok(Self {
-                        bandwidth: rate * 1e6,
-                        one_way: Duration::from_secs_f64(rtt / 2e3),
-                    }),
+                    (Some(rtt), Some(rate)) if (1e-3..1e9).contains(&rate) && rtt < 1e6 => {
+                        Ok(Self {
+                            bandwidth: rate * 1e6,
+                            one_way: Duration::from_secs_f64(rtt / 2e3),
+                        })
+                    }
                     _ => Err(malformed()),
                 }
             }

@@ -339,11 +339,7 @@ fn read(mut stream: TcpStream, shared: &Shared, queue: &SyncSender<Vec<u8>>) {
 }
 
 /// Shakes hands within `limit`.
-fn established(
-    mut connection: Connection,
-    stream: TcpStream,
-    limit: Duration,
-) -> Result<Channel> {
+fn established(mut connection: Connection, stream: TcpStream, limit: Duration) -> Result<Channel> {
     let socket = |what| io(what, limit);
     stream.set_nodelay(true).map_err(socket("set TCP_NODELAY"))?;
     let mut until = Until { stream: &stream, deadline: Instant::now() + limit };

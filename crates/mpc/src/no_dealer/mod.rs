@@ -48,7 +48,7 @@ use zeroize::Zeroizing;
 pub struct Pairing {
     transfers: Option<Transfers>,
     /// Sum over runs of the statistical distance that their replies have from ones without the weights, at most.
-    told: f64,
+    pub(crate) told: f64,
 }
 
 /// Largest [`Pairing`] sum of distances: 2^-10.
@@ -97,7 +97,9 @@ pub fn run_without_dealer(
     let Some(mut transfers) = pairing.transfers.take() else { return Err(Error::Ended { role }) };
     let told = pairing.told + plan.told_by_replies();
     if told > TOLD {
-        return Err(Error::Flooding { runs: (pairing.told / plan.told_by_replies()).round() as u64 });
+        return Err(Error::Flooding {
+            runs: (pairing.told / plan.told_by_replies()).round() as u64,
+        });
     }
     greet(link, &hash, transfers.session(), &[0; 16])?;
     link.reset();

@@ -67,6 +67,29 @@ fn golden_totals_of_blocks() {
 }
 
 #[test]
+fn golden_offline_totals_of_blocks() {
+    // Bytes of one key, from the lengths of their parts: seeds and payloads of every level, the last correction, two bits a level.
+    let dcf = |n: u64, m: u64| 16 * n + 8 * m * n + 16 + 8 * m + (2 * n).div_ceil(8);
+    let dpf = |b: u64, m: u64| 16 * b + 32 + 8 * m;
+    assert_eq!((dcf(18, 3), dcf(23, 3), dcf(28, 3), dpf(9, 3)), (765, 966, 1167, 200));
+    // Keys: comparisons of scores, reciprocals of row sums, two norms; GELU. Then corrections of the client, pinned.
+    let norms = 2 * 65 * 1167;
+    let gelu = 65 * 512 * 200;
+    let (scores, sums) = (4 * 65 * 65 * 765, 4 * 65 * 966);
+    let golden = [
+        ([RELU; 4], norms + gelu + scores + sums, 3_750_240),
+        ([SCALE; 4], norms + gelu, 3_194_976),
+        ([RELU, RELU, SCALE, SCALE], norms + gelu + scores / 2 + sums / 2, 3_472_608),
+        ([Attention::Power(2); 4], norms + gelu + sums, 3_885_440),
+    ];
+    for (heads, keys, corrections) in golden {
+        let offline = cost(&one_block(heads, Activation::Gelu)).offline;
+        assert_eq!(offline.server, keys, "{heads:?}");
+        assert_eq!(offline.client - keys, corrections, "{heads:?}");
+    }
+}
+
+#[test]
 fn golden_totals_of_the_tiny_imagenet_shape() {
     // Nine layers of 257 tokens, 192 features, 12 heads, 384 hidden: MB of server and client, rounds, from the same simulation, which opened
     // k' v of scaled heads in 5 bytes where 4 hold what is left of it: 28 kB less of 57.36 MB without normalised heads.

@@ -328,8 +328,10 @@ fn every_fault_ends_both_parties_in_time() {
             // Two messages may each be waited for; the rest is work on a busy machine.
             assert!(start.elapsed() < 5 * deadline, "{:?}", start.elapsed());
             let other = if faulty == Role::Server { &client } else { &server };
-            // A second copy of the last message is read by nobody.
             assert!(other.as_ref().err().is_some_and(is_refused), "{at} {faulty} {other:?}");
+            // The faulty party, whose own frames were in order, is left alone.
+            let own = if faulty == Role::Server { &server } else { &client };
+            assert!(own.is_err(), "{at} {faulty} {own:?}");
         }
     }
 }
@@ -372,6 +374,8 @@ fn a_pairing_serves_many_runs_with_fresh_transfers() {
         let (model, inputs) =
             if role == Role::Server { (Some(&model), &[][..]) } else { (None, &inputs[..]) };
         let mut all = Vec::new();
+        // Nothing of this circuit is multiplied by a matrix of the server, so that no reply says anything.
+        assert!(plan.told_by_replies() == 0.0);
         for _ in 0..3 {
             all.extend(run_without_dealer(&plan, &mut pairing, model, inputs, &mut link)?);
             assert_eq!(link.traffic().sent, plan.cost().sent(role));
@@ -383,6 +387,56 @@ fn a_pairing_serves_many_runs_with_fresh_transfers() {
     assert!(all.iter().flatten().all(|x| decode(*x, 16, 64) == 1.75));
 }
 #[test]
+fn a_pairing_ends_with_a_failed_run_and_when_its_flooding_is_used_up() {
+    let circuit = circuit(0.5);
+    let plan = NoDealerPlan::new(&circuit).unwrap();
+    let model =
+        ServerModel::new(&circuit, &Tensors::new(), WeightMask::random(&mut fixed_rng(1))).unwrap();
+    let [a, b] = Channel::pair();
+    let pair = |channel, role: Role| {
+        let mut link = Link::new(channel, role, Duration::from_millis(300));
+        let pairing = Pairing::new(&mut link, &mut fixed_rng(2 + role.index() as u64))?;
+        Ok((pairing, link))
+    };
+    let ((mut server, link), (mut client, _)) =
+        simulate(|| pair(a, Role::Server), || pair(b, Role::Client)).unwrap();
+    // The client never comes: its end is untouched, the server's transfers may be made already.
+    let mut link = link;
+    assert!(run_without_dealer(&plan, &mut server, Some(&model), &[], &mut link).is_err());
+    let inputs = [encode_all(&[1.25; 64], 16)];
+    let [a, b] = Channel::pair();
+    let (again, _) = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut link = Link::new(b, Role::Client, Duration::from_millis(300));
+            run_without_dealer(&plan, &mut client, None, &inputs, &mut link)
+        });
+        let mut link = Link::new(a, Role::Server, Duration::from_millis(300));
+        let again = run_without_dealer(&plan, &mut server, Some(&model), &[], &mut link);
+        drop(link);
+        (again, client.join().unwrap())
+    });
+    assert!(matches!(again, Err(Error::Ended { role: Role::Server })), "{again:?}");
+
+    // 256 x 256 weights, one row: what a run tells is counted before anything is sent.
+    let mut b = Builder::new();
+    let x = b.input(Role::Client, &[1, 256], 13, 3.0);
+    let w = b.weight("w", 256, 256, 13);
+    let y = b.linear(x, w, 6.0).unwrap();
+    b.reveal(y, Role::Client);
+    let circuit = b.build();
+    let plan = NoDealerPlan::new(&circuit).unwrap();
+    let told = plan.told_by_replies();
+    // 256 coefficients and those of the block's padding, 2^-41 each at most.
+    assert!(told > 0.0 && told <= 4096.0 * 2f64.powi(-41), "{told:e}");
+    let [a, _b] = Channel::pair();
+    let mut link = Link::new(a, Role::Client, Duration::from_millis(100));
+    client.told = 2f64.powi(-10);
+    let refused = run_without_dealer(&plan, &mut client, None, &[], &mut link);
+    assert!(matches!(refused, Err(Error::Ended { .. } | Error::Flooding { .. })), "{refused:?}");
+    assert_eq!(link.traffic().sent, 0);
+}
+
+#[test]
 fn golden_totals() {
     let block = |head: Attention, activation: Activation| {
         let mut a = Architecture::cifar([head; 4], activation);
@@ -391,6 +445,11 @@ fn golden_totals() {
         NoDealerPlan::new(&a.circuit().unwrap()).unwrap().cost()
     };
     let totals = |c: NoDealerCost| (c.server_sent, c.client_sent, c.rounds);
+    // What SECURITY.md says of seven blocks: one run tells at most 2^-23 of the weights, and a pairing ends at 2^-10.
+    let circuit =
+        Architecture::cifar([Attention::ReluSoftmax; 4], Activation::Gelu).circuit().unwrap();
+    let told = NoDealerPlan::new(&circuit).unwrap().told_by_replies().log2();
+    assert!(told < -23.0, "{told}");
     let scaled = block(Attention::Scale, Activation::Gelu);
     assert_eq!(totals(scaled), (29_817_679, 28_501_259, 96));
     // What issue and design want of this block, both ways, everything counted: 60 MB.

@@ -4,7 +4,7 @@ use super::gates::fixed_rng;
 use super::wire::{LONG, Pair, SHORT};
 use crate::*;
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn tls_pins_both_keys() {
@@ -129,6 +129,50 @@ fn what_comes_in_one_packet_with_the_end_of_the_handshake_is_heard() {
             let mut link = Link::new(channel, Role::Client, LONG);
             link.exchange(1, &[7, 8, 9], 0)?;
             std::thread::sleep(Duration::from_millis(500)); // still there when the server hears it
+            Ok(())
+        },
+    )
+    .unwrap();
+    assert_eq!(heard, [7, 8, 9]);
+}
+
+#[test]
+fn a_stranger_who_dawdles_neither_outlasts_the_deadline_nor_takes_the_peers_place() {
+    use std::io::Write;
+    let mut rng = fixed_rng(63);
+    let [server_id, client_id] = std::array::from_fn(|_| Identity::random(&mut rng).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // A record's header, then a byte from time to time.
+    let stranger = std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(&[0x16, 3, 1, 2, 0]).unwrap();
+        while stream.write_all(&[1]).is_ok() {
+            std::thread::sleep(SHORT / 10);
+        }
+    });
+    std::thread::sleep(SHORT / 10);
+    let start = Instant::now();
+    let result = Channel::tls_accept(&listener, &server_id, &client_id.public_key(), SHORT);
+    assert!(matches!(result, Err(Error::Timeout { .. })), "{result:?}");
+    assert!(start.elapsed() < 3 * SHORT, "{:?}", start.elapsed());
+    stranger.join().unwrap();
+
+    // Who is turned away at once does not cost the peer its turn.
+    let mut rude = TcpStream::connect(address).unwrap();
+    rude.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let (heard, ()) = simulate(
+        || {
+            let peer = client_id.public_key();
+            let channel = Channel::tls_accept(&listener, &server_id, &peer, LONG)?;
+            Link::new(channel, Role::Server, LONG).exchange(1, &[], 3)
+        },
+        || {
+            let peer = server_id.public_key();
+            let channel = Channel::tls_connect(address, &client_id, &peer, LONG)?;
+            let mut link = Link::new(channel, Role::Client, LONG);
+            link.exchange(1, &[7, 8, 9], 0)?;
+            std::thread::sleep(SHORT); // still there when the server hears it
             Ok(())
         },
     )

@@ -199,6 +199,7 @@ fn summary(plan: &NoDealerPlan<'_>, role: Role, ran: &Ran) -> Value {
         "frames_sent": last.frames_sent,
         "rounds": last.rounds,
         "rounds_predicted": cost.rounds,
+        "weights_told_log2": plan.told_by_replies().log2(),
         "run_s": of(|t| t.online),
         "wait_s": of(|t| t.wait),
         "network_s": of(|t| t.network),
@@ -231,5 +232,7 @@ fn print(rows: &[Value; 2], result: &str) {
     row("  waiting for the peer", "wait_s", &seconds);
     row("  network alone, virtual clock", "network_s", &seconds);
     row("wall time, once a connection", "setup_s", &seconds);
+    let told = rows[0]["weights_told_log2"].as_f64().unwrap_or_default();
+    println!("what replies of a run tell of the weights: statistical distance at most 2^{told:.1}");
     println!("{result}");
 }
