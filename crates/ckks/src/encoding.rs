@@ -160,7 +160,7 @@ impl Encoder {
         let mut poly = plaintext.to_dense(&self.ctx)?;
         poly.drop_limbs(params.limbs_at(plaintext.level))?;
         let mut poly = poly.into_coeff()?;
-        let lifted = Zeroizing::new(self.lift(&poly)?);
+        let lifted = Zeroizing::new(lift(&self.ctx, &poly, horner)?);
         poly.zeroize();
         let (low, high) = lifted.split_at(params.slots());
         let mut work: Vec<Complex64> =
@@ -172,64 +172,66 @@ impl Encoder {
         }
         Ok(work)
     }
+}
 
-    /// Centred representatives of all coefficients.
-    ///
-    /// Garner's mixed radix with *centred* digits: x = d_0 + q_0 (d_1 + q_1 (d_2 + ..)), |d_i| < q_i / 2. As all
-    /// primes are odd, these sums are exactly the integers of (-Q/2, Q/2), so no comparison with Q/2 is needed, and
-    /// a small x has only zero digits beyond its size, where the loop stops.
-    pub(crate) fn lift(&self, poly: &RingPoly<Coeff>) -> Result<Vec<f64>> {
-        let n = self.ctx.params().n();
-        let rows = poly.limbs().rows();
-        let moduli = self.ctx.ring().basis().q();
-        let moduli = moduli.get(..rows).unwrap_or(moduli);
-        // inverses[j][i] = q_i^-1 mod q_j for i < j.
-        let inverses = moduli
-            .iter()
-            .enumerate()
-            .map(|(j, qj)| {
-                moduli.iter().take(j).map(|qi| qj.inv(qi.value() % qj.value())).collect()
-            })
-            .collect::<Result<Vec<Vec<u64>>, _>>()?;
-        let words = Zeroizing::new(poly.to_residues()?);
-        let limbs: Vec<&[u64]> = words.chunks_exact(n).collect();
-        let lift_one = |k: usize| {
-            let mut residues: Vec<u64> =
-                limbs.iter().map(|limb| limb.get(k).copied().unwrap_or(0)).collect();
-            let mut digits = Vec::with_capacity(rows);
-            for (i, modulus) in moduli.iter().enumerate() {
-                let value = residues.get(i).copied().unwrap_or(0);
-                let digit = if value > modulus.value() / 2 {
-                    value as i64 - modulus.value() as i64
-                } else {
-                    value as i64
-                };
-                digits.push(digit);
-                let mut rest = 0;
-                let above = residues.iter_mut().zip(moduli).zip(&inverses).skip(i + 1);
-                for ((residue, qj), inverse) in above {
-                    let factor = inverse.get(i).copied().unwrap_or(0);
-                    *residue = qj.mul(qj.sub(*residue, qj.reduce_i64(digit)), factor);
-                    rest |= *residue;
-                }
-                if rest == 0 {
-                    break;
-                }
+/// Centred representatives of all coefficients, as `join` makes them of their mixed-radix digits and the moduli.
+///
+/// Garner's mixed radix with *centred* digits: x = d_0 + q_0 (d_1 + q_1 (d_2 + ..)), |d_i| < q_i / 2. As all
+/// primes are odd, these sums are exactly the integers of (-Q/2, Q/2), so no comparison with Q/2 is needed, and
+/// a small x has only zero digits beyond its size, where the loop stops.
+pub(crate) fn lift<T: Send>(
+    ctx: &Context,
+    poly: &RingPoly<Coeff>,
+    join: impl Fn(&[i64], &[u64]) -> T + Sync,
+) -> Result<Vec<T>> {
+    let n = ctx.params().n();
+    let rows = poly.limbs().rows();
+    let moduli = ctx.ring().basis().q();
+    let moduli = moduli.get(..rows).unwrap_or(moduli);
+    let values: Vec<u64> = moduli.iter().map(cipherform_ring::Modulus::value).collect();
+    // inverses[j][i] = q_i^-1 mod q_j for i < j.
+    let inverses = moduli
+        .iter()
+        .enumerate()
+        .map(|(j, qj)| moduli.iter().take(j).map(|qi| qj.inv(qi.value() % qj.value())).collect())
+        .collect::<Result<Vec<Vec<u64>>, _>>()?;
+    let words = Zeroizing::new(poly.to_residues()?);
+    let limbs: Vec<&[u64]> = words.chunks_exact(n).collect();
+    let lift_one = |k: usize| {
+        let mut residues: Vec<u64> =
+            limbs.iter().map(|limb| limb.get(k).copied().unwrap_or(0)).collect();
+        let mut digits = Vec::with_capacity(rows);
+        for (i, modulus) in moduli.iter().enumerate() {
+            let value = residues.get(i).copied().unwrap_or(0);
+            let digit = if value > modulus.value() / 2 {
+                value as i64 - modulus.value() as i64
+            } else {
+                value as i64
+            };
+            digits.push(digit);
+            let mut rest = 0;
+            let above = residues.iter_mut().zip(moduli).zip(&inverses).skip(i + 1);
+            for ((residue, qj), inverse) in above {
+                let factor = inverse.get(i).copied().unwrap_or(0);
+                *residue = qj.mul(qj.sub(*residue, qj.reduce_i64(digit)), factor);
+                rest |= *residue;
             }
-            horner(&digits, moduli.iter().map(cipherform_ring::Modulus::value))
-        };
-        Ok((0..n).into_par_iter().with_min_len(1024).map(lift_one).collect())
-    }
+            if rest == 0 {
+                break;
+            }
+        }
+        join(&digits, &values)
+    };
+    Ok((0..n).into_par_iter().with_min_len(1024).map(lift_one).collect())
 }
 
 /// d_0 + q_0 (d_1 + q_1 (..)): exact for two digits, else every step rounds once and no step cancels, because a
 /// nonzero value above a digit is at least q while the digit is below q/2.
-fn horner(digits: &[i64], moduli: impl Iterator<Item = u64>) -> f64 {
-    let moduli: Vec<u64> = moduli.take(digits.len()).collect();
-    match (digits, moduli.as_slice()) {
+fn horner(digits: &[i64], moduli: &[u64]) -> f64 {
+    match (digits, moduli) {
         ([d0], _) => *d0 as f64,
         ([d0, d1], [q0, ..]) => (i128::from(*d1) * i128::from(*q0) + i128::from(*d0)) as f64,
-        _ => digits.iter().zip(&moduli).rev().fold(0.0, |acc, (&d, &q)| acc * q as f64 + d as f64),
+        _ => digits.iter().zip(moduli).rev().fold(0.0, |acc, (&d, &q)| acc * q as f64 + d as f64),
     }
 }
 

@@ -6,27 +6,57 @@
 
 use num_complex::Complex64;
 use std::f64::consts::TAU;
+use std::ops::{Add, Mul, Sub};
+
+/// A complex number of some precision.
+pub(crate) trait Number:
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self>
+{
+    /// Its conjugate.
+    fn conjugate(self) -> Self;
+    /// Times a real number.
+    fn times(self, factor: f64) -> Self;
+}
+
+impl Number for Complex64 {
+    fn conjugate(self) -> Self {
+        self.conj()
+    }
+
+    fn times(self, factor: f64) -> Self {
+        self * factor
+    }
+}
 
 /// Roots for all vector lengths up to a power of two.
 #[derive(Debug)]
-pub(crate) struct SpecialFft {
+pub(crate) struct SpecialFft<T = Complex64> {
     /// `stages[s]` belongs to butterflies of span 2^(s+1): exp(2 pi i 5^j / 2^(s+3)) for j < 2^s.
-    stages: Vec<Vec<Complex64>>,
+    stages: Vec<Vec<T>>,
 }
 
 impl SpecialFft {
     /// Roots for vectors of up to `slots` values, a power of two.
     pub(crate) fn new(slots: usize) -> Self {
+        Self::with_roots(slots, |power, order| {
+            let (sin, cos) = (TAU * power as f64 / order as f64).sin_cos();
+            Complex64::new(cos, sin)
+        })
+    }
+}
+
+impl<T: Number> SpecialFft<T> {
+    /// As [`SpecialFft::new`], with `root(k, order)` = exp(2 pi i k / order).
+    pub(crate) fn with_roots(slots: usize, root: impl Fn(u64, u64) -> T) -> Self {
         let stages = (0..slots.trailing_zeros())
             .map(|s| {
                 let order = 8u64 << s;
                 let mut power = 1u64;
                 (0..1usize << s)
                     .map(|_| {
-                        let angle = TAU * power as f64 / order as f64;
+                        let value = root(power, order);
                         power = power * 5 % order;
-                        let (sin, cos) = angle.sin_cos();
-                        Complex64::new(cos, sin)
+                        value
                     })
                     .collect()
             })
@@ -35,12 +65,12 @@ impl SpecialFft {
     }
 
     /// The roots of the butterflies of span 2^(s+1), see [`Self::forward`].
-    pub(crate) fn stage(&self, s: usize) -> &[Complex64] {
+    pub(crate) fn stage(&self, s: usize) -> &[T] {
         self.stages.get(s).map_or(&[], Vec::as_slice)
     }
 
     /// Coefficients to slots: on entry value k is c_k + i c_(k+m), on exit value j is slot j. Length a power of two.
-    pub(crate) fn forward(&self, values: &mut [Complex64]) {
+    pub(crate) fn forward(&self, values: &mut [T]) {
         bit_reverse(values);
         let depth = values.len().trailing_zeros() as usize;
         for roots in self.stages.iter().take(depth) {
@@ -48,16 +78,16 @@ impl SpecialFft {
             for block in values.chunks_exact_mut(2 * half) {
                 let (low, high) = block.split_at_mut(half);
                 for ((a, b), root) in low.iter_mut().zip(high).zip(roots) {
-                    let t = *b * root;
+                    let t = *b * *root;
                     *b = *a - t;
-                    *a += t;
+                    *a = *a + t;
                 }
             }
         }
     }
 
     /// Slots to coefficients; the inverse of [`Self::forward`].
-    pub(crate) fn inverse(&self, values: &mut [Complex64]) {
+    pub(crate) fn inverse(&self, values: &mut [T]) {
         let depth = values.len().trailing_zeros() as usize;
         for roots in self.stages.iter().take(depth).rev() {
             let half = roots.len();
@@ -65,20 +95,20 @@ impl SpecialFft {
                 let (low, high) = block.split_at_mut(half);
                 for ((a, b), root) in low.iter_mut().zip(high).zip(roots) {
                     let difference = *a - *b;
-                    *a += *b;
-                    *b = difference * root.conj();
+                    *a = *a + *b;
+                    *b = difference * root.conjugate();
                 }
             }
         }
         bit_reverse(values);
         let factor = 1.0 / values.len() as f64;
         for value in values {
-            *value *= factor;
+            *value = value.times(factor);
         }
     }
 }
 
-fn bit_reverse(values: &mut [Complex64]) {
+fn bit_reverse<T>(values: &mut [T]) {
     let bits = values.len().trailing_zeros();
     if bits == 0 {
         return;

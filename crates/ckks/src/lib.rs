@@ -57,6 +57,7 @@ mod bootstrap;
 mod ciphertext;
 mod context;
 pub mod cost;
+mod double;
 mod encoding;
 mod error;
 mod evaluator;
@@ -74,6 +75,7 @@ mod precision;
 pub mod presets;
 mod rlwe;
 mod rotation;
+mod seam;
 mod security;
 mod serial;
 
@@ -96,6 +98,7 @@ pub use rlwe::{
     Decryptor, Encryptor, EvaluationKeys, KeyGenerator, KeyKind, KeySpec, MIN_STATISTICAL_SECURITY,
     PublicKey, Publication, PublicationLedger, SecretId, SecretKey, SeededKey, SwitchingKey,
 };
+pub use seam::{Half, Seam, SlotWords};
 pub use security::{SecretDistribution, SecurityTable};
 
 /// The example of the workspace's README, run as a test.

@@ -18,6 +18,7 @@ mod error;
 mod fixed;
 mod fss;
 mod gates;
+mod joint;
 mod link;
 mod live;
 mod matmul;
@@ -37,6 +38,7 @@ pub use circuit::{
 pub use dealer::{Correlations, WeightMask, deal};
 pub use error::{Error, Result};
 pub use fixed::{decode, decode_all, encode, encode_all, low, signed};
+pub use joint::Joint;
 pub use link::{HEADER, Link, Traffic};
 pub use live::{LiveDealer, serve};
 pub use no_dealer::{NoDealerCost, NoDealerPlan, Pairing, run_without_dealer};

@@ -421,6 +421,11 @@ impl Party<'_> {
             _ if value.kind == Kind::Masked => return self.masked_instruction(id),
             Op::Linear(..) | Op::Diagonal { .. } => return self.linear(id).map(Cell::Share),
             Op::Reveal { of, to } => return self.revealed(id, *of, *to).map(Cell::Share),
+            Op::Keep(of) => {
+                let kept = self.share(*of)?.to_vec();
+                self.outputs.push(kept);
+                return Ok(Cell::Share(Vec::new()));
+            }
             _ => {}
         }
         let e = self.evaluation(id);
@@ -487,6 +492,7 @@ impl Party<'_> {
             | Op::Shrink(..)
             | Op::Linear(..)
             | Op::Diagonal { .. }
+            | Op::Keep(_)
             | Op::Reveal { .. } => {
                 return Err(Self::missing(id));
             }

@@ -552,6 +552,22 @@ impl Builder {
         self.outputs.push((to, id));
     }
 
+    /// A value of which each party brings a share modulo 2^64: an input of both.
+    ///
+    /// # Errors
+    /// None: the shapes are equal.
+    pub fn shared(&mut self, shape: &[usize], scale: u32, bound: f64) -> Result<Share> {
+        let [a, b] = Role::BOTH.map(|owner| self.input(owner, shape, scale, bound));
+        let sum = self.add(a, b)?;
+        Ok(self.calibrate(sum, bound))
+    }
+
+    /// Gives each party its share of `x` modulo 2^64 as an output. No message.
+    pub fn keep(&mut self, x: Share) {
+        let id = self.derived(Op::Keep(x.0), x.0, |_| {});
+        self.outputs.extend(Role::BOTH.map(|role| (role, id)));
+    }
+
     /// Schedules the instructions.
     #[must_use]
     pub fn build(self) -> Circuit {

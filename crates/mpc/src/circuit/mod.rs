@@ -88,6 +88,8 @@ pub(crate) enum Op {
         of: Id,
         to: Role,
     },
+    /// Each party keeps its share as an output.
+    Keep(Id),
 }
 
 impl Op {
@@ -114,6 +116,7 @@ impl Op {
             | Op::Shrink(a, _)
             | Op::Lift(a, _)
             | Op::SumSquares(a)
+            | Op::Keep(a)
             | Op::Linear(a, _) => vec![*a],
         }
     }

@@ -93,6 +93,32 @@ pub fn run_without_dealer(
     }
     // Another domain than dealer mode's: its plans have the same hash.
     let hash = blake3::derive_key("cipherform mpc 1 circuit without dealer", &plan.circuit.hash());
+    begin(link, pairing, &hash)?;
+    let start = Instant::now();
+    let outputs = steps(plan, pairing, model, inputs, link)?;
+    link.farewell(start.elapsed()).inspect_err(|_| pairing.transfers = None)?;
+    Ok(outputs)
+}
+
+/// What the parties of a pairing compare when they begin.
+pub(crate) fn begin(link: &mut Link, pairing: &mut Pairing, plan: &[u8; 32]) -> Result<()> {
+    let role = link.role();
+    let Some(transfers) = pairing.transfers.take() else { return Err(Error::Ended { role }) };
+    greet(link, plan, transfers.session(), &[0; 16])?;
+    pairing.transfers = Some(transfers);
+    link.reset();
+    Ok(())
+}
+
+/// A run between greeting and farewell.
+pub(crate) fn steps(
+    plan: &NoDealerPlan<'_>,
+    pairing: &mut Pairing,
+    model: Option<&ServerModel>,
+    inputs: &[Vec<u64>],
+    link: &mut Link,
+) -> Result<Vec<Vec<u64>>> {
+    let role = link.role();
     // Put back at the end: after a failure one party may have made transfers that the other has not.
     let Some(mut transfers) = pairing.transfers.take() else { return Err(Error::Ended { role }) };
     let told = pairing.told + plan.told_by_replies();
@@ -101,9 +127,6 @@ pub fn run_without_dealer(
             runs: (pairing.told / plan.told_by_replies()).round() as u64,
         });
     }
-    greet(link, &hash, transfers.session(), &[0; 16])?;
-    link.reset();
-    let start = Instant::now();
     let mut wire = Wire::new(link);
     transfers.prepare(&mut wire, plan.transfers(role), plan.transfers(role.peer()))?;
     let mut engine = Engine { wire: &mut wire, transfers: &mut transfers };
@@ -118,7 +141,6 @@ pub fn run_without_dealer(
         outputs: Vec::new(),
     };
     let outputs = party.run()?;
-    link.farewell(start.elapsed())?;
     *pairing = Pairing { transfers: Some(transfers), told };
     Ok(outputs)
 }

@@ -190,6 +190,11 @@ impl Party<'_, '_, '_> {
                 y
             }
             Op::Reveal { of, to } => self.reveal(*of, *to, w)?,
+            Op::Keep(of) => {
+                let kept = self.share(*of).to_vec();
+                self.outputs.push(kept);
+                Vec::new()
+            }
             Op::Table { of, drop, table } => {
                 let table = &circuit.tables[*table];
                 let x = self.window(*of, *drop, table.input_bits);

@@ -169,6 +169,10 @@ impl<'a> NoDealerPlan<'a> {
                     self.width[id] = self.bits(*of);
                     need.push((*of, self.bits(*of)));
                 }
+                Op::Keep(of) => {
+                    self.width[id] = circuit.values[*of].ring;
+                    need.push((*of, circuit.values[*of].ring));
+                }
                 _ if w == 0 => {}
                 Op::Lift(of, drop) => need.push((*of, self.bits(*of).max(drop + 3))),
                 Op::Shrink(of, drop) => need.push((*of, w + drop)),

@@ -132,7 +132,7 @@ fn step(
                 (k.offset[line] as i64).wrapping_add((k.slope[line] as i64).wrapping_mul(y))
             })
         }
-        Op::Reveal { of, .. } => v(of).clone(),
+        Op::Reveal { of, .. } | Op::Keep(of) => v(of).clone(),
     };
     (x, none)
 }

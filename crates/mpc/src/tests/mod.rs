@@ -4,7 +4,6 @@
 mod blocks;
 mod clear;
 mod gates;
-mod hybrid;
 mod no_dealer;
 mod operators;
 mod tls;
