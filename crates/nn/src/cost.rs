@@ -38,7 +38,9 @@ pub fn instruction_cost(
         | Opcode::Sub
         | Opcode::AddPlain(_)
         | Opcode::AddNumber(_)
-        | Opcode::MulInteger(_) => Cost::default(),
+        | Opcode::MulInteger(_)
+        // What it sends is in the plan of the two parties.
+        | Opcode::Cross(_) => Cost::default(),
         Opcode::Rotate(_) | Opcode::Conjugate => cost::rotate(params, level),
         Opcode::HoistedRotations(amounts) => {
             cost::hoisted_rotations(params, level, amounts.len() as u64)

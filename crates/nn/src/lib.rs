@@ -30,6 +30,7 @@ mod error;
 pub mod estimate;
 pub mod exec;
 pub mod graph;
+pub mod hybrid;
 mod lower;
 pub mod matrix;
 pub mod op;

@@ -9,7 +9,7 @@ use crate::cost::{bootstrap_estimate, instruction_cost, peak_register_limbs, req
 use crate::error::{Error, Result};
 use crate::lower::{InputSpec, Lowered, NORMALIZED, RESIDUAL, lower};
 use crate::packing::Packing;
-use crate::planner::{Scheduled, schedules};
+use crate::planner::{CrossingPrice, Scheduled, schedules};
 use crate::program::Program;
 use crate::weights::Model;
 use cipherform_ckks::{Ciphertext, KeyKind, KeySpec, Parameters, SeededKey, SwitchingKey, presets};
@@ -95,8 +95,18 @@ impl Plan {
         params: &Parameters,
         costs: &MachineCosts,
     ) -> Result<(Plan, Program)> {
+        Self::searched(model, params, costs, None)
+    }
+
+    /// As [`Plan::for_machine`]; with a price of crossings, a plan that crosses to shares where it would bootstrap.
+    pub(crate) fn searched(
+        model: &Model,
+        params: &Parameters,
+        costs: &MachineCosts,
+        crossing: Option<CrossingPrice<'_>>,
+    ) -> Result<(Plan, Program)> {
         let packing = Packing::new(&model.config, params.slots())?;
-        let found = schedules(model, &packing, params, costs)?.into_iter().next();
+        let found = schedules(model, &packing, params, costs, crossing)?.into_iter().next();
         let Scheduled { schedule, ladder, .. } =
             found.ok_or(Error::Planner { op: "build", detail: "no schedule".into() })?;
         let Lowered { program, inputs } = lower(model, &packing, ladder, &schedule)?;
@@ -143,7 +153,7 @@ impl Plan {
         for name in CANDIDATES {
             let params = presets::get(name)?;
             let fastest = Packing::new(&model.config, params.slots())
-                .and_then(|packing| schedules(model, &packing, &params, &costs.of(&params)));
+                .and_then(|packing| schedules(model, &packing, &params, &costs.of(&params), None));
             match fastest {
                 Err(e) => refusal = e,
                 Ok(found) => {

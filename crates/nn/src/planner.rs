@@ -12,9 +12,9 @@ use crate::calibrate::MachineCosts;
 use crate::error::{Error, Result};
 use crate::lower::{LayerSchedule, RefreshPoint, Schedule, approximations, sketch_layer};
 use crate::packing::Packing;
-use crate::program::{Ladder, Opcode, Program, Refreshing, Register, needs};
+use crate::program::{Instruction, Ladder, Opcode, Program, Refreshing, Register, needs};
 use crate::weights::Model;
-use cipherform_ckks::{BootstrapEstimate, BootstrapOptions, Parameters};
+use cipherform_ckks::{BootstrapEstimate, BootstrapOptions, Parameters, Seam};
 use std::collections::BTreeMap;
 
 /// Levels that sketches on an endless ladder start from: more than any layer consumes.
@@ -36,6 +36,12 @@ struct Tail {
     layers: Vec<LayerSchedule>,
 }
 
+/// Milliseconds of one crossing of a program.
+pub(crate) type CrossingPrice<'a> = &'a dyn Fn(&Program, &Instruction) -> Result<f64>;
+
+/// log2 of a bound on what enters crossings, for the level below which none is planned.
+const CROSSING_BOUND: f64 = 2.0;
+
 /// All schedules worth having for a set, the fastest first: each has the least time for the level at which its input enters.
 ///
 /// # Errors
@@ -45,14 +51,23 @@ pub(crate) fn schedules(
     packing: &Packing,
     params: &Parameters,
     costs: &MachineCosts,
+    crossing: Option<CrossingPrice<'_>>,
 ) -> Result<Vec<Scheduled>> {
     let options = BootstrapOptions::default();
-    let bootstrap =
-        params.bootstrapping().map(|_| BootstrapEstimate::new(params, options)).transpose()?;
-    let ladder = Ladder::real(params, bootstrap.as_ref().map(|b| Refreshing::new(options, b)));
+    let bootstraps = params.bootstrapping().filter(|_| crossing.is_none());
+    let bootstrap = bootstraps.map(|_| BootstrapEstimate::new(params, options)).transpose()?;
+    let refreshing = if crossing.is_some() {
+        let top = params.max_level();
+        let level = Seam::level(params, params.scale_at(1), CROSSING_BOUND, top)?;
+        Some(Refreshing::crossing(params, level))
+    } else {
+        bootstrap.as_ref().map(|b| Refreshing::new(options, b))
+    };
+    let ladder = Ladder::real(params, refreshing);
     let approximations = approximations(model)?;
     let approximations = &approximations;
-    let search = Search { model, packing, params, costs, ladder, bootstrap, approximations };
+    let search =
+        Search { model, packing, params, costs, crossing, ladder, bootstrap, approximations };
     let mut tails = BTreeMap::from([(0, Tail { ms: 0.0, layers: Vec::new() })]);
     for index in (0..model.config.layers.len()).rev() {
         tails = search.layer(index, &tails)?;
@@ -77,6 +92,7 @@ struct Search<'a> {
     packing: &'a Packing,
     params: &'a Parameters,
     costs: &'a MachineCosts,
+    crossing: Option<CrossingPrice<'a>>,
     ladder: Ladder,
     bootstrap: Option<BootstrapEstimate>,
     approximations: &'a [LayerApproximations],
@@ -142,7 +158,10 @@ impl Search<'_> {
     }
 
     fn price(&self, program: &Program) -> Result<f64> {
-        let price = |i| self.costs.instruction_ms(self.params, self.bootstrap.as_ref(), program, i);
+        let price = |i: &Instruction| match (&i.op, self.crossing) {
+            (Opcode::Cross(_), Some(price)) => price(program, i),
+            _ => self.costs.instruction_ms(self.params, self.bootstrap.as_ref(), program, i),
+        };
         program.instructions().iter().map(price).sum()
     }
 
@@ -163,7 +182,8 @@ impl Search<'_> {
         for &point in points {
             schedule.refresh(point, ENDLESS);
         }
-        let ladder = Ladder::Endless { log2_scale: 40.0, top: ENDLESS };
+        let ladder =
+            Ladder::Endless { log2_scale: 40.0, top: ENDLESS, crosses: self.crossing.is_some() };
         self.sketch(index, ladder, ENDLESS, &schedule)
     }
 
@@ -192,7 +212,8 @@ impl Search<'_> {
         let of = |r: Register| needs[r.0 as usize];
         let instructions = depths.instructions();
         let inputs = instructions.iter().filter(|i| matches!(i.op, Opcode::Input(_)));
-        let refreshes = instructions.iter().filter(|i| matches!(i.op, Opcode::Refresh(_)));
+        let refreshes =
+            instructions.iter().filter(|i| matches!(i.op, Opcode::Refresh(_) | Opcode::Cross(_)));
         (inputs.map(|i| of(i.out)).max().unwrap_or(0), refreshes.map(|i| of(i.out)).collect())
     }
 
@@ -251,7 +272,7 @@ mod tests {
     fn found(model: &Model, set: &str) -> Result<Vec<Scheduled>> {
         let params = presets::get(set).unwrap();
         let packing = Packing::new(&model.config, params.slots()).unwrap();
-        schedules(model, &packing, &params, &MachineCosts::nominal(params.log_n()))
+        schedules(model, &packing, &params, &MachineCosts::nominal(params.log_n()), None)
     }
 
     fn cost_of(model: &Model, set: &str, scheduled: &Scheduled) -> Result<f64> {
@@ -309,6 +330,7 @@ mod tests {
             packing: &packing,
             params: &params,
             costs: &costs,
+            crossing: None,
             ladder: best.ladder.clone(),
             bootstrap: Some(estimate),
             approximations: &approximations,

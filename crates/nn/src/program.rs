@@ -5,9 +5,11 @@
 //! Executors interpret the result ([`crate::exec::execute`]); costs, keys and memory are folds over it.
 
 mod builder;
+mod crossing;
 mod needs;
 
 pub(crate) use builder::{Builder, Ladder, Plain, Refreshing};
+pub use crossing::{Crossing, CrossingId, Function, Parts};
 pub(crate) use needs::needs;
 
 use cipherform_ckks::{BootstrapKind, BootstrapOptions};
@@ -39,7 +41,7 @@ pub struct Constant {
 }
 
 /// What an instruction does to its arguments. Levels change in `Rescale`, `SetLevel` and `Polynomial`, downwards, and in
-/// `Refresh`, upwards; every other result stays at the arguments' common level.
+/// `Refresh` and `Cross`, upwards; every other result stays at the arguments' common level.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Opcode {
     /// The client's ciphertext of this index.
@@ -82,6 +84,8 @@ pub enum Opcode {
     /// Bootstraps, with the program's options: from their input level to their output level, slots within their bound. A
     /// pair takes two arguments and writes two results.
     Refresh(BootstrapKind),
+    /// Leaves encryption for shares, through a function, and comes back at another level: needs the client.
+    Cross(CrossingId),
 }
 
 /// One instruction.
@@ -145,6 +149,7 @@ pub struct Program {
     pub(crate) polynomials: Vec<Vec<f64>>,
     pub(crate) outputs: Vec<Register>,
     pub(crate) refresh: Option<BootstrapOptions>,
+    pub(crate) crossings: Vec<Crossing>,
 }
 
 impl Program {
@@ -182,6 +187,12 @@ impl Program {
     #[must_use]
     pub fn refresh(&self) -> Option<BootstrapOptions> {
         self.refresh
+    }
+
+    /// What its `Cross` instructions do, in the order of the program.
+    #[must_use]
+    pub fn crossings(&self) -> &[Crossing] {
+        &self.crossings
     }
 
     /// The result registers.

@@ -85,6 +85,34 @@ impl ModelDescription {
         Ok(self.plan.inputs().iter().map(|i| i.pack(packing, &embedded)).collect())
     }
 
+    /// Refuses ciphertexts that are not the plan's inputs.
+    pub(crate) fn check_inputs(&self, params: &Parameters, inputs: &[Ciphertext]) -> Result<()> {
+        let specs = self.plan.inputs();
+        if specs.len() != inputs.len() {
+            return Err(Error::WrongInputs {
+                detail: format!("the plan takes {} ciphertexts, got {}", specs.len(), inputs.len()),
+            });
+        }
+        for (spec, ciphertext) in specs.iter().zip(inputs) {
+            let scale = params.scale_at(spec.level);
+            let relative = (ciphertext.scale() / scale - 1.0).abs();
+            if ciphertext.level() != spec.level || relative > 1e-12 || ciphertext.degree() != 1 {
+                return Err(Error::WrongInputs {
+                    detail: format!(
+                        "{} enters at level {} with scale 2^{:.3} and degree 1, got level {}, 2^{:.3}, {}",
+                        spec.name,
+                        spec.level,
+                        scale.log2(),
+                        ciphertext.level(),
+                        ciphertext.scale().log2(),
+                        ciphertext.degree()
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// The logits from the decrypted slots of the result.
     ///
     /// # Errors
@@ -236,7 +264,7 @@ impl HeModel {
         inputs: Vec<Ciphertext>,
         monitor: &mut dyn Monitor<Ciphertext>,
     ) -> Result<Vec<Ciphertext>> {
-        self.check_inputs(&inputs)?;
+        self.description.check_inputs(self.params(), &inputs)?;
         let steps = self.description.plan.steps();
         let weights: Vec<f64> = steps
             .iter()
@@ -249,33 +277,6 @@ impl HeModel {
         follow(|| self.context.ring().timeline());
         let mut machine = Encrypted::new(&self.encoded, keys, inputs);
         execute(&self.program, &mut machine, &weights, monitor)
-    }
-
-    fn check_inputs(&self, inputs: &[Ciphertext]) -> Result<()> {
-        let specs = self.description.plan.inputs();
-        if specs.len() != inputs.len() {
-            return Err(Error::WrongInputs {
-                detail: format!("the plan takes {} ciphertexts, got {}", specs.len(), inputs.len()),
-            });
-        }
-        for (spec, ciphertext) in specs.iter().zip(inputs) {
-            let scale = self.params().scale_at(spec.level);
-            let relative = (ciphertext.scale() / scale - 1.0).abs();
-            if ciphertext.level() != spec.level || relative > 1e-12 || ciphertext.degree() != 1 {
-                return Err(Error::WrongInputs {
-                    detail: format!(
-                        "{} enters at level {} with scale 2^{:.3} and degree 1, got level {}, 2^{:.3}, {}",
-                        spec.name,
-                        spec.level,
-                        scale.log2(),
-                        ciphertext.level(),
-                        ciphertext.scale().log2(),
-                        ciphertext.degree()
-                    ),
-                });
-            }
-        }
-        Ok(())
     }
 }
 

@@ -83,7 +83,8 @@ impl MachineCosts {
         let key_switch = |level| self.key_switch.at(switched_limbs(params, level));
         let three_halves = if meta.is_some_and(|m| m.degree == 2) { 1.5 } else { 1.0 };
         Ok(match &instruction.op {
-            Opcode::Input(_) => 0.0,
+            // A crossing's time is its messages': `hybrid` prices it.
+            Opcode::Input(_) | Opcode::Cross(_) => 0.0,
             Opcode::Rotate(_) | Opcode::Conjugate | Opcode::Relinearize => key_switch(level),
             Opcode::HoistedRotations(amounts) => {
                 let more = amounts.len().saturating_sub(1) as f64;

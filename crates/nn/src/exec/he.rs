@@ -54,18 +54,32 @@ impl Encoded {
 }
 
 /// The machine whose registers are ciphertexts.
-#[derive(Debug)]
 pub struct Encrypted<'a> {
     encoded: &'a Encoded,
     keys: &'a EvaluationKeys,
     inputs: Vec<Option<Ciphertext>>,
+    cross: Option<Cross<'a>>,
+}
+
+/// Leads a ciphertext through the crossing of this index, with the client.
+pub(crate) type Cross<'a> = Box<dyn FnMut(usize, &Ciphertext) -> Result<Ciphertext> + 'a>;
+
+impl std::fmt::Debug for Encrypted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encrypted").field("encoded", &self.encoded).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Encrypted<'a> {
     /// Takes the client's ciphertexts in the order of the plan's inputs.
     #[must_use]
     pub fn new(encoded: &'a Encoded, keys: &'a EvaluationKeys, inputs: Vec<Ciphertext>) -> Self {
-        Self { encoded, keys, inputs: inputs.into_iter().map(Some).collect() }
+        Self { encoded, keys, inputs: inputs.into_iter().map(Some).collect(), cross: None }
+    }
+
+    /// Of a program that crosses to shares.
+    pub(crate) fn crossing(self, cross: Cross<'a>) -> Self {
+        Self { cross: Some(cross), ..self }
     }
 }
 
@@ -141,6 +155,11 @@ impl Machine for Encrypted<'_> {
             Opcode::Polynomial(id) => {
                 e.polynomial(&*next()?, &self.encoded.polynomials[id.0 as usize], keys)?
             }
+            Opcode::Cross(id) => {
+                let cross = self.cross.as_mut();
+                let cross = cross.ok_or(Error::Planner { op: "run", detail: NO_CLIENT.into() })?;
+                cross(id.0 as usize, &*next()?)?
+            }
             Opcode::Refresh(kind) => {
                 let b = self.encoded.bootstrapper.as_ref();
                 let b = b.ok_or(Error::Planner { op: "run", detail: "no bootstrapper".into() })?;
@@ -157,6 +176,7 @@ impl Machine for Encrypted<'_> {
     }
 }
 
+const NO_CLIENT: &str = "the program crosses to shares; run it with a client";
 const MISSING: &str = "an operand is missing";
 
 fn owned(a: Rc<Ciphertext>) -> Ciphertext {

@@ -50,7 +50,7 @@ impl Noise {
     ) {
         let level = source.map_or(out.level, |m| m.level);
         let coefficient = match &instruction.op {
-            Opcode::Input(_) => self.model.fresh_secret_key(),
+            Opcode::Input(_) | Opcode::Cross(_) => self.model.fresh_secret_key(),
             Opcode::Rotate(_)
             | Opcode::HoistedRotations(_)
             | Opcode::Conjugate
@@ -91,6 +91,17 @@ impl<'a> Slots<'a> {
         });
         self.noise = Some(Noise { model: NoiseModel::new(params), refresh, state: 0 });
         Ok(self)
+    }
+
+    /// What a crossing does to slots: its function, if they are within its bound.
+    fn crossed(&self, a: &[Complex64], id: usize) -> Result<Vec<Complex64>> {
+        let crossing = &self.program.crossings[id];
+        let (value, bound) =
+            (a.iter().map(|z| z.norm()).fold(0.0, f64::max), crossing.log2_bound.exp2());
+        if value > bound {
+            return Err(Error::RefreshBound { value, bound });
+        }
+        Ok(crossing.evaluate(a))
     }
 
     /// What a bootstrap does to slots: nothing, if they are within its bound.
@@ -178,6 +189,7 @@ impl Machine for Slots<'_> {
                 a.iter().map(|&x| chebyshev(coefficients, x)).collect()
             }
             Opcode::Refresh(kind) => self.refreshed(a, *kind)?,
+            Opcode::Cross(id) => self.crossed(a, id.0 as usize)?,
         };
         let mut out = match &instruction.op {
             Opcode::HoistedRotations(by) => by.iter().map(|&by| rotated(a, by)).collect(),

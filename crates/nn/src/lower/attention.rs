@@ -5,7 +5,7 @@ use super::{Attended, LayerSchedule, Normalized, Pass, RefreshPoint, real};
 use crate::approx::{LayerApproximations, Reciprocal, denominator_scale};
 use crate::config::{HeadKind, LayerConfig};
 use crate::error::{Error, Result};
-use crate::program::Register;
+use crate::program::{Crossing, Function, Register};
 use crate::weights::LayerWeights;
 use num_complex::Complex64;
 
@@ -125,13 +125,27 @@ impl Pass<'_> {
         let normalizers = match (powers, &approximations.denominator) {
             (Some(powers), Some(denominator)) => {
                 let reciprocal = &denominator.reciprocal;
-                let (re, im) = self.row_sums(powers[0], at)?;
                 let eps: Vec<f64> = scale.iter().map(|s| layer.eps * s).collect();
-                self.b.step("attention.reciprocal");
-                Some((
-                    self.reciprocal(re, reciprocal, &eps, &kinds.divides, boost)?,
-                    self.reciprocal(im, reciprocal, &eps, &kinds.divides, boost)?,
-                ))
+                if let (Some(landing), true) = (at.landing(RefreshPoint::RowSums), self.b.crosses())
+                {
+                    let sums = self.summed_rows(powers[0])?;
+                    let lower = reciprocal.lower;
+                    Some(self.crossed_reciprocal(
+                        sums,
+                        lower,
+                        &eps,
+                        &kinds.divides,
+                        boost,
+                        landing,
+                    )?)
+                } else {
+                    let (re, im) = self.row_sums(powers[0], at)?;
+                    self.b.step("attention.reciprocal");
+                    Some((
+                        self.reciprocal(re, reciprocal, &eps, &kinds.divides, boost)?,
+                        self.reciprocal(im, reciprocal, &eps, &kinds.divides, boost)?,
+                    ))
+                }
             }
             _ => None,
         };
@@ -256,9 +270,7 @@ impl Pass<'_> {
     /// Sums over all keys, doubled: valid at feature index 0 of block 0; partial sums elsewhere, none larger than the
     /// sums of two tokens, which the reciprocal's factor 2 above its calibrated end allows for.
     fn row_sums(&mut self, powers: Register, at: &LayerSchedule) -> Result<(Register, Register)> {
-        self.b.step("attention.row_sums");
-        let tiles = self.b.window_sum(powers, self.p.heads, self.p.tiles())?;
-        let all = self.b.window_sum(tiles, self.p.block, self.p.key_blocks())?;
+        let all = self.summed_rows(powers)?;
         if at.landing(RefreshPoint::RowSums).is_none() {
             let (re, im) = self.b.split(all)?;
             return Ok((self.b.rescale(re)?, self.b.rescale(im)?));
@@ -267,6 +279,60 @@ impl Pass<'_> {
         // The split doubles: sums of two tokens are at most 1 after it.
         let fresh = self.maybe_refresh(all, RefreshPoint::RowSums, at, 0.5)?;
         self.b.step("attention.split_sums");
+        self.b.split(fresh)
+    }
+
+    /// Both halves' sums over all keys, not yet rescaled.
+    fn summed_rows(&mut self, powers: Register) -> Result<Register> {
+        self.b.step("attention.row_sums");
+        let tiles = self.b.window_sum(powers, self.p.heads, self.p.tiles())?;
+        self.b.window_sum(tiles, self.p.block, self.p.key_blocks())
+    }
+
+    /// Reciprocals of both halves on shares, over the boost, at the features of heads that divide; one at those of others.
+    fn crossed_reciprocal(
+        &mut self,
+        sums: Register,
+        lower: f64,
+        eps: &[f64],
+        divides: &[bool],
+        boost: i64,
+        landing: usize,
+    ) -> Result<(Register, Register)> {
+        let p = self.p;
+        let sums = self.b.rescale(sums)?;
+        self.b.step(RefreshPoint::RowSums.operator());
+        // A part of the sums is half of `b - eps`, b at most 1/2 for a true denominator, so `4 (part + eps / 2)` is at most one.
+        let half = self.head_mask(|h| eps.get(h).copied().unwrap_or(0.0) / 2.0, |i| i == 0);
+        let half: Vec<Complex64> =
+            self.first_block(&half).iter().map(|z| Complex64::new(z.re, z.re)).collect();
+        let shifted = self.b.add_plain(sums, half);
+        let dividing: Vec<usize> = (0..divides.len()).filter(|&h| divides[h]).collect();
+        let read: Vec<usize> = dividing.iter().map(|&h| p.head_slot(h, 0)).collect();
+        let to = |(element, &h): (usize, &usize)| {
+            (0..p.head_width).map(move |i| (p.head_slot(h, i), element)).collect::<Vec<_>>()
+        };
+        let write: Vec<(usize, usize)> = dividing.iter().enumerate().flat_map(to).collect();
+        let crossing = Crossing {
+            parts: self.token_parts(&read, &write),
+            function: Function::Reciprocal { low: 2.0 * lower },
+            factor_in: 4.0,
+            // Twice the result is the reciprocal of b, and the split doubles.
+            factor_out: 1.0 / boost as f64,
+            // Sums of two tokens are at most 1 after doubling.
+            log2_bound: 0.0,
+        };
+        let mut fresh = self.b.cross(shifted, crossing, landing)?;
+        if !divides.iter().all(|&d| d) {
+            let one = |h: usize| if divides.get(h) == Some(&false) { 0.5 } else { 0.0 };
+            let ones = self.head_mask(one, |_| true);
+            let ones = self
+                .first_block(&ones)
+                .iter()
+                .map(|z| Complex64::new(z.re, z.re))
+                .collect::<Vec<_>>();
+            fresh = self.b.add_plain(fresh, ones);
+        }
         self.b.split(fresh)
     }
 

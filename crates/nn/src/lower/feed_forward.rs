@@ -7,7 +7,7 @@ use super::{
 };
 use crate::approx::InverseSqrt;
 use crate::error::Result;
-use crate::program::Register;
+use crate::program::{Crossing, Function, Register};
 use crate::weights::LayerWeights;
 use num_complex::Complex64;
 
@@ -112,6 +112,9 @@ impl Pass<'_> {
         let sums = self.sum_product(squares, 1, self.p.block)?;
         let eps = self.model.config.norm_eps;
         let shift = (2.0 * eps - root.low - root.high) / (root.high - root.low);
+        if let (Some(landing), true) = (at.landing(point), self.b.crosses()) {
+            return self.crossed_roots(sums, root, landing, point, shift);
+        }
         let (re, im) = if at.landing(point).is_some() {
             // Centred first, so that what is refreshed is small; a slot that holds no sum is at the shift itself.
             let half = Complex64::new(shift, shift) / 2.0;
@@ -124,6 +127,34 @@ impl Pass<'_> {
             (self.b.add_number(re, shift), self.b.add_number(im, shift))
         };
         Ok((self.b.polynomial(re, &root.coefficients)?, self.b.polynomial(im, &root.coefficients)?))
+    }
+
+    /// Inverse roots of both halves on shares, from half the linear parts of the map onto [-1, 1], to all columns of a token.
+    fn crossed_roots(
+        &mut self,
+        sums: Register,
+        root: &InverseSqrt,
+        landing: usize,
+        point: RefreshPoint,
+        shift: f64,
+    ) -> Result<(Register, Register)> {
+        self.b.step(point.operator());
+        // The mean square with eps is `sums (high - low) + eps`; over `high` it is at most one.
+        let width = root.high - root.low;
+        let eps = self.model.config.norm_eps / width;
+        let shifted = self.b.add_plain(sums, vec![Complex64::new(eps, eps)]);
+        let columns: Vec<(usize, usize)> = (0..self.p.columns).map(|c| (c, 0)).collect();
+        let crossing = Crossing {
+            parts: self.token_parts(&[0], &columns),
+            function: Function::InverseRoot { low: root.low / root.high },
+            factor_in: width / root.high,
+            // The split doubles.
+            factor_out: 0.5 / root.high.sqrt(),
+            // No sum is larger than the largest, `-shift` and more: its map is at most 1.
+            log2_bound: (1.0 + shift.abs()).log2() + 0.5,
+        };
+        let fresh = self.b.cross(shifted, crossing, landing)?;
+        self.b.split(fresh)
     }
 
     /// The first norm of a later layer, without gain and bias: those go into the projections that follow.

@@ -21,7 +21,7 @@ use crate::config::{ModelConfig, NormOrder, Pooling, Structure};
 use crate::embedding::Embedded;
 use crate::error::{Error, Result};
 use crate::packing::Packing;
-use crate::program::{Builder, Ladder, Plain, Program, Register};
+use crate::program::{Builder, Crossing, Function, Ladder, Parts, Plain, Program, Register};
 use crate::weights::{LinearWeights, Model, NormWeights};
 use num_complex::Complex64;
 
@@ -233,6 +233,19 @@ impl<'a> Pass<'a> {
         root.ok_or(Error::Planner { op: "norm1", detail: "not calibrated".into() })
     }
 
+    /// What tokens that carry data read and write: `read` and `write` say where in the token's row, and which of a row's elements.
+    fn token_parts(&self, read: &[usize], write: &[(usize, usize)]) -> Parts {
+        let p = &self.p;
+        let mut parts = Parts::default();
+        for t in 0..p.tokens {
+            let part = |at: usize| (2 * (t % p.rows * p.columns + at) + t / p.rows) as u32;
+            let first = parts.read.len();
+            parts.read.extend(read.iter().map(|&at| part(at)));
+            parts.write.extend(write.iter().map(|&(at, i)| (part(at), (first + i) as u32)));
+        }
+        parts
+    }
+
     /// Refreshes a register whose slots are at most `bound` in each part if the schedule says so.
     fn maybe_refresh(
         &mut self,
@@ -242,8 +255,19 @@ impl<'a> Pass<'a> {
         bound: f64,
     ) -> Result<Register> {
         let Some(landing) = at.landing(point) else { return Ok(a) };
-        let gain = (1.0 / bound).log2().floor().clamp(0.0, 10.0).exp2() as i64;
         self.b.step(point.operator());
+        if self.b.crosses() {
+            let crossing = Crossing {
+                parts: Parts::all(self.p.slots),
+                function: Function::Identity,
+                factor_in: 1.0,
+                factor_out: 1.0,
+                // Of both parts.
+                log2_bound: bound.log2() + 0.5,
+            };
+            return self.b.cross(a, crossing, landing);
+        }
+        let gain = (1.0 / bound).log2().floor().clamp(0.0, 10.0).exp2() as i64;
         self.b.refresh(a, landing, gain)
     }
 

@@ -46,7 +46,7 @@ fn check_refreshed(model: &Model, points: &[RefreshPoint]) {
         layer.refresh(point, TOP);
     }
     let schedule = Schedule { input: TOP, layers: vec![layer; model.config.layers.len()] };
-    let ladder = Ladder::Endless { log2_scale: 40.0, top: TOP };
+    let ladder = Ladder::Endless { log2_scale: 40.0, top: TOP, crosses: false };
     let client = ClientWeights::from_model(model).unwrap();
     let clear = ClearExecutor::new(model, Functions::Polynomial).unwrap();
     for index in 0..2 {

@@ -1,7 +1,8 @@
 //! Appends instructions and tracks level, scale and degree by the rules of the scheme.
 
 use super::{
-    Constant, ConstantId, Instruction, Meta, Opcode, PolynomialId, Program, Register, Step,
+    Constant, ConstantId, Crossing, CrossingId, Instruction, Meta, Opcode, PolynomialId, Program,
+    Register, Step,
 };
 use crate::error::{Error, Result};
 use cipherform_ckks::{BootstrapEstimate, BootstrapKind, BootstrapOptions, Parameters};
@@ -23,13 +24,16 @@ pub(crate) enum Ladder {
         log2_scale: f64,
         /// Where inputs and refreshed ciphertexts enter.
         top: usize,
+        /// Whether the program may cross to shares.
+        crosses: bool,
     },
 }
 
-/// Options of a program's bootstraps with the levels that follow from them.
+/// How a program gets levels back, with the levels that follow from it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refreshing {
-    options: BootstrapOptions,
+    /// Options of its bootstraps; `None` if it crosses to shares instead.
+    options: Option<BootstrapOptions>,
     /// Level of their inputs.
     pub(crate) input_level: usize,
     /// Level of their results.
@@ -40,7 +44,12 @@ impl Refreshing {
     /// The levels of these options.
     pub(crate) fn new(options: BootstrapOptions, estimate: &BootstrapEstimate) -> Self {
         let &BootstrapEstimate { input_level, output_level, .. } = estimate;
-        Self { options, input_level, output_level }
+        Self { options: Some(options), input_level, output_level }
+    }
+
+    /// By crossings, from `input_level` or above to any level of the set.
+    pub(crate) fn crossing(params: &Parameters, input_level: usize) -> Self {
+        Self { options: None, input_level, output_level: params.max_level() }
     }
 }
 
@@ -55,6 +64,14 @@ impl Ladder {
         match self {
             Ladder::Real { refresh, .. } => *refresh,
             Ladder::Endless { .. } => None,
+        }
+    }
+
+    /// Whether programs on it cross to shares.
+    pub(crate) fn crosses(&self) -> bool {
+        match self {
+            Ladder::Real { refresh, .. } => refresh.is_some_and(|r| r.options.is_none()),
+            Ladder::Endless { crosses, .. } => *crosses,
         }
     }
 
@@ -110,6 +127,7 @@ impl Builder {
             polynomials: Vec::new(),
             outputs: Vec::new(),
             refresh: None,
+            crossings: Vec::new(),
         };
         Self { ladder, sketch, program, layer: String::new(), open: None }
     }
@@ -117,6 +135,11 @@ impl Builder {
     /// Whether constants have no values.
     pub(crate) fn is_sketch(&self) -> bool {
         self.sketch
+    }
+
+    /// Whether the program crosses to shares where it would bootstrap.
+    pub(crate) fn crosses(&self) -> bool {
+        self.ladder.crosses()
     }
 
     /// A constant of this period, whose values are made only if somebody will read them.
@@ -402,11 +425,29 @@ impl Builder {
                 return Err(Error::LevelExhausted { op: "refresh", level, needed: needed - level });
             }
             a = self.set_level(a, needed, 1.0)?;
-            self.program.refresh = Some(refresh.options);
+            self.program.refresh = refresh.options;
         }
         let meta = Meta { level: output, scale: self.ladder.scale(output), degree: 1 };
         let fresh = self.push(Opcode::Refresh(BootstrapKind::Complex), vec![a], &[meta]);
         self.set_level(fresh, landing, 1.0 / gain as f64)
+    }
+
+    /// Crosses to shares and back, to the level `landing`.
+    pub(crate) fn cross(
+        &mut self,
+        a: Register,
+        crossing: Crossing,
+        landing: usize,
+    ) -> Result<Register> {
+        let Meta { level, degree, .. } = self.meta(a);
+        let needed = self.ladder.refreshing().map_or(0, |r| r.input_level);
+        if level < needed {
+            return Err(Error::LevelExhausted { op: "cross", level, needed: needed - level });
+        }
+        self.program.crossings.push(crossing);
+        let id = CrossingId(self.program.crossings.len() as u32 - 1);
+        let meta = Meta { level: landing, scale: self.ladder.scale(landing), degree };
+        Ok(self.push(Opcode::Cross(id), vec![a], &[meta]))
     }
 
     /// Adds `a` rotated by `-step`, `-2 step`, `-4 step`, ... so that `copies` (a power of two) copies stand side by

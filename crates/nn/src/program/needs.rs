@@ -2,7 +2,7 @@
 
 use super::{Opcode, Program, Register};
 
-/// The level that each register needs so that every result has the level asked for and every argument of a `Refresh` has
+/// The level that each register needs so that every result has the level asked for and every argument of a `Refresh` or `Cross` has
 /// `refresh_input`. Levels of the program itself are not looked at: an endless ladder will do.
 ///
 /// Sources (inputs and refreshed registers) that stand at their need make a program in which every register is at or above
@@ -28,7 +28,7 @@ pub(crate) fn needs(
                 let terms = program.polynomials[id.0 as usize].len();
                 need + terms.next_power_of_two().trailing_zeros() as usize
             }
-            Opcode::Refresh(_) => refresh_input,
+            Opcode::Refresh(_) | Opcode::Cross(_) => refresh_input,
             _ => need,
         };
         for arg in &instruction.args {

@@ -30,7 +30,8 @@ fn pack(p: &PairPacking, x: &Matrix, factor: f64) -> Vec<Vec<Complex64>> {
 
 fn program(model: &Model, p: PairPacking, sketch: bool) -> Program {
     let approximations = approximations(model).unwrap();
-    let mut b = Builder::new(Ladder::Endless { log2_scale: 40.0, top: TOP }, sketch);
+    let mut b =
+        Builder::new(Ladder::Endless { log2_scale: 40.0, top: TOP, crosses: false }, sketch);
     b.step("input");
     let parts = p.natural(model.config.width).len();
     let inputs: Vec<_> = (0..2 * parts).map(|i| b.input(i, TOP)).collect();

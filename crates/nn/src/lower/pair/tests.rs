@@ -51,7 +51,8 @@ fn program(
     sketch: bool,
     build: impl FnOnce(&mut Pair<'_>, &[Register]) -> Result<Vec<Register>>,
 ) -> Program {
-    let mut b = Builder::new(Ladder::Endless { log2_scale: 40.0, top: TOP }, sketch);
+    let mut b =
+        Builder::new(Ladder::Endless { log2_scale: 40.0, top: TOP, crosses: false }, sketch);
     b.step("emitter");
     let registers: Vec<Register> = (0..inputs).map(|i| b.input(i, TOP)).collect();
     let out = build(&mut Pair { b: &mut b, p }, &registers).unwrap();
