@@ -2,6 +2,7 @@
 
 mod connect;
 mod deal;
+mod hybrid;
 mod identity;
 mod job;
 mod no_dealer;
@@ -28,7 +29,7 @@ pub(crate) struct Args {
 enum Action {
     /// Run a model between two parties: both in this process, or one of them.
     #[command(
-        after_help = "Examples:\n  cipherform mpc run --heads relu,relu,scale,scale --network wan\n  cipherform mpc run --role server --listen 0.0.0.0:7000 --correlations server/ --identity server.id --peer-key KEY"
+        after_help = "Examples:\n  cipherform mpc run --heads relu,relu,scale,scale --network wan\n  cipherform mpc run --model fashion-mnist-vit --mode hybrid --output logits\n  cipherform mpc run --role server --listen 0.0.0.0:7000 --correlations server/ --identity server.id --peer-key KEY"
     )]
     Run(Box<run::Args>),
     /// Generate correlations for both parties: ahead, in files that are used once, or as a third process that stays.

@@ -3,7 +3,7 @@
 use super::connect::{Security, listen};
 use super::job::Job;
 use super::pair::{Options, Ran, median, pair, recorded};
-use super::{Shape, entropy, network, no_dealer};
+use super::{Shape, entropy, hybrid, network, no_dealer};
 use crate::output::{bytes, style, time, write_json};
 use anyhow::{Context as _, Result, bail};
 use cipherform_mpc::{
@@ -21,13 +21,16 @@ use std::time::{Duration, Instant};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    shape: Shape,
+    pub(super) shape: Shape,
     /// loopback, lan (384 MB/s, 0.3 ms), wan (44 MB/s, 40 ms), or RTT,BANDWIDTH in ms and MB/s.
     #[arg(long, default_value = "loopback")]
     pub(super) network: String,
-    /// `dealer`: correlations made ahead; `no-dealer`: two parties alone; `clear`: no protection, the result to compare with.
+    /// `dealer`: correlations made ahead; `no-dealer`: two parties alone; `hybrid`: the same, with products under encryption; `clear`: no protection, the result to compare with.
     #[arg(long, default_value = "dealer")]
     mode: String,
+    /// Parameter set of mode hybrid.
+    #[arg(long, default_value = "lev14")]
+    pub(super) set: String,
     /// Timed runs, after one that warms up when both parties are here.
     #[arg(long, default_value_t = 1)]
     pub(super) runs: usize,
@@ -63,6 +66,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
+    if args.mode == "hybrid" {
+        return hybrid::run(args, args.role.as_deref());
+    }
     let job = Job::new(&args.shape)?;
     match (args.mode.as_str(), args.role.as_deref()) {
         ("clear", None) => in_the_clear(args, &job),
@@ -76,7 +82,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             bail!("no role is called {other}: server, client")
         }
         ("clear", Some(_)) => bail!("mode clear has one party"),
-        (other, _) => bail!("no mode is called {other}: dealer, no-dealer, clear"),
+        (other, _) => bail!("no mode is called {other}: dealer, no-dealer, hybrid, clear"),
     }
 }
 
