@@ -59,12 +59,12 @@ impl Passage {
             }
             Function::InverseRoot { low } => {
                 let out = Self::fraction(count, -low.log2() / 2.0, COMPUTED);
-                let (circuit, f) = function_circuit(count, low, out, |u| 1.0 / u.sqrt())?;
+                let (circuit, f) = function_circuit(&crossing, low, out)?;
                 (Some(circuit), (f, out))
             }
             Function::Reciprocal { low } => {
                 let out = Self::fraction(count, -low.log2(), COMPUTED);
-                let (circuit, f) = function_circuit(count, low, out, |u| 1.0 / u)?;
+                let (circuit, f) = function_circuit(&crossing, low, out)?;
                 (Some(circuit), (f, out))
             }
         };
@@ -74,11 +74,7 @@ impl Passage {
     /// The row of a report.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self.crossing.function {
-            Function::Identity => "cross.refresh",
-            Function::InverseRoot { .. } => "cross.inverse_root",
-            Function::Reciprocal { .. } => "cross.reciprocal",
-        }
+        name(self.crossing.function)
     }
 
     /// Fraction bits that leave values below `2^log2_bound` of `count` elements 30 bits of probability not to wrap modulo 2^64, at most `wanted`.
@@ -158,18 +154,25 @@ impl Passage {
     }
 }
 
-/// `f` on [low, 1] between knots for `count` elements: open, lines, lift. With the input's fraction bits.
-fn function_circuit(
-    count: usize,
-    low: f64,
-    output: u32,
-    f: impl Fn(f64) -> f64,
-) -> Result<(Circuit, u32)> {
+/// The row of a report.
+fn name(function: Function) -> &'static str {
+    match function {
+        Function::Identity => "cross.refresh",
+        Function::InverseRoot { .. } => "cross.inverse_root",
+        Function::Reciprocal { .. } => "cross.reciprocal",
+    }
+}
+
+/// A function on [low, 1] between knots: open, lines, lift. With the input's fraction bits.
+fn function_circuit(crossing: &Crossing, low: f64, output: u32) -> Result<(Circuit, u32)> {
+    let (function, count) = (crossing.function, crossing.parts.read.len());
+    let f = |u: f64| function.evaluate(u);
     let input = (INPUT_BITS - low.log2()).ceil().max(f64::from(COMPUTED)) as u32;
     // Whole octaves, so that the last knot is 1; the last line goes on to 2.
     let bottom = low.log2().floor().exp2();
     let knots = Knots::fit(f, (bottom, 1.0), PER_OCTAVE, (input + 2, input), LINES)?;
     let mut b = Builder::new();
+    b.operator(name(function), "");
     let x = b.shared(&[count], input, 1.0)?;
     let opened = b.open(x)?;
     let lines = b.knots(opened, &knots)?;

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 /// More crossings than any plan of this planner has.
 const MAX_CROSSINGS: usize = 1 << 10;
 
-/// Both parties' processor time of a crossing: for each slot (two transforms, encryption, decryption), and for each transfer of its circuit. Measured
-/// on one machine; they only weigh crossings against polynomials.
-const SLOT_MS: f64 = 3e-3;
+/// Both parties' time of a crossing: for each slot (four transforms, encryption, decryption: 130 ms at 2^14 slots on two busy cores), and for each
+/// transfer of its circuit. They only weigh crossings against polynomials.
+const SLOT_MS: f64 = 8e-3;
 const TRANSFER_MS: f64 = 1e-3;
 
 /// What a hybrid run sends, in bytes of payload, and its rounds: exact.
