@@ -88,6 +88,12 @@ impl LinearTransform {
         self.scale
     }
 
+    /// Baby steps: the amount of a giant step, in slots.
+    #[cfg(test)]
+    pub(crate) fn baby(&self) -> usize {
+        self.baby
+    }
+
     /// Number of diagonals.
     pub(crate) fn terms(&self) -> usize {
         self.rows.values().map(BTreeMap::len).sum()

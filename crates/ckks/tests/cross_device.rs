@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `toy_sets` | every operation of the evaluator and every kind of bootstrap, toy degrees |
 //! | `programs` | random programs of 40 operations from the top of a toy set down to level 0, again and again |
+//! | `a_production_set` | on a card only: every operation of a set whose degree has kernels of its own, two digits |
 //! | `all_sets` | ignored (minutes of CPU, 20 GB): the same for every parameter set, at every level that operations can have |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -134,8 +135,13 @@ fn bootstraps(f: &mut Fixture, options: BootstrapOptions) -> Vec<(String, Vec<u8
     let real = f.random_reals(f.ctx.params().slots());
     let (z, real) = (f.encrypt(&z, b.input_level()), f.encrypt(&real, b.input_level()));
     let [first, second] = b.bootstrap_pair(&real, &real, &keys).unwrap();
+    let batch = b.bootstrap_batch(&[&real, &z], &keys).unwrap();
+    let [real_in_batch, complex_in_batch] = batch.try_into().unwrap();
+    let alone = b.bootstrap(&z, &keys).unwrap();
+    assert!(complex_in_batch.to_bytes().unwrap() == alone.to_bytes().unwrap());
     let outputs = [
-        ("complex", b.bootstrap(&z, &keys).unwrap()),
+        ("complex", alone),
+        ("in a batch", real_in_batch),
         ("first of two real", first),
         ("second of two real", second),
         ("real", b.bootstrap_real(&real, &keys).unwrap()),
@@ -175,6 +181,15 @@ fn toy_sets() {
     for set in presets::names().into_iter().filter(|name| name.starts_with("toy")) {
         let top = presets::get(set).unwrap().max_level();
         compare(set, &[1, top / 2 + 1, top], &devices);
+    }
+}
+
+#[test]
+fn a_production_set() {
+    // The degree whose kernels fuse what toy degrees do one after the other.
+    if let Some(card) = cuda() {
+        let level = presets::get("lev16_36").unwrap().max_level() / 2 + 1;
+        compare("lev16_36", &[level], &[card]);
     }
 }
 

@@ -97,8 +97,8 @@ pub enum Error {
     /// A model that does not fit the memory of its device.
     #[error(
         "{device} has {available} bytes left and {needed} are needed: {} for weights and constants, {} for ciphertexts, \
-         {} for one operation, {} for the largest key; use another device, a smaller model or a smaller parameter set",
-        bytes.constants, bytes.ciphertexts, bytes.operation, bytes.largest_key
+         {} for one operation, {} for keys in use; use another device, a smaller model or a smaller parameter set",
+        bytes.constants, bytes.ciphertexts, bytes.operation, bytes.held_keys
     )]
     InsufficientMemory {
         /// The device.

@@ -30,8 +30,8 @@ const KEYS_UNDER_WAY: u64 = 3;
 pub struct DeviceBytes {
     /// Expanded keys.
     pub keys: u64,
-    /// Of these, the largest: what must be there at once.
-    pub largest_key: u64,
+    /// Of these, what one instruction holds at once, at most: one key, or the baby steps of a map of a bootstrap.
+    pub held_keys: u64,
     /// Encoded weights, masks and constants, and the diagonals of bootstraps.
     pub constants: u64,
     /// Live ciphertexts, at their most.
@@ -47,8 +47,8 @@ impl DeviceBytes {
     /// When the set cannot bootstrap as the program asks.
     pub fn new(params: &Parameters, plan: &Plan, program: &Program) -> Result<Self> {
         let bootstrap = bootstrap_estimate(params, program)?;
-        let (diagonals, bootstrapping) =
-            bootstrap.map_or((0, 0), |b| (b.diagonal_bytes, b.working_bytes));
+        let (diagonals, bootstrapping, refreshing) =
+            bootstrap.map_or((0, 0, 0), |b| (b.diagonal_bytes, b.working_bytes, b.held_key_bytes));
         let row = params.n() as u64 * 8;
         let keys = plan.keys().iter().map(|&spec| SwitchingKey::expanded_bytes(params, spec));
         let constants = program.constants().iter().map(|c| {
@@ -73,7 +73,7 @@ impl DeviceBytes {
         });
         Ok(Self {
             keys: keys.clone().sum(),
-            largest_key: keys.max().unwrap_or(0),
+            held_keys: keys.max().unwrap_or(0).max(refreshing),
             constants: constants.sum::<u64>() + diagonals,
             ciphertexts: plan.peak_register_bytes(),
             operation: operations.max().unwrap_or(0).max(bootstrapping),
@@ -97,7 +97,7 @@ impl DeviceBytes {
     /// # Errors
     /// `InsufficientMemory`, with all figures.
     pub fn check(&self, device: &Device) -> Result<()> {
-        let needed = self.without_keys() + self.largest_key;
+        let needed = self.without_keys() + self.held_keys;
         match device.available_memory() {
             Some(available) if needed > available => Err(Error::InsufficientMemory {
                 device: device.to_string(),
@@ -169,12 +169,12 @@ mod tests {
         let device = Device::cpu();
         let bytes = DeviceBytes {
             keys: 1 << 62,
-            largest_key: 3,
+            held_keys: 3,
             constants: 5,
             ciphertexts: 7,
             operation: 11,
         };
-        // Keys beyond the largest can be put aside.
+        // Keys that nothing holds can be put aside.
         bytes.check(&device).unwrap();
         // More than any machine has; where a machine does not say what it has, nothing is refused.
         let bytes = DeviceBytes { constants: 1 << 61, ..bytes };

@@ -51,6 +51,7 @@ __device__ __forceinline__ u32 source_prime(const Digit& d, u32 k) {
 // At most K sources. Factors: K a target, 0 where there is no source, and one for the quotient.
 template <int K>
 __device__ __forceinline__ void convert(CONVERT_ARGS) {
+    begin();
     __shared__ Operand f[GROUP * (K + 1)];
     __shared__ Prime target_primes[GROUP];
     const Digit d = digits[blockIdx.z % digit_count];
@@ -124,17 +125,28 @@ CONVERT(12)
 CONVERT(16)
 #else
 
-// c += a * b, a of 8 x 4, b of 4 x 8.
-__device__ __forceinline__ void multiply_tiles(double (&c)[2], double a, double b) {
+// c += a * b, a of 16 x 4: the low halves of 8 targets' factors above their high halves; b of 4 x 8. A thread gets two
+// columns of a target, low halves first. Hopper has the rate for 16 rows at once.
+__device__ __forceinline__ void multiply_tiles(double (&c)[4], Operand a, double b) {
+#if __CUDA_ARCH__ >= 900
+    asm("mma.sync.aligned.m16n8k4.row.col.f64.f64.f64.f64 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+d"(c[0]), "+d"(c[1]), "+d"(c[2]), "+d"(c[3])
+        : "d"(a.x), "d"(a.y), "d"(b));
+#else
     asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
         : "+d"(c[0]), "+d"(c[1])
-        : "d"(a), "d"(b));
+        : "d"(a.x), "d"(b));
+    asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
+        : "+d"(c[2]), "+d"(c[3])
+        : "d"(a.y), "d"(b));
+#endif
 }
 
 // At most K = 4 S sources. Factors: for every tile of 8 targets S times 32, for (target lane / 4, source 4 s + lane % 4);
 // then 8, for the quotient. 0 where there is no source or no target.
 template <int S>
 __device__ __forceinline__ void convert_tiles(CONVERT_ARGS) {
+    begin();
     constexpr int TILES = 4;
     const Digit d = digits[blockIdx.z % digit_count];
     const u32 polynomial = blockIdx.z / digit_count, lane = threadIdx.x % 32;
@@ -201,19 +213,17 @@ __device__ __forceinline__ void convert_tiles(CONVERT_ARGS) {
         u64* o = out + (size_t)target.row * n + column + lane % 4 * 2;
 #pragma unroll
         for (int t = 0; t < TILES; t++) {
-            double s0[2] = {}, s1[2] = {}, s2[2] = {};
+            double by_low[4] = {}, by_high[4] = {};
 #pragma unroll
             for (int s = 0; s < S; s++) {
-                multiply_tiles(s0, w[s].x, low[t][s]);
-                multiply_tiles(s1, w[s].y, low[t][s]);
-                multiply_tiles(s1, w[s].x, high[t][s]);
-                multiply_tiles(s2, w[s].y, high[t][s]);
+                multiply_tiles(by_low, w[s], low[t][s]);
+                multiply_tiles(by_high, w[s], high[t][s]);
             }
             if (j < d.targets && column + 8 * t < n) {
                 u64 words[2];
 #pragma unroll
                 for (int e = 0; e < 2; e++) {
-                    Lazy y = combine(s0[e], s1[e], s2[e], m);
+                    Lazy y = combine(by_low[e], __dadd_rn(by_low[e + 2], by_high[e]), by_high[e + 2], m);
                     if (quotient) y = plus(y, mul(whole(last_factor), times[t][e], m));
                     words[e] = add_words(store(y, m), target.init, m.word);
                 }

@@ -42,6 +42,7 @@ __device__ __forceinline__ ulonglong2* at(const Out& a, const Shape& s) {
 }
 
 #define ELEMENT                                          \
+    begin();                                             \
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x; \
     if (i >= s.n / 2) return;                            \
     const Prime m = s.primes[prime_of(s, blockIdx.y)];
@@ -126,6 +127,7 @@ struct Terms {
 
 // out = c + sum of factors * terms over the rows from `first` on, all of them q-rows; c optional (q = 0: none).
 extern "C" __global__ void combination(Out out, In c, const __grid_constant__ Terms terms, Shape s) {
+    begin();
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x, row = terms.first + blockIdx.y;
     if (i >= s.n / 2) return;
     const Prime m = s.primes[row];
@@ -196,6 +198,7 @@ __device__ __forceinline__ u32 galois_source(u32 i, u32 g, u32 log_n) {
 }
 
 extern "C" __global__ void automorphism(Out out, In a, u32 g, u32 log_n, Shape s) {
+    begin();
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= s.n) return;
     const u32 row = row_in(blockIdx.y, s.q, a.q);
@@ -205,12 +208,14 @@ extern "C" __global__ void automorphism(Out out, In a, u32 g, u32 log_n, Shape s
 
 // A polynomial in X^(n/m): m words a row to every (n/m)-th word of rows of n, others 0; and back from runs.
 extern "C" __global__ void spread(u64* out, const u64* a, u32 n, u32 shift) {
+    begin();
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     const bool whole = (i & ((1u << shift) - 1)) == 0;
     out[(size_t)blockIdx.y * n + i] = whole ? a[(size_t)blockIdx.y * (n >> shift) + (i >> shift)] : 0;
 }
 extern "C" __global__ void gather_runs(u64* out, const u64* a, u32 n, u32 shift) {
+    begin();
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n >> shift) return;
     out[(size_t)blockIdx.y * (n >> shift) + i] = a[(size_t)blockIdx.y * n + ((size_t)i << shift)];

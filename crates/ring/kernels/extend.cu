@@ -18,8 +18,10 @@
 #include "convert.cu"
 #include "ntt.cu"
 
-#ifndef INTEGER
 #define EXTEND_COLUMNS 4
+#define GROUP_THREADS (64 * EXTEND_COLUMNS)
+
+#ifndef INTEGER
 #define Y_STRIDE (256 * EXTEND_COLUMNS + 4)
 #define X_STRIDE (272 * EXTEND_COLUMNS + 8)
 
@@ -27,8 +29,14 @@
 // 2^51 by a little). The product is exact, a multiple of 2^25 below 2^78, and so is the difference.
 __device__ __forceinline__ double shifted(double x, const Prime& m) { return reduce(__dmul_rn(x, 33554432.0), m); }
 
-// Waits for the 256 threads of a group.
-__device__ __forceinline__ void group_barrier(u32 group) { asm volatile("bar.sync %0, 256;" ::"r"(group + 1) : "memory"); }
+// Waits for the threads of a group: barriers by constant numbers, since a block with all 16 leaves none for another.
+__device__ __forceinline__ void group_barrier(u32 group) {
+    if (group == 0) {
+        asm volatile("bar.sync 1, %0;" ::"n"(GROUP_THREADS) : "memory");
+    } else {
+        asm volatile("bar.sync 2, %0;" ::"n"(GROUP_THREADS) : "memory");
+    }
+}
 
 // At most K = 4 S sources, and 10. Dynamic shared memory: Y_STRIDE a source, 512 and 16 X_STRIDE doubles.
 template <int S>
@@ -37,11 +45,12 @@ __device__ __forceinline__ void extend(const double* in, u64 in_step, double* ou
                                        const Target* __restrict__ targets, const double2* __restrict__ factors,
                                        const Prime* __restrict__ primes, const double* __restrict__ twiddles, u32 stride,
                                        u32 tiles_a_block) {
+    begin();
     constexpr u32 n = 65536, K = S == 3 ? 10 : 4 * S;
     extern __shared__ double shared[];
     double* y = shared;
     float* times = (float*)(shared + K * Y_STRIDE);
-    double* x = shared + K * Y_STRIDE + 512;
+    double* x = shared + K * Y_STRIDE + 128 * EXTEND_COLUMNS;
     const Digit d = digits[blockIdx.z % digit_count];
     const u32 polynomial = blockIdx.z / digit_count, first = blockIdx.y * tiles_a_block;
     const u32 last = min(first + tiles_a_block, (d.targets + 7) / 8);
@@ -52,12 +61,13 @@ __device__ __forceinline__ void extend(const double* in, u64 in_step, double* ou
 
     // Sources.
     for (u32 start = 0; start < K; start += 8) {
-        const u32 k = start + threadIdx.x / 64, r = threadIdx.x / 4 % 16, c = threadIdx.x % 4;
+        const u32 k = start + threadIdx.x / (16 * EXTEND_COLUMNS), r = threadIdx.x / EXTEND_COLUMNS % 16;
+        const u32 c = threadIdx.x % EXTEND_COLUMNS;
         const bool present = k < d.sources;
         const u32 prime = source_prime(d, present ? k : 0);
         const Prime m = primes[prime];
         const double* __restrict__ t = twiddles + (size_t)prime * stride;
-        double* exchange = x + threadIdx.x / 64 * (272 * EXTEND_COLUMNS);
+        double* exchange = x + threadIdx.x / (16 * EXTEND_COLUMNS) * (272 * EXTEND_COLUMNS);
         double v[16];
         if (present) {
 #pragma unroll
@@ -91,7 +101,7 @@ __device__ __forceinline__ void extend(const double* in, u64 in_step, double* ou
     }
     __syncthreads();
     if (quotient) {
-        for (u32 i = threadIdx.x; i < 256 * EXTEND_COLUMNS; i += 512) {
+        for (u32 i = threadIdx.x; i < 256 * EXTEND_COLUMNS; i += 2 * GROUP_THREADS) {
             u64 fractions = 0;
             int negative = 0;
             for (u32 k = 0; k < d.sources; k++) {
@@ -106,7 +116,8 @@ __device__ __forceinline__ void extend(const double* in, u64 in_step, double* ou
     }
 
     // Targets.
-    const u32 group = threadIdx.x / 256, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 8;
+    const u32 group = threadIdx.x / GROUP_THREADS, lane = threadIdx.x % 32;
+    const u32 warp = threadIdx.x % GROUP_THREADS / 32;
     x += group * (8 * X_STRIDE);
     for (u32 tile = first + group; tile < last; tile += 2) {
         const double2* f = factors + d.factor + tile * (32 * S + 8);
@@ -125,22 +136,22 @@ __device__ __forceinline__ void extend(const double* in, u64 in_step, double* ou
             const float* count = times + row * EXTEND_COLUMNS + pair;
 #pragma unroll
             for (int i = 0; i < 16; i++) {
-                double s0[2] = {}, s1[2] = {}, s2[2] = {};
+                double by_low[4] = {}, by_high[4] = {};
 #pragma unroll
                 for (int s = 0; s < S; s++) {
                     // A source that is not there has factors 0.
-                    const Operand halves = operand(from[min(4 * s + lane % 4, K - 1) * Y_STRIDE + 64 * i]);
-                    multiply_tiles(s0, w[s].x, halves.x);
-                    multiply_tiles(s1, w[s].y, halves.x);
-                    multiply_tiles(s1, w[s].x, halves.y);
-                    multiply_tiles(s2, w[s].y, halves.y);
+                    const u32 source = min(4 * s + lane % 4, K - 1);
+                    const Operand halves = operand(from[source * Y_STRIDE + 16 * EXTEND_COLUMNS * i]);
+                    multiply_tiles(by_low, w[s], halves.x);
+                    multiply_tiles(by_high, w[s], halves.y);
                 }
 #pragma unroll
                 for (int e = 0; e < 2; e++) {
-                    double v = __dadd_rn(shifted(s2[e], m), s1[e]);
-                    v = __dadd_rn(__dadd_rn(shifted(v, m), s0[e]), init);
+                    const double s1 = __dadd_rn(by_low[e + 2], by_high[e]);
+                    double v = __dadd_rn(shifted(by_high[e + 2], m), s1);
+                    v = __dadd_rn(__dadd_rn(shifted(v, m), by_low[e]), init);
                     // |quotient - negative sources| <= sources / 2 + 1: at most 6 * 2^49, with the rest below 2^53.
-                    if (quotient) v = __fma_rn(by, (double)count[64 * i + e], v);
+                    if (quotient) v = __fma_rn(by, (double)count[16 * EXTEND_COLUMNS * i + e], v);
                     (e ? b : a)[i] = reduce(v, m);
                 }
             }
@@ -180,7 +191,7 @@ __device__ __forceinline__ void extend(const double* in, u64 in_step, double* ou
 
 #endif
 
-// Older cards, and those that compile the PTX, have less shared memory than this takes: never called there.
+// Older code has no body, and the driver says which code it loaded: never called there.
 #if !defined(INTEGER) && __CUDA_ARCH__ >= 900
 #define EXTEND_BODY(S)                                                                                                   \
     extend<S>(in, in_step, out, out_step, jobs, digits, digit_count, targets, factors, primes, twiddles, stride,         \
@@ -189,7 +200,7 @@ __device__ __forceinline__ void extend(const double* in, u64 in_step, double* ou
 #define EXTEND_BODY(S)
 #endif
 #define EXTEND(NAME, S)                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(512, 1) NAME(                                                           \
+    extern "C" __global__ void __launch_bounds__(2 * GROUP_THREADS, 4 / EXTEND_COLUMNS) NAME(                              \
         const Lazy* in, u64 in_step, Lazy* out, u64 out_step, const Job* __restrict__ jobs,                          \
         const Digit* __restrict__ digits, u32 digit_count, const Target* __restrict__ targets,                           \
         const Operand* __restrict__ factors, const Prime* __restrict__ primes, const Lazy* __restrict__ twiddles,      \

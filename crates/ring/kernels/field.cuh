@@ -24,6 +24,15 @@ __device__ __forceinline__ u64 store(Lazy x, const Prime& m) { return word_of(re
 __device__ __forceinline__ u64 add_words(u64 a, u64 b, u64 p) { u64 s = a + b; return min(s, s - p); }
 __device__ __forceinline__ u64 sub_words(u64 a, u64 b, u64 p) { u64 d = a - b; return min(d, d + p); }
 
+// Every kernel begins with this: it may have been launched while the last blocks of the one before still ran (driver.rs), and
+// waits here until that has ended and its words are visible. The one after may be launched in turn.
+__device__ __forceinline__ void begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // Limbs of a call: q rows, then the special rows. A buffer may hold more q-rows than the call works on.
 // The prime of row r, `total` the number of primes of Q in the basis; and the row of a buffer with `have` q-rows.
 __device__ __forceinline__ u32 row_in(u32 row, u32 q, u32 have) { return row < q ? row : have + (row - q); }

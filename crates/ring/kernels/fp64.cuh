@@ -30,6 +30,9 @@ __device__ __forceinline__ double load(u64 x) {
     return __dadd_rn(__longlong_as_double(x | 0x4330000000000000ull), -4503599627370496.0);
 }
 
+// What memory holds for a lazy value.
+__device__ __forceinline__ u64 bits_of(double x) { return (u64)__double_as_longlong(x); }
+
 // x mod p of absolute value at most p / 2 + 1, for |x| < 2^53. 3 instructions.
 __device__ __forceinline__ double reduce(double x, const Prime& m) {
     double q = __dadd_rn(__fma_rn(x, m.p_inv, magic()), -magic());

@@ -34,6 +34,7 @@ __device__ __forceinline__ u64 read(const u64* from) {
 
 template <int G>
 __device__ __forceinline__ void hoisted(const Hoisted& h, const Shape& s) {
+    begin();
     constexpr bool EARLY = G <= 4;
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y;
     if (i >= s.n) return;

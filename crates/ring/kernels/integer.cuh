@@ -19,6 +19,7 @@ struct Prime {
 __device__ __forceinline__ long long plus(long long a, long long b) { return a + b; }
 __device__ __forceinline__ long long minus(long long a, long long b) { return a - b; }
 __device__ __forceinline__ long long load(u64 x) { return (long long)x; }
+__device__ __forceinline__ u64 bits_of(long long x) { return (u64)x; }  // what memory holds for a lazy value
 
 // x mod p of absolute value at most p / 2 + 1, for |x| < 2^60: q = floor((x + p / 2) / p), or one less in the last unit.
 __device__ __forceinline__ long long reduce(long long x, const Prime& m) {

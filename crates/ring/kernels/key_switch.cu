@@ -6,7 +6,9 @@
 // `ntt_rows_switch` finishes the digits' transforms (the last 8 stages of ntt.cu) and multiplies on the spot: no digit is
 // written to memory. Thread mapping: blockIdx.y is the row, blockIdx.x = member + members * block of 4096 words, so that
 // the members of a batch meet the key in the second-level cache; threads and words as `ntt_rows`. Layout: row `row` of digit
-// d of member z is row (z * count + d) * rows + row of `digits`; a digit's own rows are those of the polynomial. Keys are fetched while the transforms run. Dynamic shared memory: ROW_PAD * 16 + 2 * ROW_WORDS words.
+// d of member z is row (z * count + d) * rows + row of `digits`; a digit's own rows are those of the polynomial. Keys are fetched while the
+// transforms run, a digit's words while those of the one before are multiplied. Dynamic shared memory: ROW_PAD * 16 + 2 *
+// ROW_WORDS words.
 #pragma once
 #include "elementwise.cu"
 #include "ntt.cu"
@@ -91,6 +93,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) ntt_rows_switch(const Lazy*
                                                                      const __grid_constant__ Switch k,
                                                                      const Lazy* __restrict__ twiddles, u32 stride,
                                                                      Shape s) {
+    begin();
     extern __shared__ Lazy x[];
     const u32 z = blockIdx.x % k.member_count, block = blockIdx.x / k.member_count, row = blockIdx.y;
     const u32 prime = prime_of(s, row);
@@ -103,19 +106,26 @@ extern "C" __global__ void __launch_bounds__(256, 2) ntt_rows_switch(const Lazy*
     u64* key0 = (u64*)(x + 16 * ROW_PAD) + threadIdx.x / 16 * 256;
     u64* key1 = key0 + ROW_WORDS;
     Lazy sums[2][16] = {};
+    // The words of the next digit are read while this one's are multiplied: what memory holds, since a conversion would wait.
+    Lazy words[16];
+    const auto owns = [&](u32 d) { return k.own[d][0] <= row && row < k.own[d][1]; };
+    const auto read = [&](u32 d) {
+        const Lazy* digit = digits + (size_t)((z * k.count + d) * k.rows + row) * s.n;
+        read_rows(words, (owns(d) ? (const Lazy*)member.a + (size_t)row * s.n : digit) + block * ROW_WORDS);
+    };
+    read(0);
     for (u32 d = 0; d < k.count; d++) {
-        const bool own = k.own[d][0] <= row && row < k.own[d][1];
         Lazy* mine = x + threadIdx.x / 16 * ROW_PAD + r;  // words r + 16 i at r + 17 i
         __syncwarp();
         fetch_row(key0, key_row(k, s, d, 0, row) + block * ROW_WORDS + threadIdx.x / 16 * 256);
         fetch_row(key1, key_row(k, s, d, 1, row) + block * ROW_WORDS + threadIdx.x / 16 * 256);
-        if (own) {
+        if (owns(d)) {
 #pragma unroll
-            for (int i = 0; i < 16; i++) mine[17 * i] = load(member.a[start + local + 16 * i]);
+            for (int i = 0; i < 16; i++) mine[17 * i] = load(bits_of(words[i]));
         } else {
-            const size_t at_digit = (size_t)((z * k.count + d) * k.rows + row) * s.n + block * ROW_WORDS;
-            forward_rows(digits + at_digit, block, x, t, s.n, m);
+            forward_rows(words, block, x, t, s.n, m);
         }
+        if (d + 1 < k.count) read(d + 1);
         fetched();
 #pragma unroll
         for (int i = 0; i < 16; i++) {

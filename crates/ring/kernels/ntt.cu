@@ -173,15 +173,19 @@ __device__ __forceinline__ void fetched() {
     __syncwarp();
 }
 
-// Forward, last 8 stages of the 16 rows of this block, in shared memory at the end: row * ROW_PAD + i + i / 16 holds
-// lazy values below 4 p. `in` points at the first word of this block, number `block` of the row.
-__device__ __forceinline__ void forward_rows(const Lazy* in, u32 block, Lazy* s, const Lazy* __restrict__ t, u32 n,
+// This thread's words of the 16 rows of a block, `in` its first word.
+__device__ __forceinline__ void read_rows(Lazy (&x)[16], const Lazy* in) {
+    const int r = threadIdx.x % 16, row = threadIdx.x / 16;
+#pragma unroll
+    for (int k = 0; k < 16; k++) x[k] = in[row * 256 + r + 16 * k];
+}
+
+// Forward, last 8 stages of the 16 rows of block number `block` of a row, in shared memory at the end: row * ROW_PAD +
+// i + i / 16 holds lazy values below 4 p. x is what `read_rows` has read.
+__device__ __forceinline__ void forward_rows(Lazy (&x)[16], u32 block, Lazy* s, const Lazy* __restrict__ t, u32 n,
                                              const Prime& m) {
     const int r = threadIdx.x % 16, row = threadIdx.x / 16;
     const u32 chunk = block * 16 + row, chunks = n / 256;
-    Lazy x[16];
-#pragma unroll
-    for (int k = 0; k < 16; k++) x[k] = in[row * 256 + r + 16 * k];
     settle<4, 4>(x, m);
     const u32 base = chunks + chunk;
     forward<4, 4>(x, m, [&](int st, int b) { return t[(base << st) + b]; });
@@ -236,6 +240,7 @@ struct Polys {
 };
 
 #define JOB                                                                     \
+    begin();                                                                    \
     const Job job = jobs[blockIdx.y];                                           \
     const Prime m = primes[job.prime];                                          \
     const Lazy* __restrict__ t = twiddles + (size_t)job.prime * stride;
@@ -266,7 +271,9 @@ extern "C" __global__ void __launch_bounds__(256) ntt_rows(NTT_ARGS) {
     __shared__ Lazy s[16 * ROW_PAD];
     JOB
     const size_t block = (size_t)job.dst * n + blockIdx.x * ROW_WORDS;
-    forward_rows((const Lazy*)(in + blockIdx.z * in_step) + block, blockIdx.x, s, t, n, m);
+    Lazy y[16];
+    read_rows(y, (const Lazy*)(in + blockIdx.z * in_step) + block);
+    forward_rows(y, blockIdx.x, s, t, n, m);
     u64* o = out + blockIdx.z * out_step + block;
     const int r = threadIdx.x % 16, row = threadIdx.x / 16;
 #pragma unroll
@@ -283,7 +290,9 @@ extern "C" __global__ void __launch_bounds__(256)
     const int r = threadIdx.x % 16, row = threadIdx.x / 16;
     const size_t block = (size_t)job.dst * n + blockIdx.x * ROW_WORDS;
     fetch_row(a + row * 256, x.of[blockIdx.z] + block + row * 256);
-    forward_rows((const Lazy*)(in + blockIdx.z * in_step) + block, blockIdx.x, s, t, n, m);
+    Lazy y[16];
+    read_rows(y, (const Lazy*)(in + blockIdx.z * in_step) + block);
+    forward_rows(y, blockIdx.x, s, t, n, m);
     u64* o = out + blockIdx.z * out_step + block;
     fetched();
 #pragma unroll

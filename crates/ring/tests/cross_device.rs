@@ -6,7 +6,8 @@
 //! | extremes | every operation on 0, p - 1 and other extreme words |
 //! | hoisted_sums | doubly hoisted sums of many digits and baby steps on random and extreme words |
 //! | wide | digits and divisors of more primes than a kernel takes at once |
-//! | extensions | what a card extends in one kernel, N = 2^16 |
+//! | extensions, one_extension | what a card extends in one kernel, N = 2^16 |
+//! | batches | more members and polynomials than one launch takes, N = 2^13 |
 //! | large_degree | one key switch and rescale at N = 2^12 (and 2^16 when asked for: slow) |
 //! | degree_* | all operations on a CUDA card against the CPU, N = 2^10 to 2^17 |
 
@@ -17,7 +18,7 @@ mod common;
 use cipherform_ring::{
     Baby, Device, Digits, GaloisElement, Limbs, Ring, RingPoly, RnsBasis, SubringPoly,
 };
-use common::{cuda, devices, mixed_basis, primes_below, random, samples, words};
+use common::{cuda, devices, mixed_basis, primes_below, random, random_key, samples, words};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -402,21 +403,39 @@ every_degree! {
     degree_17 = 17,
 }
 
-/// Digits and divisors of all widths that are extended in one kernel, and one wider, at its degree: primes of 50 and of
-/// 29 bits, targets of more than one tile.
-#[test]
-fn extensions() {
-    let Some(card) = cuda() else { return };
+/// At the degree of the kernels that extend in one launch: primes of 50 and of 29 bits, targets of more than one tile.
+fn extending(digits: &[usize]) -> RnsBasis {
     let n = 1 << 16;
     let (large, small) = (primes_below(50, n, 22), primes_below(29, n, 4));
     let q: Vec<u64> = large[..11].iter().chain(&small).copied().collect();
-    let basis = RnsBasis::new(n, &q, &large[11..19], &[8, 3, 4]).unwrap();
+    RnsBasis::new(n, &q, &large[11..19], digits).unwrap()
+}
+
+/// The same from a card and the CPU for samples of all limbs, the first `count` of them.
+fn same_on_a_card(basis: &RnsBasis, count: usize, run: impl Fn(&RingPoly) -> Vec<Vec<u64>>) {
+    let Some(card) = cuda() else { return };
     let [cpu, card] = [Device::cpu(), card].map(|d| Ring::new(basis.clone(), &d).unwrap());
     let all = basis.all_limbs();
-    let run = |a: &RingPoly| {
+    for (on_cpu, on_card) in samples(&cpu, all).iter().zip(&samples(&card, all)).take(count) {
+        let (expected, got) = (run(on_cpu), run(on_card));
+        let wrong = expected.iter().zip(&got).position(|(x, y)| x != y);
+        assert_eq!((wrong, got.len()), (None, expected.len()));
+    }
+}
+
+fn all_digits(a: &RingPoly) -> Vec<Vec<u64>> {
+    let digits = a.with_limbs(Limbs::q(a.limbs().q)).unwrap().decompose().unwrap();
+    (0..digits.len()).map(|d| words(&digits.digit(d).unwrap())).collect()
+}
+
+/// Digits and divisors of all widths that are extended in one kernel, and one wider.
+#[test]
+fn extensions() {
+    same_on_a_card(&extending(&[9, 2, 4]), usize::MAX, all_digits);
+    same_on_a_card(&extending(&[8, 3, 4]), usize::MAX, |a| {
+        let all = a.limbs();
         let small = a.with_limbs(Limbs::q(all.q)).unwrap();
-        let digits = small.decompose().unwrap();
-        let mut out: Vec<_> = (0..3).map(|d| words(&digits.digit(d).unwrap())).collect();
+        let mut out = all_digits(a);
         for primes in 0..4 {
             let halves = RingPoly::mod_down_many(vec![a.clone(), a.clone(), a.clone()], primes);
             out.extend(halves.unwrap().iter().map(words));
@@ -427,11 +446,48 @@ fn extensions() {
         }
         out.push(words(&a.with_limbs(Limbs::q(1)).unwrap().mod_raise(all.q).unwrap()));
         out
+    });
+}
+
+/// For tools that slow kernels down a thousand times: one key switch and division by way of these kernels.
+#[test]
+fn one_extension() {
+    same_on_a_card(&extending(&[9, 2, 4]), 1, |a| {
+        let small = a.with_limbs(Limbs::q(a.limbs().q)).unwrap();
+        let key = vec![[a.clone(), a.clone()]; 3];
+        let pair = small.key_switch(&key, [Some(&small), None], None).unwrap();
+        RingPoly::mod_down_many(pair.into(), 1).unwrap().iter().map(words).collect()
+    });
+}
+
+/// Batches of more members and polynomials than one launch takes, at a degree of the kernels that take several.
+#[test]
+fn batches() {
+    let Some(card) = cuda() else { return };
+    let basis = mixed_basis(1 << 13);
+    let run = |device: Device, size: usize| {
+        let ring = Ring::new(basis.clone(), &device).unwrap();
+        let all = basis.all_limbs();
+        let members: Vec<RingPoly> =
+            (0..size).map(|i| random(&ring, Limbs::q(all.q), i as u8)).collect();
+        let key = random_key(&ring, 100);
+        let batch: Vec<_> = members
+            .iter()
+            .enumerate()
+            .map(|(i, member)| {
+                (member, [(i % 2 == 0).then_some(&members[0]), (i % 3 == 0).then_some(member)])
+            })
+            .collect();
+        let g = GaloisElement::rotation(3, ring.n());
+        let pairs = RingPoly::key_switch_many(&batch, &key, Some(g)).unwrap();
+        let halves: Vec<RingPoly> = pairs.into_iter().flatten().collect();
+        let mut out: Vec<_> = halves.iter().map(words).collect();
+        out.extend(RingPoly::mod_down_many(halves, 2).unwrap().iter().map(words));
+        out.extend(RingPoly::rescale_many(members, 1).unwrap().iter().map(words));
+        out
     };
-    for (on_cpu, on_card) in samples(&cpu, all).iter().zip(&samples(&card, all)) {
-        let (expected, got) = (run(on_cpu), run(on_card));
-        let wrong = expected.iter().zip(&got).position(|(x, y)| x != y);
-        assert_eq!((wrong, got.len()), (None, expected.len()));
+    for size in [9, 17] {
+        assert!(run(Device::cpu(), size) == run(card, size), "{size} members");
     }
 }
 

@@ -42,6 +42,21 @@ pub enum Error {
         /// What does not fit.
         detail: String,
     },
+    /// A model whose jobs hold more keys at once than its share of a device's memory.
+    #[error(
+        "model {model}: a job holds {needed} bytes of keys at once and {share} are its share of {device}; serve fewer \
+         models there, allow more resident keys, or use a device with more memory"
+    )]
+    KeyMemory {
+        /// The model.
+        model: String,
+        /// The device.
+        device: String,
+        /// Bytes that a job holds at once.
+        needed: u64,
+        /// Bytes it may have.
+        share: u64,
+    },
     /// The model cannot be described.
     #[error(transparent)]
     Model(#[from] cipherform_nn::Error),

@@ -116,7 +116,7 @@ impl Registry {
     }
 
     /// Limits the keys in the memory of each device: to `limit`, or on a card to what models, ciphertexts and operations
-    /// leave. Models on one device have equal shares.
+    /// leave. Models on one device have equal shares; one that is less than a job holds at once is refused.
     pub(crate) fn limit_keys(&self, limit: Option<u64>) -> Result<()> {
         for (i, device) in self.devices.iter().enumerate() {
             let here = || self.models.values().filter_map(|served| served.replicas.get(i));
@@ -129,7 +129,13 @@ impl Registry {
             };
             let Some(bytes) = limit.or_else(left) else { continue };
             let share = bytes / here().count().max(1) as u64;
-            for model in here() {
+            for (name, served) in &self.models {
+                let Some(model) = served.replicas.get(i) else { continue };
+                let needed = model.device_bytes().held_keys;
+                if share < needed {
+                    let (model, device) = (name.clone(), device.to_string());
+                    return Err(Error::KeyMemory { model, device, needed, share });
+                }
                 let limited = model.context().limit_keys(Some(share));
                 limited.map_err(cipherform_nn::Error::from)?;
             }

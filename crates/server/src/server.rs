@@ -45,7 +45,7 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Insecure`] for a toy parameter set that the config does not allow; [`Error::Listen`];
-    /// [`Error::Threads`]; [`Error::Model`] for a device that fails.
+    /// [`Error::Threads`]; [`Error::KeyMemory`]; [`Error::Model`] for a device that fails.
     pub fn start(config: &Config, registry: Registry) -> Result<ServerHandle> {
         if !config.allow_insecure {
             registry.check_secure()?;

@@ -12,32 +12,43 @@ use cipherform_ring::RingPoly;
 
 const OP: &str = "bootstrap";
 
+/// What one bootstrap takes: one ciphertext, or two of real slots.
+pub(super) type Inputs<'a> = [Option<&'a Ciphertext>; 2];
+
 impl Bootstrapper {
     pub(super) fn run(
         &self,
         kind: BootstrapKind,
-        inputs: [Option<&Ciphertext>; 2],
+        batch: &[Inputs<'_>],
         keys: &EvaluationKeys,
-    ) -> Result<[Option<Ciphertext>; 2]> {
-        let inputs: Vec<&Ciphertext> = inputs.into_iter().flatten().collect();
-        inputs.iter().try_for_each(|ct| self.check_input(ct))?;
-        inputs.iter().try_for_each(|ct| keys.check(OP, ct))?;
+    ) -> Result<Vec<[Option<Ciphertext>; 2]>> {
+        for ct in batch.iter().flatten().flatten() {
+            self.check_input(ct)?;
+            keys.check(OP, ct)?;
+        }
         if let Some(&spec) = keys.missing(&self.keys()).first() {
             return Err(Error::MissingKey { spec });
         }
         let _span = primitive(OP);
-        count(Counter::Bootstraps, 1);
-        let z = self.embed(kind, &inputs, keys)?;
-        let z = self.transform(z, &self.slots_to_coefficients, "slots_to_coefficients", keys)?;
-        let x = self.raise(&z, keys)?;
-        let w = self.transform(x, &self.coefficients_to_slots, "coefficients_to_slots", keys)?;
-        let halves = self.split(kind, &w, keys)?;
+        count(Counter::Bootstraps, batch.len() as u64);
+        let mut halves = Vec::new();
+        for inputs in batch {
+            let inputs: Vec<&Ciphertext> = inputs.iter().flatten().copied().collect();
+            let z = self.embed(kind, &inputs, keys)?;
+            let z =
+                self.transform(z, &self.slots_to_coefficients, "slots_to_coefficients", keys)?;
+            let x = self.raise(&z, keys)?;
+            let w =
+                self.transform(x, &self.coefficients_to_slots, "coefficients_to_slots", keys)?;
+            halves.extend(self.split(kind, &w, keys)?);
+        }
         let exponentials = {
             let _span = primitive("eval_mod");
             let mut arithmetic = Encrypted { evaluator: &self.evaluator, keys };
             self.eval_mod.apply(&mut arithmetic, &halves)?
         };
-        self.sines(kind, &exponentials, keys)
+        let parts = if kind == BootstrapKind::Real { 1 } else { 2 };
+        exponentials.chunks(parts).map(|parts| self.sines(kind, parts, keys)).collect()
     }
 
     fn check_input(&self, ct: &Ciphertext) -> Result<()> {

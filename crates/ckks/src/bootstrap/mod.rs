@@ -174,8 +174,25 @@ impl Bootstrapper {
     /// [`Error::ParameterMismatch`]; [`Error::DegreeMismatch`]; [`Error::LevelMismatch`] and [`Error::ScaleMismatch`] unless
     /// the input is at [`Self::input_level`] and its nominal scale; [`Error::MissingKey`], before any work is done.
     pub fn bootstrap(&self, ct: &Ciphertext, keys: &EvaluationKeys) -> Result<Ciphertext> {
-        let [out, _] = self.run(BootstrapKind::Complex, [Some(ct), None], keys)?;
-        out.ok_or_else(nothing)
+        self.bootstrap_batch(&[ct], keys)?.pop().ok_or_else(nothing)
+    }
+
+    /// [`Self::bootstrap`] of every member of a batch, in order. Their modular reductions share every pass over a key, which
+    /// a card gains from; all of their memory is taken at once, [`BootstrapEstimate::working_bytes`] each at most.
+    ///
+    /// # Errors
+    /// As [`Self::bootstrap`], for any member.
+    pub fn bootstrap_batch(
+        &self,
+        batch: &[&Ciphertext],
+        keys: &EvaluationKeys,
+    ) -> Result<Vec<Ciphertext>> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let inputs: Vec<_> = batch.iter().map(|&ct| [Some(ct), None]).collect();
+        let outputs = self.run(BootstrapKind::Complex, &inputs, keys)?;
+        outputs.into_iter().map(|[out, _]| out.ok_or_else(nothing)).collect()
     }
 
     /// Bootstraps two ciphertexts of real slots together, for the price of one of complex slots.
@@ -188,7 +205,8 @@ impl Bootstrapper {
         b: &Ciphertext,
         keys: &EvaluationKeys,
     ) -> Result<[Ciphertext; 2]> {
-        let [a, b] = self.run(BootstrapKind::RealPair, [Some(a), Some(b)], keys)?;
+        let pairs = self.run(BootstrapKind::RealPair, &[[Some(a), Some(b)]], keys)?;
+        let [a, b] = pairs.into_iter().next().ok_or_else(nothing)?;
         Ok([a.ok_or_else(nothing)?, b.ok_or_else(nothing)?])
     }
 
@@ -197,8 +215,8 @@ impl Bootstrapper {
     /// # Errors
     /// As [`Self::bootstrap`].
     pub fn bootstrap_real(&self, ct: &Ciphertext, keys: &EvaluationKeys) -> Result<Ciphertext> {
-        let [out, _] = self.run(BootstrapKind::Real, [Some(ct), None], keys)?;
-        out.ok_or_else(nothing)
+        let outputs = self.run(BootstrapKind::Real, &[[Some(ct), None]], keys)?;
+        outputs.into_iter().next().and_then(|[out, _]| out).ok_or_else(nothing)
     }
 }
 

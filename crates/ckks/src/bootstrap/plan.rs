@@ -63,6 +63,8 @@ pub struct BootstrapEstimate {
     pub memory_bytes: u64,
     /// The same without what a CPU keeps: the memory of a card.
     pub card_bytes: u64,
+    /// Bytes of expanded keys that one step of a bootstrap holds at once, at most: the baby steps of a map.
+    pub held_key_bytes: u64,
 }
 
 impl BootstrapEstimate {
@@ -145,6 +147,7 @@ impl<'a> Plan<'a> {
             working_bytes: self.working_bytes(),
             memory_bytes: self.memory_bytes(),
             card_bytes: self.held_bytes() + self.working_bytes(),
+            held_key_bytes: self.held_key_bytes(),
         })
     }
 
@@ -429,6 +432,25 @@ impl<'a> Plan<'a> {
         highest.into_iter().map(|(kind, level)| KeySpec { kind, level }).collect()
     }
 
+    /// Keys of a map's baby steps, the giant step's left out: it follows them. A key that is on the device already may be
+    /// there with more limbs than the map needs.
+    fn held_key_bytes(&self) -> u64 {
+        let (params, keys) = (self.params, self.keys());
+        let bytes = |k: i64| {
+            let kind = KeyKind::rotation(k, params.slots());
+            let key = keys.iter().find(|key| Some(key.kind) == kind);
+            key.map_or(0, |&spec| SwitchingKey::expanded_bytes(params, spec))
+        };
+        let embeddings = self.stages().into_iter().map(|(shape, _)| {
+            let (step, baby) = (1i64 << shape.low, shape.baby() as i64);
+            (1..baby / step).map(|i| bytes(i * step)).sum()
+        });
+        let repetitions = dft::repetition_sums(self.log2_slots, params.log_n() - 1);
+        let repetitions = repetitions.iter().map(|s| s.diagonals.keys().map(|&k| bytes(k)).sum());
+        let single = keys.iter().map(|&spec| SwitchingKey::expanded_bytes(params, spec));
+        embeddings.chain(repetitions).chain(single).max().unwrap_or(0)
+    }
+
     /// The largest working set: in coefficients-to-slots the digits of one polynomial and the
     /// sums of all giant steps; in the modular reduction seven basis functions, products and digits of two ciphertexts at
     /// its highest level. Making keys takes less beside them, a few polynomials a core.
@@ -492,6 +514,19 @@ mod tests {
             let keys = keys.iter().map(|&s| SwitchingKey::expanded_bytes(ctx.params(), s));
             let bytes = keys.chain(maps().map(LinearTransform::bytes)).sum::<u64>();
             assert_eq!(b.estimate().card_bytes, bytes + plan.working_bytes(), "{log2_slots:?}");
+            // All keys of a map but the giant step's are held together.
+            let held = maps().map(|map| {
+                let baby = |key: &KeySpec| {
+                    let giant = KeyKind::rotation(map.baby() as i64, ctx.params().slots());
+                    Some(key.kind) != giant
+                };
+                let top = |key: KeySpec| KeySpec { level: highest[&key.kind], ..key };
+                let keys = map.keys().into_iter().filter(baby).map(top);
+                keys.map(|s| SwitchingKey::expanded_bytes(ctx.params(), s)).sum::<u64>()
+            });
+            let single =
+                b.keys().into_iter().map(|s| SwitchingKey::expanded_bytes(ctx.params(), s));
+            assert_eq!(b.estimate().held_key_bytes, held.chain(single).max().unwrap());
             // What the maps' cost was reckoned from is what they are.
             let encoded = b.slots_to_coefficients.iter().chain(&b.coefficients_to_slots);
             for ((shape, level), map) in plan.stages().into_iter().zip(encoded) {

@@ -75,20 +75,18 @@ impl KeyGenerator {
         let spec = spec.normalised(params)?;
         let ring = self.ctx.key_ring(spec.kind)?;
         let limbs = spec.limbs(params);
-        let [mut source, mut target] = self.endpoints(secret, spec, ring, limbs)?;
+        let [source, target] = self.endpoints(secret, spec, ring, limbs)?;
         let words = Zeroizing::new(source.to_residues()?);
-        source.zeroize();
+        drop(source);
 
         let seed = fresh_seed(rng);
         let mut b = Vec::new();
         for (d, digit) in spec.digits(params).into_iter().enumerate() {
             let mut b_d = encrypt_zero(&target, &seed, d as u64, rng)?;
-            let mut gadget = gadget(ring, &words, limbs, digit)?;
+            let gadget = Zeroizing::new(gadget(ring, &words, limbs, digit)?);
             b_d.add_assign(&gadget)?;
-            gadget.zeroize();
             b.push(b_d);
         }
-        target.zeroize();
         Ok(SeededKey { params: params.clone(), secret: secret.id(), spec, seed, b })
     }
 
@@ -145,24 +143,26 @@ impl KeyGenerator {
         spec: KeySpec,
         ring: &Arc<Ring>,
         limbs: Limbs,
-    ) -> Result<[RingPoly; 2]> {
+    ) -> Result<[Zeroizing<RingPoly>; 2]> {
         let params = self.ctx.params();
+        let whole = |limbs| secret.poly().with_limbs(limbs).map(Zeroizing::new);
         let weight = params.bootstrapping().map_or(0, |set| set.ephemeral_weight);
         match spec.kind {
             KeyKind::DenseToSparse => {
-                Ok([secret.poly_in(ring, limbs)?, secret.ephemeral(ring, limbs, weight)?])
+                let source = Zeroizing::new(secret.poly_in(ring, limbs)?);
+                Ok([source, Zeroizing::new(secret.ephemeral(ring, limbs, weight)?)])
             }
             KeyKind::SparseToDense => {
-                Ok([secret.ephemeral(ring, limbs, weight)?, secret.poly().with_limbs(limbs)?])
+                Ok([Zeroizing::new(secret.ephemeral(ring, limbs, weight)?), whole(limbs)?])
             }
-            KeyKind::HandOver => Ok([secret.poly_in(ring, limbs)?, secret.hand_over(ring, limbs)?]),
+            KeyKind::HandOver => {
+                let source = Zeroizing::new(secret.poly_in(ring, limbs)?);
+                Ok([source, Zeroizing::new(secret.hand_over(ring, limbs)?)])
+            }
             kind => {
-                let mut source = secret.poly().with_limbs(limbs)?;
-                let mut target = source.clone();
+                let (mut source, mut target) = (whole(limbs)?, whole(limbs)?);
                 if let Some([_, inverse]) = kind.galois_elements(params.n()) {
-                    let image = target.automorphism(inverse)?;
-                    target.zeroize();
-                    target = image;
+                    target = Zeroizing::new(target.automorphism(inverse)?);
                 } else {
                     source.mul_assign(secret.poly())?;
                 }
@@ -181,11 +181,13 @@ fn encrypt_zero<R: CryptoRng + ?Sized>(
 ) -> Result<RingPoly> {
     let (ring, limbs) = (secret.ring(), secret.limbs());
     // a is public, so that a t would give t away: it is wiped before its buffer is used again.
-    let mut mask = sample::uniform(ring, limbs, seed, domain)?;
+    let mut mask = Zeroizing::new(sample::uniform(ring, limbs, seed, domain)?);
     mask.mul_assign(secret)?;
     let mut b = sample::gaussian(ring, rng).to_ntt(ring, limbs)?;
-    b.sub_assign(&mask)?;
-    mask.zeroize();
+    if let Err(error) = b.sub_assign(&mask) {
+        b.zeroize();
+        return Err(error.into());
+    }
     Ok(b)
 }
 

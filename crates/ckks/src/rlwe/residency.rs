@@ -4,6 +4,9 @@
 //! of the level asked for and no others; those used longest ago make room, but none that an operation holds. Keys do
 //! not change, so one that has been put aside before takes no transfer to be put aside again. One lock guards all keys
 //! of a context, also while words travel: nothing below it may wait for other threads of a pool.
+//!
+//! The budget is for what can be asked for again. A copy that an operation still holds after a higher level of the key
+//! was brought, or after its last handle went, is beyond it until that operation ends: one key at most with one worker.
 
 use crate::error::{Error, Result};
 use crate::params::Parameters;

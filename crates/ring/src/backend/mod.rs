@@ -90,7 +90,8 @@ pub(crate) trait Backend: Debug + Send + Sync + Sized + 'static {
     ) -> Result<Self::Buf>;
     /// Copies device words to the host.
     fn download(&self, buf: &Self::Buf) -> Result<Vec<u64>>;
-    /// Overwrites with zeros, not to be optimised away.
+    /// Overwrites with zeros, not to be optimised away. Words that another buffer shares stay, and so may those that
+    /// [`Backend::truncate`] cut off: a secret has a buffer of its own and is wiped before it is made shorter.
     fn wipe(&self, buf: &mut Self::Buf);
     /// The rows of `to` out of `a`.
     fn select(&self, a: &View<'_, Self::Buf>, to: Limbs) -> Result<Self::Buf>;

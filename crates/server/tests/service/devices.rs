@@ -25,7 +25,7 @@ use cipherform_ring::Device;
 use cipherform_server::{Config, Error, Limits, Registry, Server, ServerHandle};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The first card.
@@ -180,8 +180,10 @@ async fn a_card_answers_as_the_cpu_does() {
 
 /// The shipped model, its parameter set and an image for it.
 fn shipped() -> (Model, Parameters, Matrix) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fashion-mnist-vit");
-    let model = Model::load(&path).unwrap();
+    // A program that is run on another machine than it was built on is told where the models are.
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+    let models = std::env::var_os("CIPHERFORM_MODELS").map_or_else(built, PathBuf::from);
+    let model = Model::load(&models.join("fashion-mnist-vit")).unwrap();
     let image = samples().unwrap().swap_remove(0).image;
     let params = Plan::choose_parameters(&model, &CostTable::nominal()).unwrap();
     let input = patches(&model.config, &image).unwrap();

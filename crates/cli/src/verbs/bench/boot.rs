@@ -84,6 +84,9 @@ fn ours(plan: &Plan<'_>, values: &[f32]) -> Result<(Vec<Measured>, Value)> {
     let mut rows = vec![
         Row::new("bootstrap", key_bytes, || Ok(bootstrapper.bootstrap(&ct, &keys)?)),
         Row::new("bootstrap_pair", key_bytes, || Ok(bootstrapper.bootstrap_pair(&ct, &ct, &keys)?)),
+        Row::new("bootstrap_4", key_bytes, || {
+            Ok(bootstrapper.bootstrap_batch(&[&ct, &ct, &ct, &ct], &keys)?)
+        }),
         Row::new("bootstrap_real", key_bytes, || Ok(bootstrapper.bootstrap_real(&ct, &keys)?)),
     ];
     let measured = measure(context.ring(), &mut rows, plan.threads, plan.rounds, None)?;

@@ -85,10 +85,13 @@ pub(super) const DIVIDE_SHARED: u32 = (16 * 272 + 4096) * 8;
 pub(super) const SWITCH_SHARED: u32 = (16 * 272 + 2 * 4096) * 8;
 // What a block can have on the smallest of the cards that are served (compute capability 8.6, 8.9 and 12.0).
 const _: () = assert!(SWITCH_SHARED <= 99 << 10);
+/// Columns of a block of `extend_*`.
+pub(super) const EXTEND_COLUMNS: u32 = 4;
 /// Dynamic shared memory of `extend_*` for as many sources: their coefficients, the quotients, and what two groups of
 /// threads exchange.
 pub(super) const fn extend_shared(sources: u32) -> u32 {
-    (sources * 1028 + 512 + 16 * 1096) * 8
+    let coefficients = sources * (256 * EXTEND_COLUMNS + 4);
+    (coefficients + 128 * EXTEND_COLUMNS + 16 * (272 * EXTEND_COLUMNS + 8)) * 8
 }
 /// Kernels with more than the 48 KiB that need no asking. Cards that have too little for one of `extend_*` do without it.
 const LARGE_SHARED: [(Kernel, u32); 5] = [
@@ -127,7 +130,9 @@ pub(crate) struct Gpu {
     functions: Vec<sys::CUfunction>,
     /// Shared memory that a block can have, in bytes.
     shared: u32,
-    extends: bool,
+    /// Whether the code is for 9.0 or later: kernels written for that have bodies, and all wait for those before them (`begin`
+    /// of field.cuh), so that they may be launched early.
+    hopper: bool,
     shelf: Mutex<Shelf>,
     /// Launches asked for so far.
     launches: AtomicU64,
@@ -253,7 +258,7 @@ impl Gpu {
             }
             .map_err(|e| fail("not enough shared memory for the kernels", e))?;
         }
-        // Written for 9.0; what is compiled for less, as PTX that a newer card compiles, has empty bodies.
+        // PTX for 8.0, whatever a newer card makes of it, has empty bodies for what needs 9.0 and no `griddepcontrol`.
         // SAFETY: the function was just found in the module.
         let compiled_for = unsafe {
             cu::function::get_function_attribute(
@@ -261,7 +266,7 @@ impl Gpu {
                 sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION,
             )
         };
-        let extends = compiled_for.map_err(|e| fail("kernels without attributes", e))? >= 90;
+        let hopper = compiled_for.map_err(|e| fail("kernels without attributes", e))? >= 90;
         let shelf = Mutex::default();
         let launches = AtomicU64::new(0);
         Ok(Self {
@@ -272,7 +277,7 @@ impl Gpu {
             stream,
             functions,
             shared,
-            extends,
+            hopper,
             shelf,
             launches,
         })
@@ -290,7 +295,7 @@ impl Gpu {
 
     /// Whether the code that was loaded for it has `extend_*`.
     pub(super) fn extends(&self) -> bool {
-        self.extends
+        self.hopper
     }
 
     /// What its kernels compute with.
@@ -403,18 +408,35 @@ impl Gpu {
         self.launches.fetch_add(1, Ordering::Relaxed);
         let mut pointers: Vec<*mut c_void> =
             args.iter().map(|a| std::ptr::from_ref(*a).cast::<c_void>().cast_mut()).collect();
-        // SAFETY: the function belongs to this card's module; the driver reads the parameters before it returns, and
-        // `args` outlive the call; types and extents are the contract above.
+        // Programmatic stream serialization: blocks may start while the last ones of the kernel before are at work.
+        let mut attribute = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: launch.block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared,
+            hStream: self.stream,
+            attrs: &raw mut attribute,
+            numAttrs: u32::from(self.hopper),
+        };
+        // SAFETY: the function belongs to this card's module; the driver reads configuration and parameters before it
+        // returns, and they outlive the call; types and extents are the contract above.
         unsafe {
-            cu::launch_kernel(
+            sys::cuLaunchKernelEx(
+                &raw const config,
                 self.functions[kernel as usize],
-                launch.grid,
-                (launch.block, 1, 1),
-                launch.shared,
-                self.stream,
-                &mut pointers,
+                pointers.as_mut_ptr(),
+                std::ptr::null_mut(),
             )
         }
+        .result()
         .map_err(|e| self.failure(NAMES[kernel as usize], e))
     }
 

@@ -3,7 +3,9 @@
 use super::Cuda;
 use super::abi::{In, Lazy, MAX_PRIMES, Out, POLYS, Polys, Scalars, Shape, Switch};
 use super::buffer::Buf;
-use super::driver::{Arg, DIVIDE_SHARED, Kernel, Launch, SWITCH_SHARED, extend_shared};
+use super::driver::{
+    Arg, DIVIDE_SHARED, EXTEND_COLUMNS, Kernel, Launch, SWITCH_SHARED, extend_shared,
+};
 use super::tables::{Conversion, Extension, Jobs, SMALL};
 use crate::backend::View;
 use crate::basis::Limbs;
@@ -15,9 +17,10 @@ const THREADS: u32 = 256;
 const MULTIPROCESSORS: u32 = 132;
 /// Blocks of a conversion that fill a card: two on each multiprocessor, twice.
 const FULL: u32 = 4 * MULTIPROCESSORS;
-/// Threads of a block of extend.cu, and blocks a polynomial and digit.
-const EXTEND_THREADS: u32 = 512;
-const EXTEND_BLOCKS: u32 = 64;
+/// Threads of a block of extend.cu, blocks a polynomial and digit, and how many are at work on a card.
+const EXTEND_THREADS: u32 = 128 * EXTEND_COLUMNS;
+const EXTEND_BLOCKS: u32 = 256 / EXTEND_COLUMNS;
+const EXTEND_SLOTS: u32 = MULTIPROCESSORS * 4 / EXTEND_COLUMNS;
 
 /// Bytes of a word.
 const WORD: u64 = size_of::<u64>() as u64;
@@ -325,7 +328,7 @@ impl Cuda {
             // group of tiles repeats the sources. Of the least time, the fewest groups.
             let time = |groups: u32| {
                 let rounds = tiles.div_ceil(groups).div_ceil(2);
-                (blocks * groups).div_ceil(MULTIPROCESSORS) * (2 * sources.div_ceil(8) + 5 * rounds)
+                (blocks * groups).div_ceil(EXTEND_SLOTS) * (2 * sources.div_ceil(8) + 5 * rounds)
             };
             let groups = (1..=tiles.div_ceil(2)).min_by_key(|&groups| time(groups)).unwrap_or(1);
             let group = tiles.div_ceil(groups);

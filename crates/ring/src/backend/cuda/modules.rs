@@ -75,7 +75,8 @@ pub(super) struct Wishes {
 
 impl Wishes {
     pub(super) fn from_environment() -> Result<Self, String> {
-        std::env::var(CUDA_VARIABLE).map_or(Ok(Self::default()), |text| text.parse())
+        let Some(text) = std::env::var_os(CUDA_VARIABLE) else { return Ok(Self::default()) };
+        text.to_string_lossy().parse()
     }
 }
 
