@@ -5,7 +5,7 @@
 //! | `toy_sets` | every operation of the evaluator and every kind of bootstrap, toy degrees |
 //! | `programs` | random programs of 40 operations from the top of a toy set down to level 0, again and again |
 //! | `a_production_set` | on a card only: every operation of a set whose degree has kernels of its own, two digits |
-//! | `all_sets` | ignored (minutes of CPU, 20 GB): the same for every parameter set, at every level that operations can have |
+//! | `all_sets` | ignored (minutes of CPU, 20 GB): the same for every production set, at its top and a middle level |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
