@@ -101,6 +101,42 @@ pub enum Error {
     /// The system has no entropy to give.
     #[error("the operating system gives no random numbers")]
     Entropy,
+    /// A text for a model that takes none, or that came without a tokenizer.
+    #[error("the model {model} has no tokenizer; it takes no text")]
+    NoTokenizer {
+        /// Its name.
+        model: String,
+    },
+    /// A tokenizer that cannot be used.
+    #[error("the model's tokenizer is refused: {detail}")]
+    Tokenizer {
+        /// Why.
+        detail: String,
+    },
+    /// A text without a word.
+    #[error("the text is empty: there is nothing in it to classify")]
+    EmptyText,
+    /// A text of more word pieces than the model takes, or far more.
+    #[error(
+        "the text has {} word pieces, special ones included, the model takes {limit}; shorten it or split it",
+        pieces.map_or("far too many".to_owned(), |n| n.to_string())
+    )]
+    TextTooLong {
+        /// How many, if they were counted.
+        pieces: Option<usize>,
+        /// The most that the model takes.
+        limit: usize,
+    },
+    /// A text that the vocabulary has no pieces for.
+    #[error(
+        "the model has no word piece for {text:?} at byte {at} of the text; leave it out or write it otherwise"
+    )]
+    UnknownText {
+        /// What it is, shortened.
+        text: String,
+        /// Where it is.
+        at: usize,
+    },
     /// The model refused the input, or could not read the result.
     #[error(transparent)]
     Model(#[from] cipherform_nn::Error),

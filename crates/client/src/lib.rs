@@ -30,6 +30,7 @@ mod error;
 mod key_file;
 mod prediction;
 mod session;
+mod text;
 mod transfer;
 
 pub use cipherform_proto::wire::{JobEvent, JobState, KeySetInfo, ModelSummary, ServerInfo};
@@ -39,3 +40,4 @@ pub use error::{Error, Result};
 pub use key_file::{KeyBundle, entropy};
 pub use prediction::{Prediction, Timings};
 pub use session::{EncryptedInput, KeyProgress, Session};
+pub use text::Tokenizer;

@@ -46,6 +46,7 @@ pub struct KeyProgress {
 #[derive(Clone, Debug)]
 pub struct EncryptedInput {
     blobs: Vec<Chunked>,
+    tokens: u32,
 }
 
 impl EncryptedInput {
@@ -53,6 +54,12 @@ impl EncryptedInput {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.blobs.iter().map(Chunked::len).sum()
+    }
+
+    /// Tokens of the input, which the server is told.
+    #[must_use]
+    pub fn tokens(&self) -> u32 {
+        self.tokens
     }
 }
 
@@ -244,6 +251,7 @@ impl Session {
     /// # Errors
     /// An error of the model for an input of the wrong shape, with a NaN, or outside the calibrated range.
     pub async fn encrypt(&self, input: &Matrix) -> Result<EncryptedInput> {
+        let tokens = input.rows() as u32;
         let vectors = self.description().encode(input)?;
         let inputs = self.description().plan().inputs();
         let levels: Vec<_> = inputs.iter().map(|input| input.level).collect();
@@ -258,12 +266,15 @@ impl Session {
                 let ciphertext = encryptor.encrypt(&plain, &mut rng)?;
                 blobs.push(Chunked::new(Bytes::from(ciphertext.to_bytes()?)));
             }
-            Ok(EncryptedInput { blobs })
+            Ok(EncryptedInput { blobs, tokens })
         };
         tokio::task::spawn_blocking(encrypt).await.map_err(|_| Error::Thread)?
     }
 
     /// Uploads an input and queues a job for it.
+    ///
+    /// # Security
+    /// Tells the server how many tokens the input has, where inputs vary in length.
     ///
     /// # Errors
     /// `KeyMissing` without [`Session::ensure_keys`]; `Busy` when the queue is full; those of the connection.
@@ -282,7 +293,8 @@ impl Session {
             uploads.push(send(&self.client, &mut rpc, doing, header, blob).await?);
         }
         let idempotency_key = *Id::random()?.as_bytes();
-        let request = JobRequest { model: name.to_owned(), key_set, uploads, idempotency_key };
+        let model = name.to_owned();
+        let request = JobRequest { model, key_set, uploads, idempotency_key, tokens: input.tokens };
         let mut infer = rpc!(self, infer_client, InferClient);
         let job = self.client.call(doing, infer.submit(pb::JobRequest::from(request))).await?;
         Ok(Id::try_from(&job)?)

@@ -96,9 +96,10 @@ pub enum Error {
     },
     /// A model that does not fit the memory of its device.
     #[error(
-        "{device} has {available} bytes left and {needed} are needed: {} for weights and constants, {} for ciphertexts, \
-         {} for one operation, {} for keys in use; use another device, a smaller model or a smaller parameter set",
-        bytes.constants, bytes.ciphertexts, bytes.operation, bytes.held_keys
+        "{device} has {available} bytes left and {needed} are needed: {} for weights and constants, {} for those of shorter inputs, \
+         {} for ciphertexts, {} for one operation, {} for keys in use; use another device, a smaller model or a smaller \
+         parameter set",
+        bytes.constants, bytes.lengths, bytes.ciphertexts, bytes.operation, bytes.held_keys
     )]
     InsufficientMemory {
         /// The device.
@@ -129,6 +130,14 @@ pub enum Error {
         tokens: usize,
         /// The most that the model takes.
         limit: usize,
+    },
+    /// An input of another length to a model whose inputs all have the same.
+    #[error("the input has {tokens} tokens, the model always takes {length}")]
+    FixedLength {
+        /// Its tokens.
+        tokens: usize,
+        /// What the model takes.
+        length: usize,
     },
     /// A word piece without a vector.
     #[error(
@@ -264,6 +273,25 @@ pub enum Error {
     /// The scheme refused.
     #[error(transparent)]
     Ckks(#[from] cipherform_ckks::Error),
+    /// A label was asked of a model whose logits have no known range.
+    #[error(
+        "model {model}: the differences of its logits are not calibrated, and a label needs their range; run `cipherform model logits {model}` on its training data, or export it again with training/"
+    )]
+    NotCalibrated {
+        /// The model.
+        model: String,
+    },
+    /// A plan that answers with labels was asked for logits, or the other way round.
+    #[error("the plan answers with {has} and was asked for {asked}; plan the model for {asked}")]
+    WrongAnswer {
+        /// What it answers with.
+        has: &'static str,
+        /// What was asked for.
+        asked: &'static str,
+    },
+    /// The exact step refused.
+    #[error(transparent)]
+    Exact(#[from] cipherform_exact::Error),
     /// The two-party engine refused.
     #[error(transparent)]
     Mpc(#[from] cipherform_mpc::Error),

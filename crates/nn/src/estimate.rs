@@ -4,6 +4,7 @@ use crate::cost::bootstrap_estimate;
 use crate::embedding::{ClientWeights, client_embedding};
 use crate::error::{Error, Result};
 use crate::exec::{Progress, Slots, execute};
+use crate::lengths::kept;
 use crate::matrix::Matrix;
 use crate::plan::Plan;
 use crate::program::{Opcode, Program};
@@ -34,6 +35,8 @@ pub struct DeviceBytes {
     pub held_keys: u64,
     /// Encoded weights, masks and constants, and the diagonals of bootstraps.
     pub constants: u64,
+    /// Constants of inputs shorter than the longest, as many as are kept.
+    pub lengths: u64,
     /// Live ciphertexts, at their most.
     pub ciphertexts: u64,
     /// What one instruction holds beside them, at most: digits, sums, powers of a polynomial's argument.
@@ -51,11 +54,8 @@ impl DeviceBytes {
             bootstrap.map_or((0, 0, 0), |b| (b.diagonal_bytes, b.working_bytes, b.held_key_bytes));
         let row = params.n() as u64 * 8;
         let keys = plan.keys().iter().map(|&spec| SwitchingKey::expanded_bytes(params, spec));
-        let constants = program.constants().iter().map(|c| {
-            // Periodic constants hold two words a slot of their period and limb.
-            let words = (2 * c.period).min(params.n()) as u64;
-            words * 8 * params.limbs_at(c.level) as u64
-        });
+        let constants = program.constants().iter().map(|c| c.bytes(params));
+        let (lengths, one) = kept(params, program);
         let operations = program.instructions().iter().map(|instruction| {
             let level = instruction.args.first().map_or(0, |&r| program.meta(r).level);
             let limbs = params.limbs_at(level);
@@ -75,6 +75,7 @@ impl DeviceBytes {
             keys: keys.clone().sum(),
             held_keys: keys.max().unwrap_or(0).max(refreshing),
             constants: constants.sum::<u64>() + diagonals,
+            lengths: lengths as u64 * one,
             ciphertexts: plan.peak_register_bytes(),
             operation: operations.max().unwrap_or(0).max(bootstrapping),
         })
@@ -89,7 +90,7 @@ impl DeviceBytes {
     /// What is taken whoever asks.
     #[must_use]
     pub fn without_keys(&self) -> u64 {
-        self.constants + self.ciphertexts + self.operation
+        self.constants + self.lengths + self.ciphertexts + self.operation
     }
 
     /// Refuses a device without room for a run: everything but keys that can be put aside.
@@ -137,9 +138,22 @@ pub fn precision_bits(
     plan: &Plan,
     program: &Program,
 ) -> Result<f64> {
+    precision_bits_of(model, params, plan, program, &representative_input(model)?)
+}
+
+/// As [`precision_bits`] for one input, with the program of its length: a mean over few tokens averages less noise away.
+///
+/// # Errors
+/// Errors of the model.
+pub fn precision_bits_of(
+    model: &Model,
+    params: &Parameters,
+    plan: &Plan,
+    program: &Program,
+    input: &Matrix,
+) -> Result<f64> {
     let client = ClientWeights::from_model(model)?;
-    let input = representative_input(model)?;
-    let embedded = client_embedding(&model.config, &client, &input)?;
+    let embedded = client_embedding(&model.config, &client, input)?;
     let packed = || plan.inputs().iter().map(|i| i.pack(plan.packing(), &embedded)).collect();
     let mut go_on = |_: &Progress| ControlFlow::Continue(());
     let exact = execute(program, &mut Slots::new(program, packed()), &[], &mut go_on)?;
@@ -155,9 +169,18 @@ pub fn precision_bits(
     Ok(-worst.log2())
 }
 
-/// Standard normal tokens: what a norm makes of any input.
+/// Standard normal tokens, what a norm makes of any input, or word pieces drawn evenly: as many as the plan has.
 fn representative_input(model: &Model) -> Result<Matrix> {
-    random_input(&model.config, 0, 0)
+    let (tokens, columns) = (model.config.tokens, model.config.input_size());
+    let mut values = Vec::new();
+    for index in 0.. {
+        values.extend_from_slice(random_input(&model.config, 0, index)?.data());
+        if values.len() >= tokens * columns {
+            break;
+        }
+    }
+    values.truncate(tokens * columns);
+    Matrix::from_vec(tokens, columns, values)
 }
 
 #[cfg(test)]
@@ -171,6 +194,7 @@ mod tests {
             keys: 1 << 62,
             held_keys: 3,
             constants: 5,
+            lengths: 13,
             ciphertexts: 7,
             operation: 11,
         };
@@ -183,7 +207,7 @@ mod tests {
             return;
         };
         let message = error.to_string();
-        let needed = (1u64 << 61) + 3 + 7 + 11;
+        let needed = (1u64 << 61) + 3 + 7 + 11 + 13;
         for figure in [needed, 1 << 61, 3, 7, 11] {
             assert!(message.contains(&figure.to_string()), "{message}");
         }

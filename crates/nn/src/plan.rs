@@ -95,21 +95,29 @@ impl Plan {
         params: &Parameters,
         costs: &MachineCosts,
     ) -> Result<(Plan, Program)> {
-        Self::searched(model, params, costs, None)
+        Self::searched(model, params, costs, None).map(|(plan, program, _)| (plan, program))
     }
 
-    /// As [`Plan::for_machine`]; with a price of crossings, a plan that crosses to shares where it would bootstrap.
+    /// As [`Plan::for_machine`], with what the program was made from; with a price of crossings, a plan that crosses to shares
+    /// where it would bootstrap.
     pub(crate) fn searched(
         model: &Model,
         params: &Parameters,
         costs: &MachineCosts,
         crossing: Option<CrossingPrice<'_>>,
-    ) -> Result<(Plan, Program)> {
+    ) -> Result<(Plan, Program, Scheduled)> {
         let packing = Packing::new(&model.config, params.slots())?;
         let found = schedules(model, &packing, params, costs, crossing)?.into_iter().next();
-        let Scheduled { schedule, ladder, .. } =
+        let scheduled =
             found.ok_or(Error::Planner { op: "build", detail: "no schedule".into() })?;
-        let Lowered { program, inputs } = lower(model, &packing, ladder, &schedule)?;
+        let lowered = |packing: &Packing| {
+            lower(model, packing, scheduled.ladder.clone(), &scheduled.schedule)
+        };
+        let Lowered { mut program, inputs } = lowered(&packing)?;
+        if model.config.input.is_variable() {
+            // The shortest input differs from the longest in every constant that depends on the length.
+            program.mark_varying(&lowered(&packing.with_tokens(1)?)?.program)?;
+        }
         let bootstrap = bootstrap_estimate(params, &program)?;
         let mut steps = Vec::with_capacity(program.steps().len());
         for step in program.steps() {
@@ -139,7 +147,7 @@ impl Plan {
             steps,
             peak_register_limbs: peak_register_limbs(params, &program),
         };
-        Ok((plan, program))
+        Ok((plan, program, scheduled))
     }
 
     /// The secure set for which `model` has the least predicted time.

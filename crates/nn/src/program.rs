@@ -12,7 +12,8 @@ pub(crate) use builder::{Builder, Ladder, Plain, Refreshing};
 pub use crossing::{Crossing, CrossingId, Function, Parts};
 pub(crate) use needs::needs;
 
-use cipherform_ckks::{BootstrapKind, BootstrapOptions};
+use crate::error::{Error, Result};
+use cipherform_ckks::{BootstrapKind, BootstrapOptions, Parameters};
 use num_complex::Complex64;
 
 /// A ciphertext-valued register: assigned once.
@@ -38,6 +39,17 @@ pub struct Constant {
     pub level: usize,
     /// Scale of its encoding.
     pub scale: f64,
+    /// Whether its values depend on how many tokens an input has.
+    pub varies: bool,
+}
+
+impl Constant {
+    /// Bytes of its encoding: periodic ones hold two words a slot of their period and limb.
+    #[must_use]
+    pub fn bytes(&self, params: &Parameters) -> u64 {
+        let words = (2 * self.period).min(params.n()) as u64;
+        words * size_of::<u64>() as u64 * params.limbs_at(self.level) as u64
+    }
 }
 
 /// What an instruction does to its arguments. Levels change in `Rescale`, `SetLevel` and `Polynomial`, downwards, and in
@@ -89,7 +101,7 @@ pub enum Opcode {
 }
 
 /// One instruction.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Instruction {
     /// The operation.
     pub op: Opcode,
@@ -175,6 +187,32 @@ impl Program {
     #[must_use]
     pub fn constants(&self) -> &[Constant] {
         &self.constants
+    }
+
+    /// Marks the constants that differ from those of `other`, the same program for inputs of another length.
+    ///
+    /// # Errors
+    /// [`Error::Planner`] when they do not run the same instructions.
+    pub(crate) fn mark_varying(&mut self, other: &Program) -> Result<()> {
+        self.same_instructions(other)?;
+        for (constant, other) in self.constants.iter_mut().zip(&other.constants) {
+            constant.varies = constant.values != other.values;
+        }
+        Ok(())
+    }
+
+    /// Refuses another program that does not run the same instructions at the same levels and scales.
+    ///
+    /// # Errors
+    /// [`Error::Planner`].
+    pub(crate) fn same_instructions(&self, other: &Program) -> Result<()> {
+        let shape = |c: &Constant| (c.period, c.level, c.scale.to_bits());
+        let constants = self.constants.iter().map(shape).eq(other.constants.iter().map(shape));
+        if constants && self.instructions == other.instructions && self.metas == other.metas {
+            return Ok(());
+        }
+        let detail = "inputs of two lengths do not run the same instructions".into();
+        Err(Error::Planner { op: "lower", detail })
     }
 
     /// Chebyshev coefficients.

@@ -130,7 +130,7 @@ impl RandomModel {
             }
             Ok((0..count).map(|_| round(mean + deviation * normals.next())).collect())
         })?;
-        let mut model = Model { config, weights };
+        let mut model = Model { config, weights, tokenizer: None };
         let mut ranges = RangeObserver::new(&model.config);
         let executor = ClearExecutor::new(&model, Functions::Exact)?;
         for index in 0..CALIBRATION_INPUTS {

@@ -6,23 +6,27 @@ use crate::embedding::{ClientWeights, client_embedding};
 use crate::error::{Error, Result};
 use crate::estimate::DeviceBytes;
 use crate::exec::{Encoded, Encrypted, Monitor, execute};
+use crate::lengths::{Length, Lengths, kept};
 use crate::matrix::Matrix;
 use crate::plan::Plan;
 use crate::program::Program;
-use crate::weights::Model;
+use crate::weights::{Model, TOKENIZER_LIMIT, tokenizer};
 use cipherform_ckks::{Ciphertext, Context, EvaluationKeys, Parameters};
 use cipherform_profile::follow;
 use num_complex::Complex64;
+use std::borrow::Cow;
 
 const MAGIC: &[u8; 4] = b"CFMD";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
-/// All that a client may know of a model: config with calibrated ranges, the embedding and the first norm, the plan.
+/// All that a client may know of a model: config with calibrated ranges, the embedding and the first norm, the tokenizer, the
+/// plan.
 /// The other weights stay with the server.
 #[derive(Clone, Debug)]
 pub struct ModelDescription {
     config: ModelConfig,
     client: ClientWeights,
+    tokenizer: Option<String>,
     plan: Plan,
     fingerprint: [u8; 32],
 }
@@ -36,6 +40,7 @@ impl ModelDescription {
         Ok(Self {
             config: model.config.clone(),
             client: ClientWeights::from_model(model)?,
+            tokenizer: model.tokenizer.clone(),
             plan,
             fingerprint: model.fingerprint()?,
         })
@@ -51,6 +56,12 @@ impl ModelDescription {
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// How the model cuts text into word pieces: JSON of the `tokenizers` library, unchecked.
+    #[must_use]
+    pub fn tokenizer(&self) -> Option<&str> {
+        self.tokenizer.as_deref()
     }
 
     /// The plan.
@@ -139,7 +150,10 @@ impl ModelDescription {
         out.extend(self.fingerprint);
         let plan = serde_json::to_vec(&self.plan)
             .map_err(|e| Error::Malformed { what: "plan", detail: e.to_string() })?;
-        for part in [self.config.to_json()?.into_bytes(), self.client.to_bytes()?, plan] {
+        // None is written as nothing: an empty file is no tokenizer.
+        let tokenizer = self.tokenizer.clone().unwrap_or_default().into_bytes();
+        let config = self.config.to_json()?.into_bytes();
+        for part in [config, self.client.to_bytes()?, plan, tokenizer] {
             out.extend((part.len() as u64).to_le_bytes());
             out.extend(part);
         }
@@ -176,10 +190,15 @@ impl ModelDescription {
         let client = ClientWeights::from_bytes(&config, part()?)?;
         let plan: Plan = serde_json::from_slice(part()?)
             .map_err(|e| Error::Malformed { what: "plan", detail: e.to_string() })?;
+        let text = part()?;
+        if text.len() as u64 > TOKENIZER_LIMIT {
+            return Err(fail("a tokenizer beyond the limit"));
+        }
+        let tokenizer = if text.is_empty() { None } else { Some(tokenizer(text.to_vec())?) };
         if !rest.is_empty() {
             return Err(fail("trailing bytes"));
         }
-        Ok(Self { config, client, plan, fingerprint })
+        Ok(Self { config, client, tokenizer, plan, fingerprint })
     }
 }
 
@@ -191,6 +210,7 @@ pub struct HeModel {
     program: Program,
     encoded: Encoded,
     bytes: DeviceBytes,
+    lengths: Lengths,
 }
 
 impl HeModel {
@@ -208,13 +228,15 @@ impl HeModel {
     /// # Errors
     /// As [`HeModel::new`].
     pub fn for_machine(model: &Model, context: &Context, costs: &MachineCosts) -> Result<Self> {
-        let (mut plan, program) = Plan::for_machine(model, context.params(), costs)?;
+        let (mut plan, program, scheduled) = Plan::scheduled(model, context.params(), costs)?;
         plan.price(&costs.steps_ms(context.params(), &program)?);
         let bytes = DeviceBytes::new(context.params(), &plan, &program)?;
         bytes.check(context.ring().device())?;
         let encoded = Encoded::new(&program, context)?;
+        let (kept, _) = kept(context.params(), &program);
+        let lengths = Lengths::new(model, plan.packing(), scheduled, kept);
         let description = ModelDescription::new(model, plan)?;
-        Ok(Self { description, context: context.clone(), program, encoded, bytes })
+        Ok(Self { description, context: context.clone(), program, encoded, bytes, lengths })
     }
 
     /// What the client may know.
@@ -253,7 +275,27 @@ impl HeModel {
         self.encoded.bytes()
     }
 
-    /// Evaluates the model on one encrypted input. A recording around it has the device's times where the device has a clock.
+    /// The constants of an input of `tokens` tokens: at once for the longest input and for a length used not long ago,
+    /// otherwise encoded here. Outside recordings, whose counts are the plan's.
+    ///
+    /// # Errors
+    /// `InputLength` beyond the model's tokens and for none; `FixedLength` where inputs all have as many.
+    ///
+    /// # Security
+    /// The number of tokens is not hidden from the server.
+    pub fn length(&self, tokens: usize) -> Result<Length> {
+        self.lengths.get(tokens, &self.program, &self.context)
+    }
+
+    /// The program of an input of `tokens` tokens: [`HeModel::program`] with other constants.
+    ///
+    /// # Errors
+    /// As [`HeModel::length`].
+    pub fn program_of(&self, tokens: usize) -> Result<Cow<'_, Program>> {
+        Ok(self.lengths.program(tokens)?.map_or(Cow::Borrowed(&self.program), Cow::Owned))
+    }
+
+    /// Evaluates the model on one encrypted input of a length. A recording around it has the device's times where the device has a clock.
     ///
     /// # Errors
     /// `WrongInputs` when count, level or scale of the ciphertexts differ from the plan; `Cancelled`; the evaluator's
@@ -262,6 +304,7 @@ impl HeModel {
         &self,
         keys: &EvaluationKeys,
         inputs: Vec<Ciphertext>,
+        length: &Length,
         monitor: &mut dyn Monitor<Ciphertext>,
     ) -> Result<Vec<Ciphertext>> {
         self.description.check_inputs(self.params(), &inputs)?;
@@ -275,7 +318,7 @@ impl HeModel {
             })
             .collect();
         follow(|| self.context.ring().timeline());
-        let mut machine = Encrypted::new(&self.encoded, keys, inputs);
+        let mut machine = Encrypted::new(&self.encoded, keys, inputs).with(length.replaced());
         execute(&self.program, &mut machine, &weights, monitor)
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::config::{LayerConfig, ModelConfig};
+use crate::config::{InputKind, LayerConfig, ModelConfig};
 use crate::error::{Error, Result, read_bounded};
 use crate::matrix::Matrix;
 
@@ -18,6 +18,10 @@ const HEADER_LIMIT: u64 = 1 << 20;
 const CONFIG_FILE: &str = "config.json";
 const WEIGHTS_FILE: &str = "model.safetensors";
 const WHAT: &str = "model.safetensors";
+const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// Largest tokenizer that is read, in bytes.
+pub(crate) const TOKENIZER_LIMIT: u64 = 8 << 20;
 
 /// `x · weight + bias`; the weight is `[in, out]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -211,10 +215,13 @@ pub struct Model {
     pub config: ModelConfig,
     /// Tensors.
     pub weights: Weights,
+    /// Of a model that reads text: how it is cut into word pieces, as the JSON of the `tokenizers` library. Models that come
+    /// from no training have none.
+    pub tokenizer: Option<String>,
 }
 
 impl Model {
-    /// Reads `config.json` and `model.safetensors` from a directory. The size of the weights file is compared with
+    /// Reads `config.json`, `model.safetensors` and, for text, `tokenizer.json` from a directory. The size of the weights file is compared with
     /// what the config asks for (plus 1 MiB of header, 2 GiB in all) before it is read.
     ///
     /// # Errors
@@ -224,10 +231,17 @@ impl Model {
         let limit = within_limit(&config, 0)?;
         let bytes = read_bounded(&dir.join(WEIGHTS_FILE), WHAT, limit)?;
         let weights = Weights::from_safetensors(&config, &bytes)?;
-        Ok(Self { config, weights })
+        let path = dir.join(TOKENIZER_FILE);
+        let reads_text = matches!(config.input, InputKind::Text { .. });
+        let tokenizer = if reads_text && path.is_file() {
+            Some(tokenizer(read_bounded(&path, TOKENIZER_FILE, TOKENIZER_LIMIT)?)?)
+        } else {
+            None
+        };
+        Ok(Self { config, weights, tokenizer })
     }
 
-    /// Writes `config.json` and `model.safetensors` into a directory, which is created if needed.
+    /// Writes what [`Model::load`] reads into a directory, which is created if needed.
     ///
     /// # Errors
     /// `Io`; `InvalidConfig` when the config does not validate.
@@ -239,10 +253,13 @@ impl Model {
         };
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
         write(WEIGHTS_FILE, &self.weights.to_safetensors()?)?;
+        if let Some(tokenizer) = &self.tokenizer {
+            write(TOKENIZER_FILE, tokenizer.as_bytes())?;
+        }
         write(CONFIG_FILE, self.config.to_json()?.as_bytes())
     }
 
-    /// BLAKE3 over the canonical config and every tensor's name, shape and f64 bits: two models with the same
+    /// BLAKE3 over the canonical config, every tensor's name, shape and f64 bits, and the tokenizer: two models with the same
     /// fingerprint compute the same function, and a plan made for one fits the other.
     ///
     /// # Errors
@@ -262,8 +279,16 @@ impl Model {
             let bytes: Vec<u8> = tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect();
             part(&bytes);
         }
+        if let Some(tokenizer) = &self.tokenizer {
+            part(tokenizer.as_bytes());
+        }
         Ok(*hash.finalize().as_bytes())
     }
+}
+
+/// A tokenizer's bytes as text; what it says is for whoever uses it to check.
+pub(crate) fn tokenizer(bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|e| Error::malformed(TOKENIZER_FILE, e.to_string()))
 }
 
 /// The largest weights file that a config justifies; refuses `bytes` beyond it.

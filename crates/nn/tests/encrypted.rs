@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `logits_and_costs` | encrypted logits within the predicted precision; every operator's counters as predicted |
 //! | `two_layers_with_bootstraps` | the same where levels run out and ciphertexts are refreshed |
+//! | `inputs_of_any_length` | the same for inputs of other lengths, one program for all of them |
 //! | `unhoisting_is_noticed` | a rotation taken out of its hoisted group makes the comparison fail |
 //! | `golden_counts` | key switches of three operators, counted by hand |
 //! | `bad_inputs` | wrong count, level, missing key, cancellation: typed errors |
@@ -119,7 +120,9 @@ fn logits_and_costs_on(mut bench: Bench, inputs: u64) {
         let input = random_input(&bench.model.config, 9, index).unwrap();
         let want = clear.run(&input).unwrap();
         let encrypted = bench.encrypt(&input);
-        let (result, recording) = record(|| bench.he.run(&bench.keys, encrypted, &mut go_on));
+        let length = bench.he.length(input.rows()).unwrap();
+        let (result, recording) =
+            record(|| bench.he.run(&bench.keys, encrypted, &length, &mut go_on));
         let got = bench.decode(&result.unwrap()[0]);
         let error = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         // The simulation draws other errors than the scheme, and both maxima are over four logits. Over 24 runs with
@@ -156,6 +159,25 @@ fn two_layers_with_bootstraps() {
     let cost = bench.he.description().plan().cost();
     assert!(cost.get(Counter::Bootstraps) >= 3, "{cost:?}");
     logits_and_costs_on(bench, 2);
+}
+
+#[test]
+fn inputs_of_any_length() {
+    for (undivided, shifted) in [(true, true), (false, false)] {
+        let model = RandomModel { variable: true, undivided, shifted, ..small() };
+        let bench = Bench::new(Device::cpu(), &model);
+        let constants = bench.he.program().constants();
+        let varying = constants.iter().filter(|c| c.varies).map(|c| c.bytes(bench.he.params()));
+        assert!(bench.he.device_bytes().lengths >= varying.sum());
+        for tokens in [0, 9, usize::MAX] {
+            let refused = bench.he.length(tokens).unwrap_err();
+            assert!(matches!(refused, Error::InputLength { limit: 8, .. }), "{refused}");
+        }
+        logits_and_costs_on(bench, 6);
+    }
+    let fixed = Bench::new(Device::cpu(), &small());
+    assert_eq!(fixed.he.device_bytes().lengths, 0);
+    assert!(matches!(fixed.he.length(7), Err(Error::FixedLength { length: 8, .. })));
 }
 
 /// Runs like the real machine but rotates one hoisted amount on its own.
@@ -246,10 +268,12 @@ fn bad_inputs() {
     let input = random_input(&bench.model.config, 9, 0).unwrap();
     let inputs = bench.encrypt(&input);
 
+    let length = bench.he.length(input.rows()).unwrap();
     let few = vec![inputs[0].clone()];
-    assert!(matches!(bench.he.run(&bench.keys, few, &mut go_on), Err(Error::WrongInputs { .. })));
+    let refused = bench.he.run(&bench.keys, few, &length, &mut go_on);
+    assert!(matches!(refused, Err(Error::WrongInputs { .. })));
     let swapped = vec![inputs[1].clone(), inputs[0].clone()];
-    let error = bench.he.run(&bench.keys, swapped, &mut go_on).unwrap_err();
+    let error = bench.he.run(&bench.keys, swapped, &length, &mut go_on).unwrap_err();
     assert!(error.to_string().contains("enters at level"), "{error}");
 
     let context = bench.he.context();
@@ -261,13 +285,13 @@ fn bad_inputs() {
             partial.insert(key.expand(context).unwrap()).unwrap();
         }
     }
-    let error = bench.he.run(&partial, inputs.clone(), &mut go_on).unwrap_err();
+    let error = bench.he.run(&partial, inputs.clone(), &length, &mut go_on).unwrap_err();
     assert!(matches!(error, Error::Ckks(cipherform_ckks::Error::MissingKey { .. })), "{error}");
 
     let mut stop = |p: &Progress| {
         if p.step == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let error = bench.he.run(&bench.keys, inputs, &mut stop).unwrap_err();
+    let error = bench.he.run(&bench.keys, inputs, &length, &mut stop).unwrap_err();
     assert!(matches!(error, Error::Cancelled { .. }), "{error}");
 
     let mut wild = input.clone();

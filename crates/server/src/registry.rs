@@ -4,7 +4,7 @@ use crate::convert;
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use cipherform_ckks::{Ciphertext, Device, KeySpec, Parameters, SeededKey, SwitchingKey};
-use cipherform_nn::{HeModel, Plan};
+use cipherform_nn::{HeModel, Length, Plan};
 use cipherform_proto::wire::{ModelSummary, is_name};
 use cipherform_proto::{BlobHeader, BlobKind, Chunked, Fault};
 use std::collections::BTreeMap;
@@ -235,6 +235,17 @@ impl Served {
             return Err(Fault::malformed(format!("input {index}"), detail));
         }
         Ok(ciphertext)
+    }
+
+    /// What depends on the length of an input on a device.
+    pub(crate) fn length(&self, device: usize, tokens: u32) -> Result<Length, Fault> {
+        use cipherform_nn::Error::{FixedLength, InputLength};
+        self.on(device)?.length(tokens as usize).map_err(|error| match error {
+            InputLength { .. } | FixedLength { .. } => {
+                Fault::malformed("number of tokens", error.to_string())
+            }
+            error => convert::nn(&error),
+        })
     }
 
     /// The model's description as a blob.

@@ -1,8 +1,8 @@
-//! `cipherform demo`: server and client in one process, three real images through gRPC on loopback.
+//! `cipherform demo`: server and client in one process, three images or sentences through gRPC on loopback.
 
 use crate::output::{bar, bytes, style, time, write_json};
 use crate::verbs::profile::{header, planned_vram, prediction};
-use crate::verbs::{DEFAULT_MODEL, context, load_model, priced};
+use crate::verbs::{DEFAULT_MODEL, context, load_model, priced, text};
 use anyhow::{Context as _, Result};
 use cipherform_ckks::Context;
 use cipherform_client::{Client, KeyBundle, KeyProgress, Options, Prediction};
@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// Name or directory of the model.
     #[arg(long, default_value = DEFAULT_MODEL)]
     model: String,
+    /// Sentences for a model that reads text, repeatable; three samples by default.
+    #[arg(long)]
+    text: Vec<String>,
     /// Device of the server.
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -43,7 +46,18 @@ struct Case {
     truth: Option<usize>,
 }
 
-fn cases(model: &Model) -> Result<Vec<Case>> {
+fn cases(model: &Model, texts: &[String]) -> Result<Vec<Case>> {
+    if model.tokenizer.is_some() || !texts.is_empty() {
+        let tokenizer = text::tokenizer(model)?;
+        let samples: Vec<String> = text::SAMPLES.map(str::to_owned).into();
+        let texts = if texts.is_empty() { &samples } else { texts };
+        let case = |text: &String| -> Result<Case> {
+            let input = tokenizer.encode(text)?;
+            let title = format!("\"{text}\" ({} word pieces)", input.rows());
+            Ok(Case { title, picture: None, input, truth: None })
+        };
+        return texts.iter().map(case).collect();
+    }
     if model.config.dataset.as_deref() == Some("fashion-mnist") {
         let case = |s: cipherform_nn::data::Sample| -> Result<Case> {
             Ok(Case {
@@ -223,6 +237,7 @@ fn breakdown(
 pub(crate) fn run(args: &Args) -> Result<()> {
     let begin = Instant::now();
     let model = load_model(&args.model)?;
+    let cases = cases(&model, &args.text)?;
     let context = context(&model, args.set.as_deref(), &args.device)?;
     let machine = context.ring().device().description();
     let he = priced(&model, &context)?;
@@ -234,7 +249,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let handle = Server::start(&Config::default(), registry)?;
     println!("server    {} on {}, {machine}", handle.url(), args.device);
 
-    let cases = cases(&model)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -2,13 +2,18 @@
 
 use crate::output::{bar, write_json};
 use crate::verbs::mpc;
+use crate::verbs::profile::{header, planned_vram, prediction};
 use crate::verbs::session::Session;
+use crate::verbs::text::Sst2;
 use crate::verbs::{DEFAULT_MODEL, context, load_model};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use cipherform_ckks::Context;
 use cipherform_mpc::WeightMask;
 use cipherform_nn::data::{FashionMnist, Split, patches};
+use cipherform_nn::estimate::precision_bits_of;
 use cipherform_nn::exec::{ClearExecutor, MpcOutput, MpcPlan, Progress};
 use cipherform_nn::{ClientWeights, Functions, Matrix, Model, argmax, random_input};
+use cipherform_profile::Report;
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -29,6 +34,9 @@ pub(crate) struct Args {
     /// Inputs to skip.
     #[arg(long, default_value_t = 0)]
     offset: usize,
+    /// The same in one: rows FIRST-LAST of the test split, both included, counted from 0.
+    #[arg(long, conflicts_with_all = ["limit", "offset"], value_parser = rows)]
+    rows: Option<(usize, usize)>,
     /// Directory of the data set.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -41,6 +49,20 @@ pub(crate) struct Args {
     /// Write labels and logits as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write the latency breakdown of an encrypted run as JSON.
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+/// The offset and the count of `FIRST-LAST`.
+fn rows(text: &str) -> Result<(usize, usize), String> {
+    let ends = text.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    match ends {
+        Some((first, last)) if first <= last && last < SEEDED_LIMIT => {
+            Ok((first, last - first + 1))
+        }
+        _ => Err(format!("FIRST-LAST expected, such as 0-199, both below {SEEDED_LIMIT}")),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
@@ -57,52 +79,105 @@ const SEEDED_LIMIT: usize = 100_000;
 /// Inputs with their true labels, where there are any.
 struct Inputs {
     dataset: String,
+    /// Row of the first.
+    offset: usize,
     matrices: Vec<Matrix>,
     labels: Option<Vec<usize>>,
 }
 
 fn inputs(model: &Model, args: &Args) -> Result<Inputs> {
     let config = &model.config;
+    let (offset, limit) =
+        args.rows.map_or((args.offset, args.limit), |(offset, count)| (offset, Some(count)));
     match config.dataset.as_deref() {
         Some("fashion-mnist") => {
             let data = FashionMnist::load(args.data.as_deref(), Split::Test)?;
-            let available = data.len().saturating_sub(args.offset);
-            let count = args.limit.unwrap_or(available).min(available);
+            let available = data.len().saturating_sub(offset);
+            let count = limit.unwrap_or(available).min(available);
             let mut matrices = Vec::with_capacity(count);
             let mut labels = Vec::with_capacity(count);
-            for index in args.offset..args.offset + count {
+            for index in offset..offset + count {
                 let (image, label) = data.get(index)?;
                 matrices.push(patches(config, &image)?);
                 labels.push(usize::from(label));
             }
-            Ok(Inputs { dataset: "fashion-mnist".into(), matrices, labels: Some(labels) })
+            Ok(Inputs { dataset: "fashion-mnist".into(), offset, matrices, labels: Some(labels) })
+        }
+        Some("sst2") => {
+            let Sst2 { sentences, labels } = Sst2::load(model, args.data.as_ref(), offset, limit)?;
+            Ok(Inputs { dataset: "sst2".into(), offset, matrices: sentences, labels: Some(labels) })
         }
         Some(other) => bail!("no loader for the data set {other} of this model"),
         None => {
-            let count = args.limit.unwrap_or(20);
+            let count = limit.unwrap_or(20);
             if count > SEEDED_LIMIT {
                 bail!("--limit {count}: at most {SEEDED_LIMIT} seeded inputs at a time");
             }
-            let range = args.offset as u64..(args.offset as u64).saturating_add(count as u64);
+            let range = offset as u64..(offset as u64).saturating_add(count as u64);
             let matrices = range.map(|i| random_input(config, 0, i)).collect::<Result<_, _>>()?;
-            Ok(Inputs { dataset: "seeded random inputs".into(), matrices, labels: None })
+            Ok(Inputs { dataset: "seeded random inputs".into(), offset, matrices, labels: None })
         }
     }
 }
 
-fn encrypted(mut session: Session, inputs: &[Matrix]) -> Result<Vec<Vec<f64>>> {
+/// What encrypted runs gave.
+struct Encrypted {
+    logits: Vec<Vec<f64>>,
+    /// Of each input: encryption, run and decryption, and the constants of a length not seen before.
+    seconds: Vec<f64>,
+    /// Largest logit error that the noise model predicts for the shortest and the longest input.
+    predicted_error: f64,
+    report: Report,
+}
+
+/// Recordings that a report is made of, at most: each holds every span of a run.
+const RECORDINGS: usize = 16;
+
+fn encrypted(model: &Model, context: &Context, inputs: &[Matrix]) -> Result<Encrypted> {
+    let mut session = Session::new(model, context)?;
+    let plan = session.model.description().plan().clone();
+    let lengths = || inputs.iter().map(Matrix::rows);
+    let mut predicted_error: f64 = 0.0;
+    for length in [lengths().min(), lengths().max()] {
+        let Some(input) = inputs.iter().find(|input| Some(input.rows()) == length) else {
+            continue;
+        };
+        let program = session.model.program_of(input.rows())?;
+        let bits = precision_bits_of(model, context.params(), &plan, &program, input)?;
+        predicted_error = predicted_error.max((-bits).exp2());
+    }
     let progress = bar(inputs.len() as u64, "encrypted inference");
-    let mut all = Vec::new();
+    let (mut logits, mut seconds, mut recordings) = (Vec::new(), Vec::new(), Vec::new());
     for input in inputs {
         let mut observer = |p: &Progress| {
             progress.set_message(p.operator.clone());
             ControlFlow::Continue(())
         };
-        all.push(session.infer(input, &mut observer)?.0);
+        let begin = Instant::now();
+        let (result, recording) = session.infer(input, &mut observer)?;
+        seconds.push(begin.elapsed().as_secs_f64());
+        plan.cost().check(&recording.total()).context("counts differ from the plan's")?;
+        logits.push(result);
+        if recordings.len() < RECORDINGS {
+            recordings.push(recording);
+        }
         progress.inc(1);
     }
     progress.finish_and_clear();
-    Ok(all)
+    let mut head = header(model, context, session.keys.bytes());
+    let sizes = plan.sizes(context.params());
+    (head.upload_bytes, head.download_bytes) = (sizes.upload_bytes, sizes.download_bytes);
+    let vram = planned_vram(&session.model);
+    let report =
+        Report::new(head, &recordings)?.with_prediction(&prediction(&plan, context.params(), vram));
+    Ok(Encrypted { logits, seconds, predicted_error, report })
+}
+
+/// By how much the largest logit exceeds the others.
+fn margin(logits: &[f64]) -> f64 {
+    let best = argmax(logits);
+    let others = logits.iter().enumerate().filter(|(k, _)| *k != best).map(|(_, v)| v);
+    logits.get(best).map_or(0.0, |v| v - others.fold(f64::MIN, |a, b| a.max(*b)))
 }
 
 /// Between two parties in this process, with a dealer's correlations made on the way.
@@ -130,7 +205,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if inputs.matrices.is_empty() {
         bail!("no inputs: --limit is 0, or --offset lies beyond the data set");
     }
-    let mut begin = Instant::now();
+    let begin = Instant::now();
+    let mut he: Option<Encrypted> = None;
     let logits: Vec<Vec<f64>> = match args.backend {
         Backend::Clear | Backend::Exact => {
             let functions = match args.backend {
@@ -141,13 +217,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         Backend::He => {
             let context = context(&model, args.set.as_deref(), &args.device)?;
-            let session = Session::new(&model, &context)?;
-            begin = Instant::now();
-            encrypted(session, &inputs.matrices)?
+            let run = encrypted(&model, &context, &inputs.matrices)?;
+            he.insert(run).logits.clone()
         }
         Backend::Mpc => shared(&model, &inputs.matrices)?,
     };
-    let seconds = begin.elapsed().as_secs_f64() / logits.len() as f64;
+    // Without keys and weights where they are made once.
+    let seconds = he.as_ref().map(|run| run.seconds.iter().sum());
+    let seconds = seconds.unwrap_or_else(|| begin.elapsed().as_secs_f64()) / logits.len() as f64;
     let labels: Vec<usize> = logits.iter().map(|l| argmax(l)).collect();
     // What the backend should have computed: what it takes approximations for differs.
     let functions = match args.backend {
@@ -158,6 +235,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let clear = functions
         .map(|f| ClearExecutor::new(&model, f)?.run_batch(&inputs.matrices))
         .transpose()?;
+    let disagreements: Vec<_> = clear
+        .iter()
+        .flat_map(|clear| clear.iter().zip(&labels).enumerate())
+        .filter(|(_, (clear, label))| argmax(clear) != **label)
+        .map(|(i, (clear, _))| (inputs.offset + i, margin(clear)))
+        .collect();
     let equal = clear
         .as_ref()
         .map(|clear| clear.iter().zip(&labels).filter(|(c, l)| argmax(c) == **l).count());
@@ -185,6 +268,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let count = labels.len();
         println!("{equal} of {count} labels as in the clear, logits within {difference:.1e}");
     }
+    for (row, margin) in &disagreements {
+        println!("row {row} differs; its margin in the clear is {margin:.1e}");
+    }
+    if let Some(run) = &he {
+        let error = run.predicted_error;
+        let beyond = disagreements.iter().filter(|(_, margin)| *margin > 2.0 * error).count();
+        println!("predicted error {error:.1e}; {beyond} labels differ beyond twice of it");
+        if let Some(path) = &args.report {
+            std::fs::write(path, run.report.to_json()? + "\n")
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+    }
     println!("{seconds:.6} s an input");
     write_json(
         args.json.as_deref(),
@@ -195,11 +290,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "backend": format!("{:?}", args.backend).to_lowercase(),
             "dataset": inputs.dataset,
             "split": "test",
-            "offset": args.offset,
+            "offset": inputs.offset,
+            "tokens": inputs.matrices.iter().map(Matrix::rows).collect::<Vec<_>>(),
             "count": labels.len(),
             "accuracy": accuracy,
             "equal_to_clear": equal,
             "largest_logit_difference": difference,
+            "predicted_logit_error": he.as_ref().map(|run| run.predicted_error),
+            "disagreements": disagreements
+                .iter()
+                .map(|(row, margin)| json!({"row": row, "margin": margin}))
+                .collect::<Vec<_>>(),
+            "seconds": he.as_ref().map(|run| run.seconds.clone()),
             "labels": labels,
             "true_labels": inputs.labels,
             "logits": logits,

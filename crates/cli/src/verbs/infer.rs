@@ -1,10 +1,11 @@
 //! `cipherform infer`: the client.
 
 use crate::output::{bar, bytes, time, write_json};
+use crate::verbs::text::lines;
 use anyhow::{Context as _, Result, bail};
-use cipherform_client::{Client, JobEvent, KeyBundle, KeyProgress, Options};
+use cipherform_client::{Client, JobEvent, KeyBundle, KeyProgress, Options, Tokenizer};
 use cipherform_nn::data::{Idx, Image, decode_image, patches};
-use cipherform_nn::{InputKind, ModelConfig};
+use cipherform_nn::{InputKind, Matrix, ModelConfig, ModelDescription};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -28,8 +29,14 @@ pub(crate) struct Args {
     /// Write the result as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Sentences for a model that reads text, repeatable.
+    #[arg(long)]
+    text: Vec<String>,
+    /// A file of UTF-8 text, one sentence a line.
+    #[arg(long)]
+    text_file: Option<PathBuf>,
     /// PNG, JPEG or IDX files (also gzipped).
-    #[arg(required = true)]
+    #[arg(required_unless_present_any = ["text", "text_file"])]
     inputs: Vec<PathBuf>,
 }
 
@@ -58,6 +65,36 @@ fn images(config: &ModelConfig, path: &Path, args: &Args) -> Result<Vec<(String,
     Ok(vec![(name, image)])
 }
 
+/// Everything to classify, by name. What cannot be used is found before any key is made.
+fn inputs(description: &ModelDescription, args: &Args) -> Result<Vec<(String, Matrix)>> {
+    let config = description.config();
+    let mut inputs = Vec::new();
+    for path in &args.inputs {
+        for (name, image) in images(config, path, args)? {
+            let input = patches(config, &image)?;
+            inputs.push((name, input));
+        }
+    }
+    let mut texts = args.text.clone();
+    if let Some(path) = &args.text_file {
+        texts.extend(lines(path)?);
+    }
+    if !texts.is_empty() {
+        let tokenizer = Tokenizer::new(description)?;
+        for text in texts {
+            let input = tokenizer.encode(&text).with_context(|| format!("{text:?}"))?;
+            inputs.push((text, input));
+        }
+    }
+    for (name, input) in &inputs {
+        description.encode(input).with_context(|| name.clone())?;
+    }
+    if inputs.is_empty() {
+        bail!("nothing to classify: --offset or --limit leaves no image, or the file has no line");
+    }
+    Ok(inputs)
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -71,18 +108,7 @@ async fn infer(args: &Args) -> Result<()> {
     let client = Client::connect(&args.server, Options::default()).await?;
     let described = client.describe(&args.model).await?;
     let config = described.description.config().clone();
-    // Unreadable images are found before any key is made.
-    let mut inputs = Vec::new();
-    for path in &args.inputs {
-        for (name, image) in images(&config, path, args)? {
-            let input = patches(&config, &image)?;
-            described.description.encode(&input).with_context(|| name.clone())?;
-            inputs.push((name, input));
-        }
-    }
-    if inputs.is_empty() {
-        bail!("no images: --offset or --limit leaves none");
-    }
+    let inputs = inputs(&described.description, args)?;
     let context = client.context(&described)?;
     let bundle = match &args.key {
         Some(path) => KeyBundle::load(path, &context)?,
@@ -146,7 +172,7 @@ async fn infer(args: &Args) -> Result<()> {
     let value = json!({"schema": "cipherform.infer/1", "model": args.model, "inputs": rows});
     write_json(args.json.as_deref(), &value)?;
     if failed > 0 {
-        bail!("{failed} of {} images could not be classified", inputs.len());
+        bail!("{failed} of {} inputs could not be classified", inputs.len());
     }
     Ok(())
 }

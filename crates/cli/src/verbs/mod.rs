@@ -13,6 +13,7 @@ pub(crate) mod params;
 pub(crate) mod profile;
 pub(crate) mod serve;
 pub(crate) mod session;
+pub(crate) mod text;
 
 use anyhow::{Context as _, Result, bail};
 use cipherform_ckks::{Context, Device, Parameters, presets};

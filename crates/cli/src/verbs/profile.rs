@@ -2,7 +2,7 @@
 
 use crate::output::{style, write_json};
 use crate::verbs::session::Session;
-use crate::verbs::{DEFAULT_MODEL, context, load_model};
+use crate::verbs::{DEFAULT_MODEL, context, load_model, text};
 use anyhow::{Context as _, Result, bail};
 use cipherform_ckks::{Ciphertext, Context, Parameters};
 use cipherform_nn::data::{patches, samples};
@@ -124,11 +124,14 @@ pub(crate) fn planned_vram(he: &HeModel) -> Option<u64> {
     he.context().ring().device().runs_behind().then(|| he.device_bytes().total())
 }
 
-/// An input of the model: the first shipped image, or a seeded one.
+/// An input of the model: the first shipped image or sentence, or a seeded one.
 pub(crate) fn sample_input(model: &Model) -> Result<Matrix> {
     if model.config.dataset.as_deref() == Some("fashion-mnist") {
         let sample = samples()?.into_iter().next().context("no sample images are shipped")?;
         return Ok(patches(&model.config, &sample.image)?);
+    }
+    if model.tokenizer.is_some() {
+        return Ok(text::tokenizer(model)?.encode(text::SAMPLES[0])?);
     }
     Ok(random_input(&model.config, 0, 0)?)
 }
@@ -172,11 +175,12 @@ impl Monitor<Ciphertext> for Shadow<'_> {
 fn shadow_run(session: &mut Session, input: &Matrix) -> Result<Vec<Annotation>> {
     let slots = session.model.description().encode(input)?;
     let mut exact = ClearSlots::default();
-    let program = session.model.program();
-    execute(program, &mut Slots::new(program, slots), &[], &mut exact)?;
+    let program = session.model.program_of(input.rows())?;
+    execute(&program, &mut Slots::new(&program, slots), &[], &mut exact)?;
     let inputs = session.encrypt(input)?;
+    let length = session.model.length(input.rows())?;
     let mut shadow = Shadow { session, exact: &exact.0, errors: Vec::new() };
-    session.model.run(&session.keys, inputs, &mut shadow)?;
+    session.model.run(&session.keys, inputs, &length, &mut shadow)?;
     let steps = session.model.description().plan().steps();
     let note = |&(step, error): &(usize, f64)| Annotation {
         name: steps[step].operator.clone(),

@@ -60,7 +60,8 @@ impl Session {
         monitor: &mut dyn Monitor<Ciphertext>,
     ) -> Result<(Vec<f64>, Recording)> {
         let inputs = self.encrypt(input)?;
-        let (result, recording) = record(|| self.model.run(&self.keys, inputs, monitor));
+        let length = self.model.length(input.rows())?;
+        let (result, recording) = record(|| self.model.run(&self.keys, inputs, &length, monitor));
         let result = result?;
         let first = result.first().context("the program has no output")?;
         let slots = self.decrypt(first)?;

@@ -2,11 +2,12 @@
 
 use crate::error::{Error, Result};
 use crate::exec::Machine;
-use crate::program::{ConstantId, Instruction, Opcode, Program};
+use crate::program::{Constant, ConstantId, Instruction, Opcode, Program};
 use cipherform_ckks::{
     Basis, BootstrapKind, BootstrapOptions, Bootstrapper, Ciphertext, Context, Encoder,
     EvaluationKeys, Evaluator, Plaintext, Polynomial,
 };
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// A program bound to a context: constants encoded, polynomials planned. Made once, shared by all runs.
@@ -17,6 +18,10 @@ pub struct Encoded {
     polynomials: Vec<Polynomial>,
     bootstrapper: Option<Bootstrapper>,
 }
+
+/// Encoded constants that stand in place of some of a program's, by index.
+#[derive(Debug)]
+pub(crate) struct Replaced(BTreeMap<u32, Plaintext>);
 
 impl Encoded {
     /// Encodes every constant at its level and scale, and the diagonals of bootstraps. Memory is the caller's to check
@@ -45,6 +50,21 @@ impl Encoded {
         Ok(Self { evaluator: Evaluator::new(context), plaintexts, polynomials, bootstrapper })
     }
 
+    /// The constants of `other` that differ from those of `program`, which has the same instructions.
+    pub(crate) fn replaced(
+        program: &Program,
+        other: &Program,
+        context: &Context,
+    ) -> Result<Replaced> {
+        let encoder = Encoder::new(context);
+        let pairs = program.constants().iter().zip(other.constants());
+        let differ = (0..).zip(pairs).filter(|(_, (a, b))| a.values != b.values);
+        let encode = |(index, (_, c)): (u32, (_, &Constant))| {
+            Ok((index, encoder.encode(&c.values, c.level, c.scale)?))
+        };
+        Ok(Replaced(differ.map(encode).collect::<Result<_>>()?))
+    }
+
     /// Bytes that the encoded constants occupy.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -56,6 +76,7 @@ impl Encoded {
 /// The machine whose registers are ciphertexts.
 pub struct Encrypted<'a> {
     encoded: &'a Encoded,
+    replaced: Option<&'a Replaced>,
     keys: &'a EvaluationKeys,
     inputs: Vec<Option<Ciphertext>>,
     cross: Option<Cross<'a>>,
@@ -74,12 +95,18 @@ impl<'a> Encrypted<'a> {
     /// Takes the client's ciphertexts in the order of the plan's inputs.
     #[must_use]
     pub fn new(encoded: &'a Encoded, keys: &'a EvaluationKeys, inputs: Vec<Ciphertext>) -> Self {
-        Self { encoded, keys, inputs: inputs.into_iter().map(Some).collect(), cross: None }
+        let inputs = inputs.into_iter().map(Some).collect();
+        Self { encoded, replaced: None, keys, inputs, cross: None }
     }
 
     /// Of a program that crosses to shares.
     pub(crate) fn crossing(self, cross: Cross<'a>) -> Self {
         Self { cross: Some(cross), ..self }
+    }
+
+    /// With other constants in place of some.
+    pub(crate) fn with(self, replaced: Option<&'a Replaced>) -> Self {
+        Self { replaced, ..self }
     }
 }
 
@@ -93,7 +120,10 @@ impl Machine for Encrypted<'_> {
     ) -> Result<Vec<Ciphertext>> {
         let e = &self.encoded.evaluator;
         let keys = self.keys;
-        let plaintext = |id: &ConstantId| &self.encoded.plaintexts[id.0 as usize];
+        let plaintext = |id: &ConstantId| {
+            let replaced = self.replaced.and_then(|r| r.0.get(&id.0));
+            replaced.unwrap_or(&self.encoded.plaintexts[id.0 as usize])
+        };
         let mut args = args.into_iter();
         let mut next = || args.next().ok_or(Error::Planner { op: "run", detail: MISSING.into() });
         let out = match &instruction.op {

@@ -8,6 +8,7 @@ mod observe;
 mod slots;
 
 pub use clear::ClearExecutor;
+pub(crate) use he::Replaced;
 pub use he::{Encoded, Encrypted};
 pub use machine::{Machine, Monitor, Progress, execute};
 pub use mpc::{MpcOutput, MpcPlan};

@@ -72,16 +72,19 @@ impl Pass<'_> {
     ) -> Result<Attended> {
         let heads = layer.heads.len();
         let tokens = self.p.tokens as f64;
+        let most = self.model.config.tokens as f64;
         let power = f64::from(layer.power);
         let head_width = (self.width() / heads) as f64;
         let kinds = Kinds::of(layer);
         // Scores come out as gamma_h s_ij with gamma = (scale_h / (2 T))^(1/p) / 2: the split doubles them, so their
         // p-th power is scale_h s^p / (2 T), and the sum over the keys, doubled by the next split, is the reciprocal's
         // argument scale_h den_h without eps. A shift, gamma_h c_h, is added where query and key carry data and nowhere
-        // else, so that padding keeps weight zero at no level.
+        // else, so that padding keeps weight zero at no level. Where nothing is divided, no interval has to be met, and T is
+        // the most that an input can have: what depends on its length is then the gain of the values, not the weights.
         let scale = denominator_scale(&layer.ranges, self.model.config.approximation);
+        let counted = if kinds.divides.contains(&true) { tokens } else { most };
         let gamma: Vec<f64> =
-            scale.iter().map(|s| (s / (2.0 * tokens)).powf(1.0 / power) / 2.0).collect();
+            scale.iter().map(|s| (s / (2.0 * counted)).powf(1.0 / power) / 2.0).collect();
 
         self.b.step("attention.qkv");
         let babies = self.babies(input.register);
@@ -109,7 +112,8 @@ impl Pass<'_> {
         }
 
         // Weights are small where a row has one strong key; boosted, they keep their bits through the value product.
-        let boost = Self::power_boost(layer, &weights.shift, &scale, tokens);
+        // An instruction, so it must not depend on the length.
+        let boost = Self::power_boost(layer, &weights.shift, &scale, most);
         let (powers, value_level) = if kinds.raises.contains(&true) {
             self.b.step("attention.power");
             let powers = self.power(scores, layer.power, boost)?;
@@ -152,10 +156,10 @@ impl Pass<'_> {
 
         self.b.step("attention.values");
         // Power heads: scale s^p v / (2 T) times 2, over scale den; the normaliser takes the boost back. Undivided heads:
-        // boost scale s^p v / (2 T) times 2 / (boost scale). Scaled heads: gamma s v / (gamma T).
+        // boost scale s^p v / (2 T) times 2 / (boost scale), for the T above. Scaled heads: gamma s v / (gamma T).
         let gain = |h: usize| match layer.heads[h] {
             HeadKind::Power => 2.0,
-            HeadKind::Undivided => 2.0 / (boost as f64 * scale[h]),
+            HeadKind::Undivided => 2.0 * counted / (boost as f64 * scale[h] * tokens),
             HeadKind::Scaled => 1.0 / (gamma[h] * tokens),
         };
         let gains: Vec<f64> = (0..heads).map(gain).collect();

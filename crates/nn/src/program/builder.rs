@@ -265,7 +265,7 @@ impl Builder {
 
     fn constant(&mut self, plain: Plain, level: usize, scale: f64) -> ConstantId {
         let Plain { period, values } = plain;
-        self.program.constants.push(Constant { period, values, level, scale });
+        self.program.constants.push(Constant { period, values, level, scale, varies: false });
         ConstantId(self.program.constants.len() as u32 - 1)
     }
 

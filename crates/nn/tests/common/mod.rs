@@ -50,7 +50,7 @@ pub(crate) fn fixture() -> Fixture {
     };
     let list = |key: &str| json[key].as_array().unwrap().clone();
     Fixture {
-        model: Model { config, weights: weights.unwrap() },
+        model: Model { config, weights: weights.unwrap(), tokenizer: None },
         images: list("images").iter().map(image).collect(),
         logits: list("logits").iter().map(numbers).collect(),
         inverse_sqrt: list("inverse_sqrt")

@@ -20,6 +20,8 @@ pub struct JobRequest {
     pub uploads: Vec<Id>,
     /// The same value gives the same job, never a second run.
     pub idempotency_key: [u8; 16],
+    /// Tokens of the input: public.
+    pub tokens: u32,
 }
 
 /// Where a job stands.
@@ -111,6 +113,7 @@ impl From<JobRequest> for pb::JobRequest {
             key_set_id: id_bytes(job.key_set),
             upload_ids: job.uploads.into_iter().map(id_bytes).collect(),
             idempotency_key: Bytes::copy_from_slice(&job.idempotency_key),
+            tokens: job.tokens,
         }
     }
 }
@@ -123,6 +126,9 @@ impl TryFrom<pb::JobRequest> for JobRequest {
             return Err(Fault::TooLarge { what: "number of inputs".into(), limit, got });
         }
         let uploads: Result<Vec<_>> = job.upload_ids.iter().map(|b| Id::from_bytes(b)).collect();
+        if job.tokens == 0 {
+            return Err(Fault::malformed("number of tokens", "at least 1 expected"));
+        }
         let key: &[u8] = &job.idempotency_key;
         Ok(Self {
             model: name("model name", job.model)?,
@@ -131,6 +137,7 @@ impl TryFrom<pb::JobRequest> for JobRequest {
             idempotency_key: key
                 .try_into()
                 .map_err(|_| Fault::malformed("idempotency key", "16 bytes expected"))?,
+            tokens: job.tokens,
         })
     }
 }

@@ -155,6 +155,7 @@ mod tests {
             key_set: id(),
             uploads: vec![id(), id()],
             idempotency_key: [5; 16],
+            tokens: 7,
         };
         let wire = pb::JobRequest::from(request.clone());
         assert_eq!(JobRequest::try_from(wire), Ok(request));
@@ -213,6 +214,7 @@ mod tests {
             key_set: Id::random().unwrap(),
             uploads: Vec::new(),
             idempotency_key: [0; 16],
+            tokens: 1,
         };
         let good = pb::JobRequest::from(good);
         let id = Bytes::from_static(&[0; 16]);
@@ -221,6 +223,7 @@ mod tests {
         for bad in [
             pb::JobRequest { key_set_id: Bytes::new(), ..good.clone() },
             pb::JobRequest { upload_ids: vec![short.clone()], ..good.clone() },
+            pb::JobRequest { tokens: 0, ..good.clone() },
             pb::JobRequest { idempotency_key: short, ..good },
         ] {
             assert!(matches!(JobRequest::try_from(bad), Err(Fault::Malformed { .. })));

@@ -40,10 +40,11 @@ impl Handlers {
             }
             inputs.push(input);
         }
+        let length = served.length(device, request.tokens)?;
         let work: Work = Box::new(move |on_progress| {
             let outputs = served
                 .on(device)?
-                .run(&keys, inputs, &mut &mut *on_progress)
+                .run(&keys, inputs, &length, &mut &mut *on_progress)
                 .map_err(|error| convert::nn(&error))?;
             let bytes = outputs.iter().map(|output| output.to_bytes().map(Bytes::from));
             bytes.collect::<Result<_, _>>().map_err(|error| convert::ckks(&error))

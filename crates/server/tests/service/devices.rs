@@ -83,6 +83,7 @@ struct Blobs {
     parameters: [u8; 32],
     keys: Vec<Vec<u8>>,
     inputs: Vec<Vec<u8>>,
+    tokens: u32,
 }
 
 impl Blobs {
@@ -107,7 +108,8 @@ impl Blobs {
         });
         let inputs = inputs.collect();
         let model = described.name().to_owned();
-        Self { model, parameters: params.fingerprint(), keys, inputs }
+        let tokens = input.rows() as u32;
+        Self { model, parameters: params.fingerprint(), keys, inputs, tokens }
     }
 
     fn header(&self, kind: BlobKind, index: usize) -> BlobHeader {
@@ -130,7 +132,7 @@ impl Blobs {
         }
         let (model, key_set) = (self.model.clone(), set.unwrap());
         let idempotency_key = *Id::random().unwrap().as_bytes();
-        let job = JobRequest { model, key_set, uploads, idempotency_key };
+        let job = JobRequest { model, key_set, uploads, idempotency_key, tokens: self.tokens };
         let job = raw.submit(job).await.unwrap();
         let mut events = raw.infer.watch(wire::job_id(job)).await.unwrap().into_inner();
         let mut state = JobState::Queued;

@@ -102,7 +102,8 @@ impl Maker {
 
 fn job(key_set: Id, uploads: Vec<Id>) -> JobRequest {
     let idempotency_key = *Id::random().unwrap().as_bytes();
-    JobRequest { model: model().config.name.clone(), key_set, uploads, idempotency_key }
+    let (model, tokens) = (model().config.name.clone(), model().config.tokens as u32);
+    JobRequest { model, key_set, uploads, idempotency_key, tokens }
 }
 
 /// Where a serialised object names its secret.
@@ -341,6 +342,12 @@ async fn damaged_inputs_are_refused() {
     assert!(name(&raw.submit(with_first(key)).await));
     let other = JobRequest { model: "another".into(), ..job(set, rest.clone()) };
     assert!(matches!(raw.submit(other).await, Err(Fault::NotFound { .. })));
+    // Another length than the model's, which does not vary.
+    for tokens in [0, 1, u32::MAX] {
+        let refused = raw.submit(JobRequest { tokens, ..job(set, rest.clone()) }).await;
+        let Err(Fault::Malformed { what, .. }) = &refused else { panic!("{tokens}: {refused:?}") };
+        assert!(what.contains("tokens"), "{what}");
+    }
     // After all that the same uploads still make a job.
     raw.submit(job(set, rest)).await.unwrap();
     still_serves().await;
