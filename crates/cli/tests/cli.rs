@@ -8,6 +8,7 @@
 //! | `benches_report_every_row` | rows and JSON keys of `bench`; a peer that is not there is skipped loudly |
 //! | `a_soak_finds_nothing` | log of `bench soak`, every shape of input |
 //! | `random_models_of_any_shape` | generate, show, evaluate, plan; one too deep without bootstraps |
+//! | `sentences` | SST-2 rows in the clear, data that is missing or broken, texts that are none |
 //! | `a_calibrated_machine_is_not_measured_again` | `calibrate` writes a table with bootstraps, plans read it; a damaged one names the verb that mends it |
 //! | `estimate_needs_no_keys` | JSON keys of the estimate |
 //! | `key_files_are_never_overwritten` | keygen twice |
@@ -198,6 +199,50 @@ fn a_soak_finds_nothing() {
         assert_eq!(run["worst_bits_by_shape"].as_object().unwrap().len(), 9);
         assert!(run["worst_error"].as_f64() < run["bound"].as_f64(), "{run}");
     }
+}
+
+#[test]
+fn sentences() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let eval = |rows: &str, data: &[&str]| -> Vec<String> {
+        let args = ["eval", "--model", "bert-tiny-he", "--rows", rows];
+        args.iter().chain(data).map(|&a| a.to_owned()).collect()
+    };
+    let run = |args: &[String]| run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let message = |out: Output| text(&out.stderr);
+    assert!(message(run(&eval("0-1", &[]))).contains("--data"), "SST-2 is not shipped");
+    assert_eq!(run(&eval("3-1", &[])).status.code(), Some(2));
+    // Sentences of our own in the format of the data set.
+    let file = dir.path().join("sst2_dev.tsv");
+    let head = "sentence\tlabel\n";
+    std::fs::write(&file, format!("{head}a wonderful film\t1\na dull mess\t0\ngood\t1\n")).unwrap();
+    let out = dir.path().join("eval.json");
+    let args = eval("1-2", &["--data", folder, "--json", out.to_str().unwrap()]);
+    let done = run(&args);
+    assert!(done.status.success(), "{}", message(done));
+    let value = json(&out);
+    assert_eq!((&value["dataset"], &value["offset"]), (&"sst2".into(), &1.into()));
+    assert_eq!(
+        (&value["tokens"], &value["labels"]),
+        (&serde_json::json!([5, 3]), &serde_json::json!([0, 1]))
+    );
+    for (row, says) in [
+        ("no label", "row 0"),
+        ("\t1", "empty"),
+        ("\u{3042}\t1", "no word piece"),
+        ("x\t2", "label 2"),
+    ] {
+        std::fs::write(&file, format!("{head}{row}\n")).unwrap();
+        let refused = message(run(&eval("0-0", &["--data", folder])));
+        assert!(refused.contains(says), "{refused}");
+    }
+    std::fs::write(&file, b"sentence\tlabel\n\xff\t1\n").unwrap();
+    assert!(message(run(&eval("0-0", &["--data", folder]))).contains("not UTF-8"));
+    let long = "good ".repeat(70);
+    let refused = fails(&["demo", "--model", "bert-tiny-he", "--text", &long]);
+    assert!(refused.contains("72 word pieces") && refused.contains("takes 64"), "{refused}");
+    assert!(fails(&["demo", "--text", "a film"]).contains("takes no text"));
 }
 
 #[test]

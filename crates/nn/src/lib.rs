@@ -17,7 +17,7 @@
 //! # }
 //! ```
 //!
-//! **Non-goals.** No training, no tokenizer, no model zoo: one family of pre-norm encoders whose every operator has a
+//! **Non-goals.** No training, no model zoo: one family of pre-norm encoders whose every operator has a
 //! polynomial form.
 
 pub mod approx;

@@ -20,7 +20,7 @@ const CALIBRATION_INPUTS: u64 = 32;
 pub struct RandomModel {
     /// T.
     pub tokens: usize,
-    /// d; each token's input is a vector of this size too.
+    /// d; each token's input is a vector of this size too, or a word piece.
     pub width: usize,
     /// H.
     pub heads: usize,
@@ -40,6 +40,8 @@ pub struct RandomModel {
     pub structure: Structure,
     /// Whether inputs may be shorter than T.
     pub variable: bool,
+    /// Word pieces, if tokens are such and not vectors; their lengths vary.
+    pub vocabulary: Option<usize>,
     /// Logits.
     pub classes: usize,
     /// Of the weights, and of the inputs that calibrate the ranges.
@@ -61,6 +63,7 @@ impl Default for RandomModel {
             shifted: false,
             structure: Structure::default(),
             variable: false,
+            vocabulary: None,
             classes: 10,
             seed: 0,
         }
@@ -116,6 +119,7 @@ impl RandomModel {
                 n if n.ends_with("bias") => (0.0, 0.1),
                 n if n.ends_with("shift") => (1.0, 0.1),
                 "embed.position" => (0.0, 0.5),
+                "embed.weight" if self.vocabulary.is_some() => (0.0, 1.0),
                 n if n.ends_with("query.weight") => (0.0, query_scale / (rows as f64).sqrt()),
                 _ => (0.0, 1.0 / (rows as f64).sqrt()),
             };
@@ -179,7 +183,10 @@ impl RandomModel {
             format: FORMAT.to_owned(),
             name: format!("random-t{tokens}-d{width}-h{}-l{layers}-p{power}-s{seed}", self.heads),
             random_weights: true,
-            input: InputKind::Vectors { size: width, variable: self.variable },
+            input: match self.vocabulary {
+                Some(vocabulary) => InputKind::Text { vocabulary },
+                None => InputKind::Vectors { size: width, variable: self.variable },
+            },
             dataset: None,
             classes: (0..classes).map(|c| format!("class {c}")).collect(),
             tokens,

@@ -78,7 +78,7 @@ fn replicas_must_fit_together() {
 }
 
 /// What a client sends, from one seed.
-struct Blobs {
+pub(crate) struct Blobs {
     model: String,
     parameters: [u8; 32],
     keys: Vec<Vec<u8>>,
@@ -87,7 +87,7 @@ struct Blobs {
 }
 
 impl Blobs {
-    fn new(model: &Model, params: &Parameters, input: &Matrix) -> Self {
+    pub(crate) fn new(model: &Model, params: &Parameters, input: &Matrix) -> Self {
         let context = Context::new(params.clone(), &Device::cpu()).unwrap();
         let described = HeModel::new(model, &context).unwrap();
         let described = described.description();
@@ -117,8 +117,8 @@ impl Blobs {
         BlobHeader { kind, parameters, bytes: 0, digest: [0; 32], model, index: index as u32 }
     }
 
-    /// Sends everything to a server and fetches its answer.
-    async fn ask(&self, url: &str) -> Bytes {
+    /// Sends everything to a server; what is left is to submit the job.
+    pub(crate) async fn send(&self, url: &str) -> (Raw, JobRequest) {
         let mut raw = Raw::connect(url).await;
         let mut set = None;
         for (i, key) in self.keys.iter().enumerate() {
@@ -133,6 +133,12 @@ impl Blobs {
         let (model, key_set) = (self.model.clone(), set.unwrap());
         let idempotency_key = *Id::random().unwrap().as_bytes();
         let job = JobRequest { model, key_set, uploads, idempotency_key, tokens: self.tokens };
+        (raw, job)
+    }
+
+    /// Sends everything to a server and fetches its answer.
+    async fn ask(&self, url: &str) -> Bytes {
+        let (mut raw, job) = self.send(url).await;
         let job = raw.submit(job).await.unwrap();
         let mut events = raw.infer.watch(wire::job_id(job)).await.unwrap().into_inner();
         let mut state = JobState::Queued;

@@ -6,3 +6,4 @@ mod devices;
 mod hostile;
 mod loopback;
 mod support;
+mod text;

@@ -76,8 +76,13 @@ pub(crate) fn input(index: u64) -> Matrix {
 
 /// A session with fresh secrets, and no keys on the server yet.
 pub(crate) async fn open(url: &str) -> Session {
+    open_session(url, &model().config.name).await
+}
+
+/// As [`open`], for a model of this name.
+pub(crate) async fn open_session(url: &str, model: &str) -> Session {
     let client = Client::connect(url, options()).await.unwrap();
-    let described = client.describe(&model().config.name).await.unwrap();
+    let described = client.describe(model).await.unwrap();
     let context = client.context(&described).unwrap();
     let bundle = KeyBundle::generate(&context).unwrap();
     client.session(described, context, bundle).unwrap()
