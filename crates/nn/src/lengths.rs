@@ -20,7 +20,8 @@ const KEPT_BYTES: u64 = 1 << 30;
 /// How many lengths are kept: of constants that vary with the length, beside the program's own.
 pub(crate) fn kept(params: &Parameters, program: &Program) -> (usize, u64) {
     let bytes = varying_bytes(params, program);
-    if bytes == 0 { (0, 0) } else { ((KEPT_BYTES / bytes).max(1) as usize, bytes) }
+    let count = KEPT_BYTES.checked_div(bytes).map_or(0, |count| count.max(1));
+    (count as usize, bytes)
 }
 
 fn varying_bytes(params: &Parameters, program: &Program) -> u64 {
