@@ -199,6 +199,42 @@ fn shared(model: &Model, inputs: &[Matrix]) -> Result<Vec<Vec<f64>>> {
     Ok(all)
 }
 
+/// Beside the clear executor.
+struct Compared {
+    /// Labels that are the same.
+    equal: usize,
+    /// Largest difference of two logits.
+    difference: f64,
+    /// Rows whose labels differ, and their margins in the clear.
+    disagreements: Vec<(usize, f64)>,
+}
+
+impl Compared {
+    /// With what the backend should have computed: what it takes approximations for differs.
+    fn new(
+        model: &Model,
+        backend: Backend,
+        inputs: &Inputs,
+        logits: &[Vec<f64>],
+    ) -> Result<Option<Self>> {
+        let functions = match backend {
+            Backend::He => Functions::Polynomial,
+            Backend::Mpc => Functions::Exact,
+            Backend::Clear | Backend::Exact => return Ok(None),
+        };
+        let clear = ClearExecutor::new(model, functions)?.run_batch(&inputs.matrices)?;
+        let pairs = clear.iter().flatten().zip(logits.iter().flatten());
+        let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let disagreements: Vec<_> = (inputs.offset..)
+            .zip(clear.iter().zip(logits))
+            .filter(|(_, (clear, got))| argmax(clear) != argmax(got))
+            .map(|(row, (clear, _))| (row, margin(clear)))
+            .collect();
+        let equal = logits.len() - disagreements.len();
+        Ok(Some(Self { equal, difference, disagreements }))
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let model = load_model(&args.model)?;
     let inputs = inputs(&model, args)?;
@@ -226,28 +262,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let seconds = he.as_ref().map(|run| run.seconds.iter().sum());
     let seconds = seconds.unwrap_or_else(|| begin.elapsed().as_secs_f64()) / logits.len() as f64;
     let labels: Vec<usize> = logits.iter().map(|l| argmax(l)).collect();
-    // What the backend should have computed: what it takes approximations for differs.
-    let functions = match args.backend {
-        Backend::He => Some(Functions::Polynomial),
-        Backend::Mpc => Some(Functions::Exact),
-        Backend::Clear | Backend::Exact => None,
-    };
-    let clear = functions
-        .map(|f| ClearExecutor::new(&model, f)?.run_batch(&inputs.matrices))
-        .transpose()?;
-    let disagreements: Vec<_> = clear
-        .iter()
-        .flat_map(|clear| clear.iter().zip(&labels).enumerate())
-        .filter(|(_, (clear, label))| argmax(clear) != **label)
-        .map(|(i, (clear, _))| (inputs.offset + i, margin(clear)))
-        .collect();
-    let equal = clear
-        .as_ref()
-        .map(|clear| clear.iter().zip(&labels).filter(|(c, l)| argmax(c) == **l).count());
-    let difference = clear.as_ref().map(|clear| {
-        let pairs = clear.iter().flatten().zip(logits.iter().flatten());
-        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
-    });
+    let compared = Compared::new(&model, args.backend, &inputs, &logits)?;
     let accuracy = inputs.labels.as_ref().map(|truth| {
         let right = labels.iter().zip(truth).filter(|(a, b)| a == b).count();
         right as f64 / labels.len() as f64
@@ -264,16 +279,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(accuracy) => println!("accuracy {:.2} %", accuracy * 100.0),
         None => println!("labels {labels:?}"),
     }
-    if let (Some(equal), Some(difference)) = (equal, difference) {
+    if let Some(Compared { equal, difference, disagreements }) = &compared {
         let count = labels.len();
         println!("{equal} of {count} labels as in the clear, logits within {difference:.1e}");
+        for (row, margin) in disagreements {
+            println!("row {row} differs; its margin in the clear is {margin:.1e}");
+        }
     }
-    for (row, margin) in &disagreements {
-        println!("row {row} differs; its margin in the clear is {margin:.1e}");
-    }
-    if let Some(run) = &he {
+    if let (Some(run), Some(compared)) = (&he, &compared) {
         let error = run.predicted_error;
-        let beyond = disagreements.iter().filter(|(_, margin)| *margin > 2.0 * error).count();
+        let far = |(_, margin): &&(usize, f64)| *margin > 2.0 * error;
+        let beyond = compared.disagreements.iter().filter(far).count();
         println!("predicted error {error:.1e}; {beyond} labels differ beyond twice of it");
         if let Some(path) = &args.report {
             std::fs::write(path, run.report.to_json()? + "\n")
@@ -294,10 +310,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "tokens": inputs.matrices.iter().map(Matrix::rows).collect::<Vec<_>>(),
             "count": labels.len(),
             "accuracy": accuracy,
-            "equal_to_clear": equal,
-            "largest_logit_difference": difference,
+            "equal_to_clear": compared.as_ref().map(|c| c.equal),
+            "largest_logit_difference": compared.as_ref().map(|c| c.difference),
             "predicted_logit_error": he.as_ref().map(|run| run.predicted_error),
-            "disagreements": disagreements
+            "disagreements": compared.as_ref().map_or(&[][..], |c| &c.disagreements)
                 .iter()
                 .map(|(row, margin)| json!({"row": row, "margin": margin}))
                 .collect::<Vec<_>>(),

@@ -6,6 +6,7 @@
 //! | `replicas_must_fit_together` | typed refusal of models on different devices |
 //! | `a_card_answers_as_the_cpu_does` | the same request to a server on the CPU and to one on a card: the same bytes |
 //! | `a_card_serves_the_shipped_model` | ignored (20 s, 8 GB): the same at full size |
+//! | `a_card_serves_text` | ignored (a minute, 16 GB): the same with bootstraps and a sentence shorter than the longest |
 //! | `two_cards_serve_the_shipped_model` | ignored: one server, two cards, the bytes of the CPU from both, and how much more they serve |
 //!
 //! Those with a card are skipped, loudly, where there is none; with `CIPHERFORM_NEED_CUDA` they fail there.
@@ -15,7 +16,7 @@ use crate::support::{
 };
 use bytes::Bytes;
 use cipherform_ckks::{Context, Encoder, Encryptor, KeyGenerator, Parameters};
-use cipherform_client::{Client, KeyBundle};
+use cipherform_client::{Client, KeyBundle, Tokenizer};
 use cipherform_nn::calibrate::CostTable;
 use cipherform_nn::data::{patches, samples};
 use cipherform_nn::{HeModel, Matrix, Model, Plan};
@@ -209,6 +210,18 @@ fn shipped_on(model: &Model, params: &Parameters, devices: &[Device]) -> ServerH
 async fn a_card_serves_the_shipped_model() {
     let Some(card) = card() else { return };
     let (model, params, input) = shipped();
+    compare(&model, &params, &input, card).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: a bootstrapped model, on the CPU too"]
+async fn a_card_serves_text() {
+    let Some(card) = card() else { return };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/bert-tiny-he");
+    let model = Model::load(&path).unwrap();
+    let params = Plan::choose_parameters(&model, &CostTable::nominal()).unwrap();
+    let tokenizer = Tokenizer::from_json(&model.config, model.tokenizer.as_deref().unwrap());
+    let input = tokenizer.unwrap().encode("a charming and often moving film").unwrap();
     compare(&model, &params, &input, card).await;
 }
 
