@@ -256,8 +256,14 @@ impl Pass<'_> {
         let powers = self.activation(hidden, terms, false)?;
         self.b.step("ffn.out");
         let blocks = p.stream_blocks(false);
-        let copies = (blocks * p.block + p.hidden).div_ceil(p.hidden).next_power_of_two();
-        let copies = copies.min(p.columns / p.hidden);
+        // A slot reads the hidden features after it, which must not reach into the next token: of more blocks than leave room
+        // for that, some are made and the others are copies of them.
+        let mut copied = 1;
+        while blocks.div_ceil(copied) * p.block + p.hidden > p.columns && copied < blocks {
+            copied *= 2;
+        }
+        let made = blocks.div_ceil(copied);
+        let copies = (made * p.block + p.hidden).div_ceil(p.hidden).next_power_of_two();
         let mut constant = Self::centered(&weights.ffn_out.bias);
         let mut sources = Vec::new();
         for (power, factors) in powers.into_iter().zip(&terms.factors) {
@@ -266,7 +272,7 @@ impl Pass<'_> {
                 for (f, factor) in factors.iter().enumerate() {
                     let row = Self::centered(weights.ffn_out.weight.row(f));
                     for (d, w) in row.iter().enumerate() {
-                        for block in 0..blocks {
+                        for block in 0..made {
                             let column =
                                 columns[block * p.block + d].get_or_insert(vec![0.0; p.hidden]);
                             column[f] = factor * w * alpha;
@@ -283,6 +289,7 @@ impl Pass<'_> {
             }
         }
         let product = self.matrices(&sources, p.hidden)?;
+        let product = self.b.replicate(product, made * p.block, copied)?;
         let bias = self.live(&self.block_row(&constant, blocks, alpha));
         let branch = self.b.add_plain(product, bias);
         self.b.step("ffn.residual");

@@ -7,9 +7,11 @@
 //! | `activations` | cubic, quartic, and a quadratic with a vanishing coefficient | one term a power |
 //! | `all_scaled` | no power head | no division, mask instead of normaliser |
 //! | `two_layers` | 2 layers | encrypted first norm, second feed-forward product, residual across levels |
+//! | `wide_hidden` | BERT-tiny's: width 128, 512 hidden features, 64 tokens | copies of the stream that do not fit beside the hidden features |
 //! | `refreshed` | 2 layers, every place to refresh | what a bootstrap sees is within its bound |
 //! | `odd_sizes` | 20 tokens, width 48, 3 heads | padding in tokens, heads and features |
 //! | `lengths` | inputs shorter than T, embedding norm, shift, no division | padding between data and copies |
+//! | `shipped_text` | trained weights, sentences | ranges that are not random ones' |
 //! | `many_tokens` | 128 tokens | several key tiles |
 //! | `refusals` | too wide, too deep | typed errors |
 
@@ -23,6 +25,7 @@ use crate::{
 };
 use cipherform_ckks::presets;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 const SLOTS: usize = 1 << 15;
 
@@ -39,6 +42,10 @@ fn check_model(model: &Model) {
 
 /// With every layer's refreshes at these points.
 fn check_refreshed(model: &Model, points: &[RefreshPoint]) {
+    check_inputs(model, points, (0..2).map(|index| random_input(&model.config, 1, index).unwrap()));
+}
+
+fn check_inputs(model: &Model, points: &[RefreshPoint], inputs: impl Iterator<Item = Matrix>) {
     let whole = Packing::new(&model.config, SLOTS).unwrap();
     // Slots are exact at any level, so depth is no object here.
     let mut layer = LayerSchedule::default();
@@ -49,8 +56,7 @@ fn check_refreshed(model: &Model, points: &[RefreshPoint]) {
     let ladder = Ladder::Endless { log2_scale: 40.0, top: TOP, crosses: false };
     let client = ClientWeights::from_model(model).unwrap();
     let clear = ClearExecutor::new(model, Functions::Polynomial).unwrap();
-    for index in 0..2 {
-        let input = random_input(&model.config, 1, index).unwrap();
+    for input in inputs {
         let want = clear.run(&input).unwrap();
         let packing = whole.with_tokens(input.rows()).unwrap();
         let lowered = lower(model, &packing, ladder.clone(), &schedule).unwrap();
@@ -116,6 +122,12 @@ fn all_scaled() {
     check(&RandomModel { scaled_heads: vec![0, 1, 2, 3], ..shape(64, 64, 4, 128) });
 }
 
+/// Hidden features that fill half of a row: the copies of the stream do not fit beside them.
+#[test]
+fn wide_hidden() {
+    check(&RandomModel { layers: 2, ..shape(64, 128, 2, 512) });
+}
+
 #[test]
 fn two_layers() {
     check(&RandomModel { layers: 2, scaled_heads: vec![0, 2], ..shape(49, 64, 4, 128) });
@@ -159,6 +171,19 @@ fn lengths() {
         RandomModel { heads: 4, scaled_heads: vec![2], ..undivided }.generate().unwrap();
     mixed.config.layers[0].heads[1] = HeadKind::Power;
     check_model(&mixed);
+}
+
+/// The trained model on sentences of the development set, of 10 to 28 word pieces: its ranges, signs and small coefficients are
+/// not those of random weights.
+#[test]
+fn shipped_text() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/bert-tiny-he");
+    let model = Model::load(&path).unwrap();
+    let reference = std::fs::read_to_string(path.join("reference.json")).unwrap();
+    let reference: serde_json::Value = serde_json::from_str(&reference).unwrap();
+    let ids: Vec<Vec<f64>> = serde_json::from_value(reference["ids"].clone()).unwrap();
+    let inputs = ids.into_iter().take(4).map(|ids| Matrix::from_vec(ids.len(), 1, ids).unwrap());
+    check_inputs(&model, &[RefreshPoint::Attended, RefreshPoint::Normalized], inputs);
 }
 
 #[test]
