@@ -145,7 +145,8 @@ impl Seam {
         let _span = primitive("slots of a half");
         let params = self.ctx().params();
         let scale = half.scale / factor;
-        let bits = half.log2_q + f64::from(params.log_n()) + f64::from(fraction) - scale.abs().log2();
+        let bits =
+            half.log2_q + f64::from(params.log_n()) + f64::from(fraction) - scale.abs().log2();
         check_bits("seam", bits.max(half.log2_q))?;
         let (low, high) = half.coefficients.split_at(params.slots());
         let mut work: Vec<Wide> = low

@@ -228,7 +228,7 @@ impl HeModel {
     /// # Errors
     /// As [`HeModel::new`].
     pub fn for_machine(model: &Model, context: &Context, costs: &MachineCosts) -> Result<Self> {
-        let (mut plan, program, scheduled) = Plan::scheduled(model, context.params(), costs)?;
+        let (mut plan, program, scheduled) = Plan::searched(model, context.params(), costs, None)?;
         plan.price(&costs.steps_ms(context.params(), &program)?);
         let bytes = DeviceBytes::new(context.params(), &plan, &program)?;
         bytes.check(context.ring().device())?;

@@ -88,7 +88,7 @@ impl HybridPlan {
         let crossing = |program: &Program, instruction: &Instruction| {
             passage(program, instruction)?.map_or(Ok(0.0), |p| price(params, network, &p))
         };
-        let (plan, program) = Plan::searched(model, params, costs, Some(&crossing))?;
+        let (plan, program, _) = Plan::searched(model, params, costs, Some(&crossing))?;
         let passages = program
             .instructions()
             .iter()
