@@ -12,14 +12,14 @@ use cipherform_client::{Client, KeyBundle, KeyProgress, Options};
 use cipherform_nn::calibrate::CostTable;
 use cipherform_nn::data::{patches, samples};
 use cipherform_nn::exec::ClearExecutor;
-use cipherform_nn::{Functions, HeModel, Model, Plan};
+use cipherform_nn::{Functions, HeModel, Mode, Model, Plan};
 use cipherform_profile::{Header, PredictedOperator, Prediction, Report, Style};
 use cipherform_server::{Config, Registry, Server};
 use std::path::Path;
 
 /// The server's side: load, plan, encode, listen.
 fn start_server(model: &Model) -> Result<cipherform_server::ServerHandle> {
-    let params = Plan::choose_parameters(model, &CostTable::nominal())?;
+    let params = Plan::choose_parameters(model, &CostTable::nominal(), Mode::Logits)?;
     println!(
         "server: {} fits {}, {} bits of security",
         model.config.name,

@@ -153,6 +153,17 @@ pub enum Error {
         /// What the client believes, with a margin of a thousand.
         limit: f64,
     },
+    /// Keys or reply of a plan that answers with a label.
+    #[error(transparent)]
+    Exact(#[from] cipherform_exact::Error),
+    /// The model is served with the other kind of answer.
+    #[error("the server answers with {has} for this model; {hint}")]
+    WrongAnswer {
+        /// What it answers with.
+        has: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
     /// A thread of this process died.
     #[error("a background computation of the client died")]
     Thread,

@@ -11,7 +11,7 @@
 //! let mut session = client.session(described, context, bundle)?;
 //! session.ensure_keys(&mut |keys| eprintln!("{} of {} keys", keys.keys, keys.total_keys)).await?;
 //! let prediction = session.infer(&input, &mut |event| eprintln!("{}", event.operator)).await?;
-//! println!("class {}", prediction.label);
+//! println!("class {}", prediction.label());
 //! # Ok(())
 //! # }
 //! ```
@@ -38,6 +38,6 @@ pub use cipherform_proto::{Fault, Id};
 pub use connection::{Client, Described, Options};
 pub use error::{Error, Result};
 pub use key_file::{KeyBundle, entropy};
-pub use prediction::{Prediction, Timings};
+pub use prediction::{Answer, Label, Logits, Prediction, Timings};
 pub use session::{EncryptedInput, KeyProgress, Session};
 pub use text::Tokenizer;

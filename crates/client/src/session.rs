@@ -3,14 +3,15 @@
 use crate::connection::{Authorized, Bearer, Client, Described};
 use crate::error::{Error, Result};
 use crate::key_file::{KeyBundle, entropy};
-use crate::prediction::{Prediction, Timings};
+use crate::prediction::{Label, Logits, Prediction, Timings};
 use crate::transfer::{receive, send};
 use bytes::Bytes;
 use cipherform_ckks::{
     Ciphertext, Context, Decryptor, Encoder, Encryptor, KeyGenerator, KeySpec, Parameters,
     SeededKey,
 };
-use cipherform_nn::{Matrix, ModelDescription, argmax};
+use cipherform_exact::{EncryptedLabel, LabelParameters, LabelSecret};
+use cipherform_nn::{Matrix, Mode, ModelDescription};
 use cipherform_profile::Recording;
 use cipherform_proto::wire::{self, JobEvent, JobRequest, JobState, KeySetInfo};
 use cipherform_proto::{BlobKind, Chunked, Fault, Id, MESSAGE_BYTES, pb};
@@ -160,7 +161,7 @@ impl Session {
         &mut self,
         on_progress: &mut (dyn FnMut(KeyProgress) + Send),
     ) -> Result<KeySetInfo> {
-        let plan = self.described.description.plan().keys().to_vec();
+        let plan = self.needed();
         let mine = self.key_sets().await?.into_iter().find(|set| {
             set.model == self.description().name() && set.description == self.described.digest
         });
@@ -182,7 +183,7 @@ impl Session {
             };
             let mut wanted = Vec::new();
             for index in missing {
-                let spec = plan.get(index as usize).copied();
+                let spec = plan.get(index as usize).cloned();
                 let spec = spec.ok_or_else(|| Error::Protocol("a key beyond the plan".into()))?;
                 if asked.get_mut(index as usize).is_some_and(|asked| std::mem::replace(asked, true))
                 {
@@ -196,17 +197,24 @@ impl Session {
             }
             progress.keys = plan.len() - wanted.len();
             progress.total_bytes = progress.bytes
-                + wanted.iter().map(|(_, s)| key_bytes(self.parameters(), *s)).sum::<u64>();
+                + wanted.iter().map(|(_, needed)| needed.bytes(self.parameters())).sum::<u64>();
             on_progress(progress);
             set =
                 self.send_keys(wanted, set.map(|info| info.id), &mut progress, on_progress).await?;
         }
     }
 
+    /// Every key that the server has to hold: those of the plan, then those of its exact step.
+    fn needed(&self) -> Vec<Needed> {
+        let plan = self.description().plan();
+        let keys = plan.keys().iter().map(|&spec| Needed::Evaluation(spec));
+        keys.chain(plan.label_step(self.parameters()).map(Needed::Label)).collect()
+    }
+
     /// Makes and sends `wanted`.
     async fn send_keys(
         &self,
-        wanted: Vec<(u32, KeySpec)>,
+        wanted: Vec<(u32, Needed)>,
         mut set: Option<Id>,
         progress: &mut KeyProgress,
         on_progress: &mut (dyn FnMut(KeyProgress) + Send),
@@ -218,10 +226,17 @@ impl Session {
         let maker = tokio::task::spawn_blocking(move || -> Result<()> {
             let mut rng = entropy()?;
             let generator = KeyGenerator::new(&context);
-            for (index, spec) in wanted {
-                let key = generator.evaluation_key(&bundle.secret, spec, &mut rng)?;
-                let blob = Chunked::new(Bytes::from(key.to_bytes()?));
-                if sender.blocking_send((index, blob)).is_err() {
+            for (index, needed) in wanted {
+                let bytes = match &needed {
+                    Needed::Evaluation(spec) => {
+                        generator.evaluation_key(&bundle.secret, *spec, &mut rng)?.to_bytes()?
+                    }
+                    Needed::Label(step) => {
+                        LabelSecret::new(&bundle.secret)?.keys(step, &mut rng)?.to_bytes()
+                    }
+                };
+                let blob = Chunked::new(Bytes::from(bytes));
+                if sender.blocking_send((index, needed.kind(), blob)).is_err() {
                     // The sending side gave up and says why.
                     return Ok(());
                 }
@@ -230,8 +245,8 @@ impl Session {
         });
         let (name, parameters) = (self.description().name(), self.parameters().fingerprint());
         let mut last = None;
-        while let Some((index, blob)) = made.recv().await {
-            let header = blob.header(BlobKind::EvaluationKey, parameters, name, index);
+        while let Some((index, kind, blob)) = made.recv().await {
+            let header = blob.header(kind, parameters, name, index);
             let doing = "uploading keys";
             let upload = send(&self.client, &mut uploads, doing, header, &blob).await?;
             let request = wire::commit_request(upload, set);
@@ -348,17 +363,24 @@ impl Session {
     /// `NotReady` for a job that is not done.
     pub async fn result(&self, job: Id) -> Result<Bytes> {
         let doing = "fetching a result";
-        let level = self.description().plan().output_level();
-        let limit = Ciphertext::serialized_len(self.parameters(), level, 1, false) as u64;
+        let (kind, limit) = match self.description().plan().label_step(self.parameters()) {
+            Some(step) => (BlobKind::Label, step.label_bytes()),
+            None => {
+                let level = self.description().plan().output_level();
+                let limit = Ciphertext::serialized_len(self.parameters(), level, 1, false);
+                (BlobKind::Ciphertext, limit)
+            }
+        };
         let mut infer = rpc!(self, infer_client, InferClient);
         let mut parts = self.client.call(doing, infer.result(wire::result_request(job, 0))).await?;
-        Ok(receive(&self.client, doing, &mut parts, BlobKind::Ciphertext, limit).await?.1)
+        Ok(receive(&self.client, doing, &mut parts, kind, limit as u64).await?.1)
     }
 
     /// The logits in an encrypted result.
     ///
     /// # Errors
-    /// An error of the scheme for bytes that are no ciphertext of this set, of the model for slots that hold no logits;
+    /// An error of the scheme for bytes that are no ciphertext of this set, of the model for slots that hold no logits and for a
+    /// plan that answers with a label;
     /// [`Error::Implausible`] for noise, which is what a wrong key under a false name gives.
     ///
     /// # Security
@@ -366,6 +388,9 @@ impl Session {
     /// retry, complain or publish depending on it (IND-CPA-D, ePrint 2020/1533).
     pub async fn decrypt(&self, result: Bytes) -> Result<Vec<f64>> {
         let (context, bundle) = (self.context.clone(), self.bundle.clone());
+        if self.description().plan().mode() != Mode::Logits {
+            return Err(HAS_LABELS);
+        }
         let expected = self.description().plan().output_level();
         let decrypt = move || -> Result<_> {
             let ciphertext = Ciphertext::from_bytes(&context, &result)?;
@@ -387,6 +412,25 @@ impl Session {
         Ok(logits)
     }
 
+    /// The class in an encrypted reply of a plan that answers with a label.
+    ///
+    /// # Errors
+    /// [`Error::WrongAnswer`] for a plan that answers with logits; [`Error::Exact`] for bytes that are no reply, a reply under
+    /// another secret, and one that decrypts to no class.
+    ///
+    /// # Security
+    /// As [`Session::decrypt`].
+    pub async fn decrypt_label(&self, result: Bytes) -> Result<usize> {
+        let step = self.description().plan().label_step(self.parameters());
+        let step = step.ok_or(HAS_LOGITS)?;
+        let bundle = self.bundle.clone();
+        let decrypt = move || -> Result<_> {
+            let reply = EncryptedLabel::from_bytes(&step, &result)?;
+            Ok(reply.decrypt(&step, &LabelSecret::new(&bundle.secret)?)?)
+        };
+        tokio::task::spawn_blocking(decrypt).await.map_err(|_| Error::Thread)?
+    }
+
     /// Where the time of a finished job went, as the server recorded it.
     ///
     /// # Errors
@@ -405,12 +449,44 @@ impl Session {
     /// same calls whatever comes out.
     ///
     /// # Errors
-    /// Those of the steps.
+    /// [`Error::WrongAnswer`] for a plan that answers with a label; those of the steps.
     pub async fn infer(
         &self,
         input: &Matrix,
         on_event: &mut (dyn FnMut(&JobEvent) + Send),
-    ) -> Result<Prediction> {
+    ) -> Result<Prediction<Logits>> {
+        if self.description().plan().mode() != Mode::Logits {
+            return Err(HAS_LABELS);
+        }
+        let (fetched, result) = self.fetch(input, on_event).await?;
+        let answer = Logits::new(self.decrypt(result).await?);
+        Ok(fetched.answered(answer))
+    }
+
+    /// As [`Session::infer`], of a plan that answers with a label: there are no logits, here or on the wire.
+    ///
+    /// # Errors
+    /// [`Error::WrongAnswer`] for a plan that answers with logits; those of the steps.
+    pub async fn infer_label(
+        &self,
+        input: &Matrix,
+        on_event: &mut (dyn FnMut(&JobEvent) + Send),
+    ) -> Result<Prediction<Label>> {
+        if self.description().plan().mode() != Mode::Label {
+            return Err(HAS_LOGITS);
+        }
+        let (fetched, result) = self.fetch(input, on_event).await?;
+        let answer = Label::new(self.decrypt_label(result).await?);
+        Ok(fetched.answered(answer))
+    }
+
+    /// Everything but the decryption, which comes last: a result that fails to decrypt must not change what the server sees of
+    /// this client.
+    async fn fetch(
+        &self,
+        input: &Matrix,
+        on_event: &mut (dyn FnMut(&JobEvent) + Send),
+    ) -> Result<(Fetched, Bytes)> {
         let start = Instant::now();
         let mut lap = Instant::now();
         let mut next = || -> Duration {
@@ -425,31 +501,74 @@ impl Session {
         let done = self.watch(job, on_event).await?;
         let wait = next();
         let result = self.result(job).await?;
-        let downloaded_bytes = result.len() as u64;
         let recording = self.recording(job).await?;
         let download = next();
-        // Last: a result that fails to decrypt must not change what the server sees of this client.
-        let logits = self.decrypt(result).await?;
-        let decrypt = next();
-        Ok(Prediction {
-            job,
-            label: argmax(&logits),
-            logits,
-            timings: Timings {
-                encrypt,
-                submit,
-                wait,
-                run: done.elapsed,
-                download,
-                decrypt,
-                total: start.elapsed(),
-            },
-            uploaded_bytes: encrypted.bytes(),
-            downloaded_bytes,
-            recording,
-        })
+        let (uploaded_bytes, downloaded_bytes) = (encrypted.bytes(), result.len() as u64);
+        let timings =
+            Timings { encrypt, submit, wait, run: done.elapsed, download, ..Timings::default() };
+        let prediction =
+            Prediction { job, answer: (), timings, uploaded_bytes, downloaded_bytes, recording };
+        Ok((Fetched { start, decrypting: Instant::now(), prediction }, result))
     }
 }
+
+/// An inference whose answer is about to be decrypted.
+struct Fetched {
+    start: Instant,
+    decrypting: Instant,
+    prediction: Prediction<()>,
+}
+
+impl Fetched {
+    fn answered<A>(self, answer: A) -> Prediction<A> {
+        let Prediction {
+            job,
+            answer: (),
+            mut timings,
+            uploaded_bytes,
+            downloaded_bytes,
+            recording,
+        } = self.prediction;
+        timings.decrypt = self.decrypting.elapsed();
+        timings.total = self.start.elapsed();
+        Prediction { job, answer, timings, uploaded_bytes, downloaded_bytes, recording }
+    }
+}
+
+/// A key that the server has to hold.
+#[derive(Clone, Debug)]
+enum Needed {
+    /// One of the plan's.
+    Evaluation(KeySpec),
+    /// Those of its exact step, in one piece.
+    Label(LabelParameters),
+}
+
+impl Needed {
+    fn kind(&self) -> BlobKind {
+        match self {
+            Self::Evaluation(_) => BlobKind::EvaluationKey,
+            Self::Label(_) => BlobKind::LabelKeys,
+        }
+    }
+
+    fn bytes(&self, params: &Parameters) -> u64 {
+        match self {
+            Self::Evaluation(spec) => SeededKey::serialized_len(params, *spec) as u64,
+            Self::Label(step) => step.seeded_key_bytes() as u64,
+        }
+    }
+}
+
+const HAS_LABELS: Error = Error::WrongAnswer {
+    has: "labels alone",
+    hint: "ask for the label (`infer_label`, or --label-only)",
+};
+
+const HAS_LOGITS: Error = Error::WrongAnswer {
+    has: "logits",
+    hint: "ask for them (`infer`, or without --label-only), or have it served with `serve --label-only`",
+};
 
 /// A recording from the server: a tree, which deserialising checks, with names fit for a terminal.
 fn recording(json: &[u8]) -> Result<Recording> {
@@ -462,10 +581,6 @@ fn recording(json: &[u8]) -> Result<Recording> {
         }
     }
     Recording::from_spans(spans).map_err(|e| foreign(&e))
-}
-
-fn key_bytes(params: &Parameters, spec: KeySpec) -> u64 {
-    SeededKey::serialized_len(params, spec) as u64
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// Fewer classes than two, or more than the step is built for.
     #[error(
-        "label only: {classes} classes, 2 to {max} can be compared: all pairs of {classes} are {bootstraps} programmable bootstraps, about {seconds:.0} s on one core; serve this model with logits"
+        "label only: {classes} classes, 2 to {max} can be compared: {classes} would be {bootstraps} programmable bootstraps, about {seconds:.0} s on one core; serve this model with logits"
     )]
     Classes {
         /// The model's classes.
@@ -89,6 +89,11 @@ pub enum Error {
         /// log2 of the least bound for 132 bits.
         needed: u32,
     },
+    /// This program was compiled without the engine.
+    #[error(
+        "label only: this program was built without it; build it with `cargo build --release --features label-only`"
+    )]
+    NotBuilt,
     /// The step was told to stop.
     #[error("cancelled before {stage}")]
     Cancelled {

@@ -11,8 +11,11 @@
 //!   round        every word to a multiple of 2^52                                from here on the logits are 12-bit integers
 //!   compare      difference, sign by a programmable bootstrap                    one a pair
 //!   select       wins = sum of signs; wins = c - 1 by a bootstrap                one a class
-//!   label        sum of class times indicator                                    one sample, whatever c is
+//!   label        sum of class times indicator                                    one sample
 //! ```
+//!
+//! Of more than 16 classes not pairs are compared but the leading 8 bits of each logit, bit after bit: whoever lacks a bit
+//! that another class still in has is out; then the bits of the classes' numbers decide between equals.
 //!
 //! **Exact.** Samples are rounded *before* they are subtracted. The rounded values are integers that all comparisons see
 //! alike, so they are totally ordered (ties go to the smaller class): exactly one class wins against all others. Noise
@@ -22,9 +25,10 @@
 //! a turn, less a margin for noise. A larger difference wraps, and the loser wins: the range is a contract.
 //!
 //! [`LabelParameters`] answers for sizes, counts ([`LabelParameters::stages`]), noise and failure probability without
-//! any key; it needs no feature. The engine ([`LabelSecret`], [`LabelKeys`], [`EncryptedLabel`]) is behind the feature
-//! `label-only`, which compiles `tfhe` for programmable bootstraps (Chillotti, Gama, Georgieva and Izabachène, ePrint
-//! 2018/421; programmable: ePrint 2021/091).
+//! any key. The engine ([`LabelSecret`], [`LabelKeys`], [`EncryptedLabel`]) does something with the feature
+//! `label-only` alone, which compiles `tfhe` for programmable bootstraps (Chillotti, Gama, Georgieva and Izabachène, ePrint
+//! 2018/421; programmable: ePrint 2021/091). Without it those types have no values and whatever would make one is
+//! [`Error::NotBuilt`], so that nobody who uses this crate needs a feature of their own.
 //!
 //! # Security
 //! Keys under the CKKS secret and the hand-over secret are checked against [`cipherform_ckks::SecurityTable`], those in
@@ -36,14 +40,24 @@
 //! # Non-goals
 //! No integers, no arithmetic on labels, no more than [`MAX_CLASSES`] classes.
 
+#[cfg(not(feature = "label-only"))]
+#[path = "absent.rs"]
+mod engine;
 #[cfg(feature = "label-only")]
 mod engine;
 mod error;
 pub mod noise;
 pub mod params;
 
-#[cfg(feature = "label-only")]
 pub use engine::{EncryptedLabel, LabelKeys, LabelSecret, SeededLabelKeys, evaluate};
 pub use error::{Error, Result};
 pub use noise::{Noise, scale_for};
 pub use params::{LabelParameters, MAX_CLASSES, Stage, StageCost};
+
+/// Whether the engine is in this build.
+///
+/// # Errors
+/// [`Error::NotBuilt`].
+pub fn check_built() -> Result<()> {
+    if cfg!(feature = "label-only") { Ok(()) } else { Err(Error::NotBuilt) }
+}

@@ -14,8 +14,9 @@
 use crate::error::{Error, Result};
 use crate::params::{
     BOOTSTRAP_BASE, BOOTSTRAP_DIGITS, GRID_BITS, LARGE_DIMENSION, LARGE_NOISE, LabelParameters,
-    SMALL_DIMENSION, SMALL_NOISE, SWITCH_BASE, SWITCH_DIGITS,
+    SMALL_DIMENSION, SMALL_NOISE, SWITCH_BASE, SWITCH_DIGITS, VALUE_ROUNDS,
 };
+use cipherform_profile::Counter;
 
 /// log2 of the largest failure probability of one query that a plan may have.
 pub const LOG2_FAILURE_LIMIT: f64 = -110.0;
@@ -40,6 +41,8 @@ pub struct Noise {
     pub rounding: f64,
     /// One rounded logit: these three, and nothing of CKKS.
     pub logit: f64,
+    /// Turns of the torus that the promised range takes.
+    pub span: f64,
     /// What comes out of a programmable bootstrap.
     pub bootstrap: f64,
     /// A sum of wins as the selecting bootstrap sees it.
@@ -100,20 +103,46 @@ impl Noise {
         let bridge = switch(params.hand_over_dimension(), 2.0 / 3.0).sqrt();
         let grid = f64::from(GRID_BITS).exp2();
         let rounding = ((1.0 + SMALL_DIMENSION as f64 / 4.0) / 12.0).sqrt() / grid;
-        let logit = (hand_over.powi(2) + bridge.powi(2) + rounding.powi(2)).sqrt();
+        // Comparing digit by digit leaves out the last bits of half a turn.
+        let dropped = if step.is_paired() {
+            0.0
+        } else {
+            (0.5 / (VALUE_ROUNDS as f64).exp2()).powi(2) / 12.0
+        };
+        let logit = (hand_over.powi(2) + bridge.powi(2) + rounding.powi(2) + dropped).sqrt();
         let variance = bootstrap();
         let (c, messages) = (step.classes() as f64, step.messages() as f64);
-        let wins = (c - 1.0) * variance + switch(LARGE_DIMENSION, 0.5) + rounding.powi(2);
-        // Labels 0 .. c - 1 are the weights; two classes: one sample.
-        let weights = if step.classes() == 2 { 1.0 } else { (c - 1.0) * c * (2.0 * c - 1.0) / 6.0 };
+        // Bootstraps that read a sum, and the most results of others in one: wins; in the rounds of an elimination all
+        // products and unions before.
+        let (readers, terms) = if step.is_paired() {
+            (c, c - 1.0)
+        } else {
+            let rounds = VALUE_ROUNDS + step.label_bits();
+            let last =
+                step.stages().last().map_or(0, |s| s.cost.get(Counter::ProgrammableBootstraps));
+            (last as f64, (2 * rounds) as f64)
+        };
+        let wins = (terms * variance + switch(LARGE_DIMENSION, 0.5) + rounding.powi(2)).sqrt();
+        // Labels 0 .. c - 1 are the weights; two classes: one sample; digits of four bits: powers of two, doubled.
+        let weights = match step.classes() {
+            2 => 1.0,
+            _ if step.is_paired() => (c - 1.0) * c * (2.0 * c - 1.0) / 6.0,
+            _ => 4.0 * (1.0 + 4.0 + 16.0 + 64.0),
+        };
         let label = (weights * variance).sqrt();
-        let wins = wins.sqrt();
-        // Wins are half a turn over the messages apart, labels a turn: half of that is the margin.
-        let reading = log2_tail(0.5 / messages / label);
-        let selecting = c.log2() + log2_tail(0.25 / messages / wins);
+        // Sums are half a turn over the messages apart, labels a turn: half of that is the margin.
+        let reading = (step.reply_samples() as f64).log2() + log2_tail(0.5 / messages / label);
+        let selecting = readers.log2() + log2_tail(0.25 / messages / wins);
         let log2_failure =
             if step.classes() == 2 { reading } else { (reading.exp2() + selecting.exp2()).log2() };
+        // Pairs: differences up to half a turn. Digits: the logits less their mean, on both sides of zero, in half a turn.
+        let span = if step.is_paired() {
+            0.5 - GUARD * std::f64::consts::SQRT_2 * logit
+        } else {
+            0.25 - GUARD * logit
+        };
         Self {
+            span,
             hand_over,
             bridge,
             rounding,
@@ -129,17 +158,13 @@ impl Noise {
     /// are promised. Two logits that differ by six times this and more are ordered rightly.
     #[must_use]
     pub fn difference_sigma(&self, range: f64) -> f64 {
-        std::f64::consts::SQRT_2 * self.logit / turns_of(range, self)
+        std::f64::consts::SQRT_2 * self.logit * range / self.span
     }
 }
 
-/// Turns of the torus that one unit of the logits is.
-fn turns_of(range: f64, noise: &Noise) -> f64 {
-    (0.5 - GUARD * std::f64::consts::SQRT_2 * noise.logit) / range
-}
-
 /// The CKKS scale at level 0 that places a difference of `range` just below half a turn: the noise has eight standard
-/// deviations of room, 2^-50 for a difference of exactly `range`.
+/// deviations of room, 2^-50 for a difference of exactly `range`. Of more than [`crate::params::MAX_PAIRED_CLASSES`] classes it places
+/// `range` just below a quarter of a turn, and logits come less their mean, which `range` then bounds as well.
 ///
 /// # Errors
 /// [`Error::Range`] unless `range` is finite and positive.
@@ -148,7 +173,7 @@ pub fn scale_for(step: &LabelParameters, range: f64) -> Result<f64> {
         return Err(Error::Range { range });
     }
     let base = step.params().q().first().map_or(0.0, |&q| q as f64);
-    Ok(turns_of(range, &step.noise()) * base)
+    Ok(step.noise().span / range * base)
 }
 
 #[cfg(test)]

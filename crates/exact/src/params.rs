@@ -28,12 +28,25 @@ pub const SWITCH_DIGITS: usize = 4;
 /// log2 of the values that a blind rotation tells apart: twice its ring's degree.
 pub const GRID_BITS: u32 = 12;
 
-/// Most classes that are compared: their wins, 0 to 15, are one message of the parameters.
-pub const MAX_CLASSES: usize = 16;
+/// Most classes of which all pairs are compared: their wins, 0 to 15, are one message of the parameters. More are
+/// compared digit by digit.
+pub const MAX_PAIRED_CLASSES: usize = 16;
 
-/// Time of one programmable bootstrap with its key switch on one core of an AMD EPYC 9R14, as the makers of `tfhe` publish
-/// it; for refusals that name a cost, not for plans.
-pub const BOOTSTRAP_SECONDS: f64 = 0.0156;
+/// Most classes that are compared.
+pub const MAX_CLASSES: usize = 128;
+
+/// Values of one digit of the label in the reply, and of a sum that a bootstrap reads.
+pub const MESSAGES: usize = 16;
+
+/// Rounds that compare bits of the logits when they are compared digit by digit.
+pub const VALUE_ROUNDS: usize = 8;
+
+/// Milliseconds of one programmable bootstrap on one core of an AMD EPYC with AVX-512, measured
+/// (benches/results/2026-11-25-label-only.md); what plans are priced with.
+pub const BOOTSTRAP_MS: f64 = 14.2;
+
+/// Milliseconds of a switch of one scalar sample, likewise, for each 1024 coordinates of the dimension before it.
+pub const SWITCH_MS: f64 = 1.3;
 
 /// Bytes before the words of serialised keys: magic, version, set, secret, three seeds.
 pub(crate) const KEYS_HEADER: usize = 4 + 2 + 32 + 32 + 3 * 16;
@@ -51,12 +64,13 @@ pub enum Stage {
     Compare,
     /// The class that won against all others, and its number.
     Select,
+    /// The leading bits of every logit: of more than [`MAX_PAIRED_CLASSES`] classes, instead of comparing pairs.
+    Digits,
+    /// Bit by bit, classes that lack it where another one left has it are out.
+    Eliminate,
 }
 
 impl Stage {
-    /// All, in order.
-    pub const ALL: [Self; 4] = [Self::HandOver, Self::Bridge, Self::Compare, Self::Select];
-
     /// The operator's name in plans and profiles.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -65,6 +79,8 @@ impl Stage {
             Self::Bridge => "label.bridge",
             Self::Compare => "label.compare",
             Self::Select => "label.select",
+            Self::Digits => "label.digits",
+            Self::Eliminate => "label.eliminate",
         }
     }
 }
@@ -76,6 +92,21 @@ pub struct StageCost {
     pub stage: Stage,
     /// Exactly what the recorder will see.
     pub cost: Cost,
+}
+
+impl StageCost {
+    /// What bootstraps and switches of scalar samples take on `threads` cores, in ms, by the constants above; key switches in the
+    /// ring are the caller's to price.
+    #[must_use]
+    pub fn exact_ms(&self, params: &Parameters, threads: usize) -> f64 {
+        let dimension = match self.stage {
+            Stage::Bridge => params.hand_over_dimension(),
+            _ => LARGE_DIMENSION,
+        };
+        let switches = self.cost.get(Counter::LweSwitches) as f64 * dimension as f64 / 1024.0;
+        let bootstraps = self.cost.get(Counter::ProgrammableBootstraps) as f64;
+        (switches * SWITCH_MS + bootstraps * BOOTSTRAP_MS) / threads.max(1) as f64
+    }
 }
 
 /// The step for some number of classes, after a parameter set.
@@ -93,8 +124,8 @@ impl LabelParameters {
     pub fn new(params: &Parameters, classes: usize) -> Result<Self> {
         check_security()?;
         if !(2..=MAX_CLASSES).contains(&classes) {
-            let bootstraps = pairs(classes) + classes as u64;
-            let seconds = bootstraps as f64 * BOOTSTRAP_SECONDS;
+            let bootstraps = elimination(classes);
+            let seconds = bootstraps as f64 * BOOTSTRAP_MS / 1e3;
             return Err(Error::Classes { classes, max: MAX_CLASSES, bootstraps, seconds });
         }
         Ok(Self { params: params.clone(), classes })
@@ -112,10 +143,27 @@ impl LabelParameters {
         &self.params
     }
 
-    /// Values that wins and labels are told apart from: the classes, up to a power of two.
+    /// Whether all pairs are compared; digit by digit otherwise.
+    #[must_use]
+    pub fn is_paired(&self) -> bool {
+        self.classes <= MAX_PAIRED_CLASSES
+    }
+
+    /// Values that wins and digits of labels are told apart from: of up to 16 classes a power of two that is not less.
     #[must_use]
     pub fn messages(&self) -> usize {
-        self.classes.next_power_of_two()
+        self.classes.next_power_of_two().min(MESSAGES)
+    }
+
+    /// Bits of a label.
+    pub(crate) fn label_bits(&self) -> usize {
+        label_bits(self.classes)
+    }
+
+    /// Samples of the reply: one for up to 16 classes, two for more.
+    #[must_use]
+    pub fn reply_samples(&self) -> usize {
+        if self.is_paired() { 1 } else { self.label_bits().div_ceil(MESSAGES.ilog2() as usize) }
     }
 
     /// What each stage counts. Two classes need one comparison and no selection.
@@ -125,13 +173,18 @@ impl LabelParameters {
         let switches = |n| Cost::of(Counter::LweSwitches, n);
         let bootstraps = |n| Cost::of(Counter::ProgrammableBootstraps, n);
         let stage = |stage, cost| StageCost { stage, cost };
-        let mut stages = vec![
-            stage(Stage::HandOver, cost::hand_over() * c),
-            stage(Stage::Bridge, switches(c)),
-            stage(Stage::Compare, bootstraps(pairs(self.classes))),
-        ];
-        if c > 2 {
-            stages.push(stage(Stage::Select, switches(c) + bootstraps(c)));
+        let mut stages =
+            vec![stage(Stage::HandOver, cost::hand_over() * c), stage(Stage::Bridge, switches(c))];
+        if self.is_paired() {
+            stages.push(stage(Stage::Compare, bootstraps(pairs(self.classes))));
+            if c > 2 {
+                stages.push(stage(Stage::Select, switches(c) + bootstraps(c)));
+            }
+        } else {
+            let digits = VALUE_ROUNDS as u64 * c;
+            let rest = elimination(self.classes) - digits;
+            stages.push(stage(Stage::Digits, bootstraps(digits)));
+            stages.push(stage(Stage::Eliminate, switches(rest) + bootstraps(rest)));
         }
         stages
     }
@@ -153,7 +206,7 @@ impl LabelParameters {
     /// Bytes of the reply.
     #[must_use]
     pub fn label_bytes(&self) -> usize {
-        LABEL_HEADER + 8 * (LARGE_DIMENSION + 1)
+        LABEL_HEADER + 8 * self.reply_samples() * (LARGE_DIMENSION + 1)
     }
 
     /// Words of the seeded keys: bridge, switch from the large dimension to the small one, bootstrap.
@@ -175,6 +228,33 @@ impl LabelParameters {
 fn pairs(classes: usize) -> u64 {
     let c = classes as u64;
     c * c.saturating_sub(1) / 2
+}
+
+fn label_bits(classes: usize) -> usize {
+    classes.saturating_sub(1).checked_ilog2().map_or(0, |b| b as usize + 1)
+}
+
+/// Bootstraps that say whether any of some bits is set: one for each 15 of them, and one more for several such.
+pub(crate) fn any_bootstraps(bits: usize) -> u64 {
+    let first = bits.div_ceil(MESSAGES - 1) as u64;
+    first + u64::from(first > 1)
+}
+
+/// Classes that have a bit of the opposite of their number, among the numbers of so many bits: in the rounds that decide
+/// between equal logits the larger opposite stays, which is the smaller class.
+pub(crate) fn has_opposite_bit(class: usize, bit: usize) -> bool {
+    class >> bit & 1 == 0
+}
+
+/// Bootstraps of a comparison digit by digit: bits of the logits, then a round for each of them and for each bit of the label.
+fn elimination(classes: usize) -> u64 {
+    let c = classes as u64;
+    let values = VALUE_ROUNDS as u64 * (2 * c + any_bootstraps(classes));
+    let labels = (0..label_bits(classes)).map(|bit| {
+        let having = (0..classes).filter(|&class| has_opposite_bit(class, bit)).count();
+        having as u64 + any_bootstraps(having)
+    });
+    values + labels.sum::<u64>()
 }
 
 /// log2 of the least bound of uniform noise that gives 132 bits in a dimension, modulo 2^64: the line that the makers of
@@ -216,18 +296,24 @@ mod tests {
             stages.iter().map(|s| s.cost.get(Counter::ProgrammableBootstraps)).sum()
         };
         assert_eq!([2, 3, 10, 16].map(bootstraps), [1, 6, 55, 136]);
+        // 17 classes: 8 bits of each; 8 rounds of 17 products and 2 + 1 for any of them; 5 rounds of the labels, whose
+        // opposite bits 0 to 3 are set in 8 classes, bit 0 in 9, and bit 4 in 16 (2 + 1).
+        let opposites = [9, 9, 9, 9, 16].map(|n: u64| n + if n > 15 { 3 } else { 1 });
+        assert_eq!(bootstraps(17), 8 * 17 + 8 * (17 + 3) + opposites.iter().sum::<u64>());
+        // design/label-only.md: 1,596 for 100 classes, by digits of two bits.
+        assert!((1_596..2_200).contains(&bootstraps(100)), "{}", bootstraps(100));
         // design/label-only.md: 28.7 MiB seeded for the bootstrapping key, 0.06 and 0.125 for the two others.
         let mib = at(10).seeded_key_bytes() as f64 / f64::from(1 << 20);
         assert!((28.8..28.95).contains(&mib), "{mib}");
         // 57.4 + 57.4 + 114.9 MiB expanded.
         let mib = at(10).key_bytes() as f64 / f64::from(1 << 20);
         assert!((229.0..230.5).contains(&mib), "{mib}");
-        for classes in [0, 1, 17, 1000] {
+        for classes in [0, 1, 129, 1000] {
             let error = LabelParameters::new(&params, classes).unwrap_err();
             assert!(matches!(error, Error::Classes { .. }), "{error}");
         }
         let error = LabelParameters::new(&params, 1000).unwrap_err().to_string();
-        assert!(error.contains("500500 programmable bootstraps"), "{error}");
+        assert!(error.contains("programmable bootstraps, about"), "{error}");
     }
 
     #[test]

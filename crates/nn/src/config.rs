@@ -76,6 +76,10 @@ pub struct ModelConfig {
     pub layers: Vec<LayerConfig>,
     /// Largest |logit| seen in calibration.
     pub logit_abs_max: f64,
+    /// Largest difference of two logits of one input seen in calibration; absent where it was not looked at. A plan that answers
+    /// with a label needs it ([`crate::label::logit_range`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logit_difference_max: Option<f64>,
     /// How polynomials are fitted to the calibrated ranges.
     pub approximation: ApproximationConfig,
 }
@@ -393,6 +397,9 @@ impl ModelConfig {
         }
         positive("norm_eps", self.norm_eps)?;
         positive("logit_abs_max", self.logit_abs_max)?;
+        if let Some(difference) = self.logit_difference_max {
+            positive("logit_difference_max", difference)?;
+        }
         self.validate_input()?;
         let Structure { embedding_norm, norm, parallel, .. } = self.structure;
         if norm == NormOrder::Post {

@@ -11,6 +11,7 @@ use crate::program::{Opcode, Program};
 use crate::random::random_input;
 use crate::weights::Model;
 use cipherform_ckks::{Device, Parameters, SeededKey, SwitchingKey};
+use num_complex::Complex64;
 use std::ops::ControlFlow;
 
 /// Words of transform tables a prime: twiddles and their quotients, forward and inverse.
@@ -71,6 +72,7 @@ impl DeviceBytes {
             let switching = (params.digits_at(level).len() + 5) * (limbs + params.special().len());
             (powers + switching) as u64 * row
         });
+        // Of the exact step, whose keys are the host's, only the first belongs to the device.
         Ok(Self {
             keys: keys.clone().sum(),
             held_keys: keys.max().unwrap_or(0).max(refreshing),
@@ -122,8 +124,11 @@ pub fn memory_bytes(params: &Parameters, plan: &Plan, program: &Program) -> Resu
     let tables = primes * TABLE_ROWS as u64 * row;
     let values: u64 = program.constants().iter().map(|c| c.values.len() as u64 * 16).sum();
     let travelling = plan.keys().iter().map(|&k| SeededKey::serialized_len(params, k) as u64);
-    let travelling = KEYS_UNDER_WAY * travelling.max().unwrap_or(0);
-    let server = DeviceBytes::new(params, plan, program)?.total() + values;
+    let label = plan.label_step(params);
+    let seeded = label.as_ref().map_or(0, |step| step.seeded_key_bytes() as u64);
+    let travelling = KEYS_UNDER_WAY * travelling.max().unwrap_or(0).max(seeded);
+    let exact = label.map_or(0, |step| step.key_bytes());
+    let server = DeviceBytes::new(params, plan, program)?.total() + values + exact;
     Ok(BASE_BYTES + 2 * (tables + RECYCLED_BYTES) + server + travelling)
 }
 
@@ -159,12 +164,11 @@ pub fn precision_bits_of(
     let exact = execute(program, &mut Slots::new(program, packed()), &[], &mut go_on)?;
     let mut noisy = Slots::new(program, packed()).with_noise(params)?;
     let noisy = execute(program, &mut noisy, &[], &mut go_on)?;
-    let columns = plan.packing().columns;
-    let worst = exact
+    let logits = |out: &[Vec<Complex64>]| plan.logits_of_slots(params, out);
+    let worst = logits(&exact)
         .iter()
-        .zip(&noisy)
-        .flat_map(|(a, b)| a.iter().zip(b).step_by(columns))
-        .map(|(a, b)| (a - b).re.abs())
+        .zip(logits(&noisy))
+        .map(|(a, b)| (a - b).abs())
         .fold(f64::MIN_POSITIVE, f64::max);
     Ok(-worst.log2())
 }

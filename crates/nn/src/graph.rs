@@ -106,6 +106,20 @@ impl Graph {
     /// # Errors
     /// `InvalidConfig`.
     pub fn from_config(config: &ModelConfig) -> Result<Self> {
+        Self::until_logits(config)?.0.finish()
+    }
+
+    /// As [`Graph::from_config`], with a last node `label` whose value is the class alone.
+    ///
+    /// # Errors
+    /// `InvalidConfig`; `ShapeMismatch` where every token is classified.
+    pub fn label_only(config: &ModelConfig) -> Result<Self> {
+        let (mut g, logits) = Self::until_logits(config)?;
+        g.push("label", Op::LabelOnly { classes: config.classes.len() }, &[logits])?;
+        g.finish()
+    }
+
+    fn until_logits(config: &ModelConfig) -> Result<(GraphBuilder, NodeId)> {
         config.validate()?;
         let mut g = GraphBuilder::new();
         let (tokens, input_size, width) = (config.tokens, config.input_size(), config.width);
@@ -136,8 +150,8 @@ impl Graph {
             Pooling::Tokens => x,
         };
         let outputs = config.classes.len();
-        g.push("classifier", Op::Classifier { inputs: width, outputs }, &[pooled])?;
-        g.finish()
+        let logits = g.push("classifier", Op::Classifier { inputs: width, outputs }, &[pooled])?;
+        Ok((g, logits))
     }
 
     /// The nodes in the order of execution.

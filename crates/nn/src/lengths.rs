@@ -84,8 +84,9 @@ impl Lengths {
             None => return Err(Error::FixedLength { tokens, length: self.longest }),
         };
         let packing = source.packing.with_tokens(tokens)?;
-        let Scheduled { schedule, ladder, .. } = &source.scheduled;
-        let Lowered { program, .. } = lower(&source.model, &packing, ladder.clone(), schedule)?;
+        let Scheduled { schedule, ladder, head, .. } = &source.scheduled;
+        let lowered = lower(&source.model, &packing, ladder.clone(), schedule, *head)?;
+        let Lowered { program, .. } = lowered;
         Ok(Some(program))
     }
 

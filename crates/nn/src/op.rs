@@ -6,6 +6,7 @@ use crate::config::{Activation, HeadKind};
 use crate::error::{Error, Result};
 use crate::exec::{Observer, ScalarFunctions};
 use crate::matrix::Matrix;
+use crate::session::argmax;
 use crate::shape::Shape;
 use crate::weights::{EmbeddingWeights, LayerWeights, LinearWeights, NormWeights, Weights};
 
@@ -127,6 +128,12 @@ pub enum Op {
         /// C.
         outputs: usize,
     },
+    /// The index of the largest logit, the first of equal ones: all that leaves a plan which answers with a label.
+    /// `[1, C] -> [1, 1]`.
+    LabelOnly {
+        /// C.
+        classes: usize,
+    },
 }
 
 /// What an operator's reference needs beside its arguments.
@@ -156,6 +163,7 @@ impl Op {
             Self::MeanPool => "mean_pool",
             Self::FirstToken => "first_token",
             Self::Classifier { .. } => "classifier",
+            Self::LabelOnly { .. } => "label_only",
         }
     }
 
@@ -210,6 +218,10 @@ impl Op {
             }
             (Self::Add, [x, y]) => require(*y, *x),
             (Self::MeanPool | Self::FirstToken, [x]) => Ok(Shape::new(1, x.columns)),
+            (Self::LabelOnly { classes }, [x]) => {
+                require(*x, Shape::new(1, *classes))?;
+                Ok(Shape::new(1, 1))
+            }
             (_, [x, ..]) => Ok(*x),
             (_, []) => Ok(Shape::new(0, 0)), // unreachable: the arity was checked
         }
@@ -266,6 +278,7 @@ impl Op {
                 Matrix::from_vec(1, x.columns(), x.row(0).to_vec())
             }
             (Self::Classifier { .. }, [x]) => linear(x, &weights.head),
+            (Self::LabelOnly { .. }, [x]) => Matrix::from_vec(1, 1, vec![argmax(x.row(0)) as f64]),
             _ => Err(Error::InvalidGraph {
                 node: self.name().to_owned(),
                 detail: "has no value of its own; it must be supplied".to_owned(),

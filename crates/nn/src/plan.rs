@@ -7,18 +7,21 @@ use crate::calibrate::{CostTable, MachineCosts};
 use crate::config::ModelConfig;
 use crate::cost::{bootstrap_estimate, instruction_cost, peak_register_limbs, required_keys};
 use crate::error::{Error, Result};
-use crate::lower::{InputSpec, Lowered, NORMALIZED, RESIDUAL, lower};
+use crate::label::{self, LogitRange, Mode};
+use crate::lower::{Head, InputSpec, Lowered, NORMALIZED, RESIDUAL, lower};
 use crate::packing::Packing;
 use crate::planner::{CrossingPrice, Scheduled, schedules};
 use crate::program::Program;
 use crate::weights::Model;
 use cipherform_ckks::{Ciphertext, KeyKind, KeySpec, Parameters, SeededKey, SwitchingKey, presets};
+use cipherform_exact::LabelParameters;
 use cipherform_profile::Cost;
+use num_complex::Complex64;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// The format tag of a serialised plan.
-pub const PLAN_FORMAT: &str = "cipherform.plan/2";
+pub const PLAN_FORMAT: &str = "cipherform.plan/3";
 
 /// Sets that a model may be planned for when none is named.
 const CANDIDATES: [&str; 6] = ["lev14", "lev15", "lev16_36", "boot16", "boot16_deep", "boot16_hp"];
@@ -61,6 +64,14 @@ pub struct Sizes {
     pub download_bytes: u64,
 }
 
+/// What the exact step at the end of a plan is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LabelEnd {
+    classes: usize,
+    range: LogitRange,
+}
+
 /// How a model is evaluated under encryption.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,6 +85,21 @@ pub struct Plan {
     keys: Vec<KeySpec>,
     steps: Vec<StepInfo>,
     peak_register_limbs: usize,
+    /// The exact end of a plan that answers with a label; absent in one that answers with logits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    label: Option<LabelEnd>,
+}
+
+/// How a model's program ends in a mode: the range that a label needs, and the head.
+fn ending(model: &Model, params: &Parameters, mode: Mode) -> Result<(Option<LogitRange>, Head)> {
+    match mode {
+        Mode::Logits => Ok((None, Head::Logits)),
+        Mode::Label => {
+            let range = label::logit_range(model)?;
+            let (_, factor) = label::step(model.config.classes.len(), params, range)?;
+            Ok((Some(range), Head::Label { factor }))
+        }
+    }
 }
 
 impl Plan {
@@ -82,20 +108,23 @@ impl Plan {
     /// # Errors
     /// As [`Plan::for_machine`].
     pub fn build(model: &Model, params: &Parameters) -> Result<(Plan, Program)> {
-        Self::for_machine(model, params, &MachineCosts::nominal(params.log_n()))
+        Self::for_machine(model, params, &MachineCosts::nominal(params.log_n()), Mode::Logits)
     }
 
-    /// Plans `model` for a parameter set: of all choices of what to refresh, the one with the least predicted time.
+    /// Plans `model` for a parameter set and an answer: of all choices of what to refresh, the one with the least predicted time.
     ///
     /// # Errors
+    /// `NotCalibrated`, and the exact step's refusal of too many classes, where a label is asked for;
     /// `DoesNotFit` when a layout bound is exceeded, `LevelsInsufficient` when the model is too deep for the set,
     /// `StretchTooLong` when it is in spite of bootstrapping; all say by how much.
     pub fn for_machine(
         model: &Model,
         params: &Parameters,
         costs: &MachineCosts,
+        mode: Mode,
     ) -> Result<(Plan, Program)> {
-        Self::searched(model, params, costs, None).map(|(plan, program, _)| (plan, program))
+        let searched = Self::searched(model, params, costs, mode, None)?;
+        Ok((searched.0, searched.1))
     }
 
     /// As [`Plan::for_machine`], with what the program was made from; with a price of crossings, a plan that crosses to shares
@@ -104,14 +133,17 @@ impl Plan {
         model: &Model,
         params: &Parameters,
         costs: &MachineCosts,
+        mode: Mode,
         crossing: Option<CrossingPrice<'_>>,
     ) -> Result<(Plan, Program, Scheduled)> {
+        let (label, head) = ending(model, params, mode)?;
+        let label = label.map(|range| LabelEnd { classes: model.config.classes.len(), range });
         let packing = Packing::new(&model.config, params.slots())?;
-        let found = schedules(model, &packing, params, costs, crossing)?.into_iter().next();
+        let found = schedules(model, &packing, params, costs, head, crossing)?.into_iter().next();
         let scheduled =
             found.ok_or(Error::Planner { op: "build", detail: "no schedule".into() })?;
         let lowered = |packing: &Packing| {
-            lower(model, packing, scheduled.ladder.clone(), &scheduled.schedule)
+            lower(model, packing, scheduled.ladder.clone(), &scheduled.schedule, head)
         };
         let Lowered { mut program, inputs } = lowered(&packing)?;
         if model.config.input.is_variable() {
@@ -136,6 +168,20 @@ impl Plan {
             });
         }
         let output_level = program.outputs().first().map_or(0, |&r| program.meta(r).level);
+        let mut keys = required_keys(&program, bootstrap.as_ref(), params.slots());
+        if let Some(LabelEnd { classes, range }) = label {
+            let (step, _) = label::step(classes, params, range)?;
+            keys.push(KeySpec::hand_over());
+            steps.extend(step.stages().into_iter().map(|stage| StepInfo {
+                operator: stage.stage.name().to_owned(),
+                layer: String::new(),
+                level_in: 0,
+                level_out: 0,
+                log2_scale: params.scale_at(0).log2(),
+                cost: stage.cost,
+                predicted_ms: 0.0,
+            }));
+        }
         let plan = Plan {
             format: PLAN_FORMAT.to_owned(),
             parameter_set: params.name().to_owned(),
@@ -143,9 +189,10 @@ impl Plan {
             packing,
             inputs,
             output_level,
-            keys: required_keys(&program, bootstrap.as_ref(), params.slots()),
+            keys,
             steps,
             peak_register_limbs: peak_register_limbs(params, &program),
+            label,
         };
         Ok((plan, program, scheduled))
     }
@@ -154,14 +201,16 @@ impl Plan {
     ///
     /// # Errors
     /// The last candidate's refusal when none fits.
-    pub fn choose_parameters(model: &Model, costs: &CostTable) -> Result<Parameters> {
+    pub fn choose_parameters(model: &Model, costs: &CostTable, mode: Mode) -> Result<Parameters> {
         let mut best: Option<(f64, Parameters)> = None;
         let mut refusal =
             Error::Planner { op: "choose_parameters", detail: "no candidates".into() };
         for name in CANDIDATES {
             let params = presets::get(name)?;
-            let fastest = Packing::new(&model.config, params.slots())
-                .and_then(|packing| schedules(model, &packing, &params, &costs.of(&params), None));
+            let fastest = Packing::new(&model.config, params.slots()).and_then(|packing| {
+                let (_, head) = ending(model, &params, mode)?;
+                schedules(model, &packing, &params, &costs.of(&params), head, None)
+            });
             match fastest {
                 Err(e) => refusal = e,
                 Ok(found) => {
@@ -211,6 +260,25 @@ impl Plan {
         self.output_level
     }
 
+    /// What it answers with.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        if self.label.is_some() { Mode::Label } else { Mode::Logits }
+    }
+
+    /// How far apart logits may be, if it answers with a label.
+    #[must_use]
+    pub fn logit_range(&self) -> Option<LogitRange> {
+        self.label.map(|end| end.range)
+    }
+
+    /// The exact step at its end, if it answers with a label: its keys are one more object beside [`Plan::keys`]. A plan of
+    /// this planner and a validated one have a step that exists.
+    #[must_use]
+    pub fn label_step(&self, params: &Parameters) -> Option<LabelParameters> {
+        self.label.and_then(|end| LabelParameters::new(params, end.classes).ok())
+    }
+
     /// The evaluation keys to make, each at the highest level of its use.
     #[must_use]
     pub fn keys(&self) -> &[KeySpec] {
@@ -235,11 +303,34 @@ impl Plan {
         self.steps.iter().map(|s| s.predicted_ms).sum()
     }
 
-    /// Writes predicted times, one an operator, into the plan.
-    pub fn price(&mut self, milliseconds: &[f64]) {
-        for (step, ms) in self.steps.iter_mut().zip(milliseconds) {
-            step.predicted_ms = *ms;
+    /// Writes predicted times on a machine of these costs into the plan, of which `program` is the program.
+    ///
+    /// # Errors
+    /// As [`MachineCosts::steps_ms`].
+    pub fn price(
+        &mut self,
+        params: &Parameters,
+        program: &Program,
+        costs: &MachineCosts,
+    ) -> Result<()> {
+        let label = self.label_step(params).map_or_else(Vec::new, |step| costs.label_ms(&step));
+        let all = costs.steps_ms(params, program)?.into_iter().chain(label);
+        for (step, ms) in self.steps.iter_mut().zip(all) {
+            step.predicted_ms = ms;
         }
+        Ok(())
+    }
+
+    /// The logits in the slots of the program's results: one a row; or in a plan that answers with a label, where nobody sees them
+    /// but a simulation, the means of the slots.
+    pub(crate) fn logits_of_slots(&self, params: &Parameters, out: &[Vec<Complex64>]) -> Vec<f64> {
+        let Some(LabelEnd { classes, range }) = self.label else {
+            return out.iter().flatten().step_by(self.packing.columns).map(|z| z.re).collect();
+        };
+        let factor = label::step(classes, params, range).map_or(1.0, |(_, factor)| factor);
+        let mean =
+            |slots: &Vec<Complex64>| slots.iter().map(|z| z.re).sum::<f64>() / slots.len() as f64;
+        out.iter().map(|slots| mean(slots) / factor).collect()
     }
 
     /// Bytes that the registers hold at their peak.
@@ -253,17 +344,22 @@ impl Plan {
     pub fn sizes(&self, params: &Parameters) -> Sizes {
         let wire_keys: u64 =
             self.keys.iter().map(|&k| SeededKey::serialized_len(params, k) as u64).sum();
-        let key_bytes = self.keys.iter().map(|&k| SwitchingKey::expanded_bytes(params, k)).sum();
+        let key_bytes: u64 =
+            self.keys.iter().map(|&k| SwitchingKey::expanded_bytes(params, k)).sum();
         let input_bytes = self
             .inputs
             .iter()
             .map(|i| Ciphertext::serialized_len(params, i.level, 1, true) as u64)
             .sum();
+        let (wire_label, label, reply) = match self.label_step(params) {
+            Some(s) => (s.seeded_key_bytes() as u64, s.key_bytes(), s.label_bytes()),
+            None => (0, 0, Ciphertext::serialized_len(params, self.output_level, 1, false)),
+        };
         Sizes {
-            key_bytes,
-            upload_bytes: wire_keys + input_bytes,
+            key_bytes: key_bytes + label,
+            upload_bytes: wire_keys + wire_label + input_bytes,
             input_bytes,
-            download_bytes: Ciphertext::serialized_len(params, self.output_level, 1, false) as u64,
+            download_bytes: reply as u64,
         }
     }
 
@@ -305,6 +401,15 @@ impl Plan {
         }
         if !self.keys.iter().all(|k| k.level <= top && in_range(k)) {
             return fail("a key that the set does not have".into());
+        }
+        if let Some(LabelEnd { classes, range }) = self.label {
+            label::step(classes, params, range)?;
+            if classes != config.classes.len() {
+                return fail("a label of other classes than the model's".into());
+            }
+            if self.output_level != 0 || !self.keys.contains(&KeySpec::hand_over()) {
+                return fail("a label without the hand-over to it".into());
+            }
         }
         let printable = |s: &str| s.len() <= 64 && !s.chars().any(char::is_control);
         if self.steps.len() > MAX_STEPS

@@ -10,7 +10,7 @@
 use crate::approx::LayerApproximations;
 use crate::calibrate::MachineCosts;
 use crate::error::{Error, Result};
-use crate::lower::{LayerSchedule, RefreshPoint, Schedule, approximations, sketch_layer};
+use crate::lower::{Head, LayerSchedule, RefreshPoint, Schedule, approximations, sketch_layer};
 use crate::packing::Packing;
 use crate::program::{Instruction, Ladder, Opcode, Program, Refreshing, Register, needs};
 use crate::weights::Model;
@@ -25,6 +25,7 @@ const ENDLESS: usize = 1024;
 pub(crate) struct Scheduled {
     pub(crate) schedule: Schedule,
     pub(crate) ladder: Ladder,
+    pub(crate) head: Head,
     /// Predicted milliseconds.
     pub(crate) ms: f64,
 }
@@ -51,6 +52,7 @@ pub(crate) fn schedules(
     packing: &Packing,
     params: &Parameters,
     costs: &MachineCosts,
+    head: Head,
     crossing: Option<CrossingPrice<'_>>,
 ) -> Result<Vec<Scheduled>> {
     let options = BootstrapOptions::default();
@@ -66,8 +68,17 @@ pub(crate) fn schedules(
     let ladder = Ladder::real(params, refreshing);
     let approximations = approximations(model)?;
     let approximations = &approximations;
-    let search =
-        Search { model, packing, params, costs, crossing, ladder, bootstrap, approximations };
+    let search = Search {
+        model,
+        packing,
+        params,
+        costs,
+        crossing,
+        ladder,
+        bootstrap,
+        approximations,
+        head,
+    };
     let mut tails = BTreeMap::from([(0, Tail { ms: 0.0, layers: Vec::new() })]);
     for index in (0..model.config.layers.len()).rev() {
         tails = search.layer(index, &tails)?;
@@ -80,6 +91,7 @@ pub(crate) fn schedules(
         .map(|(input, Tail { ms, layers })| Scheduled {
             schedule: Schedule { input, layers },
             ladder: search.ladder.clone(),
+            head,
             ms,
         })
         .collect();
@@ -96,6 +108,7 @@ struct Search<'a> {
     ladder: Ladder,
     bootstrap: Option<BootstrapEstimate>,
     approximations: &'a [LayerApproximations],
+    head: Head,
 }
 
 impl Search<'_> {
@@ -173,7 +186,7 @@ impl Search<'_> {
         schedule: &LayerSchedule,
     ) -> Result<Program> {
         let (model, packing) = (self.model, self.packing);
-        sketch_layer(model, self.approximations, packing, ladder, index, level, schedule)
+        sketch_layer(model, self.approximations, packing, ladder, index, level, schedule, self.head)
     }
 
     /// The layer where levels do not end.
@@ -272,13 +285,15 @@ mod tests {
     fn found(model: &Model, set: &str) -> Result<Vec<Scheduled>> {
         let params = presets::get(set).unwrap();
         let packing = Packing::new(&model.config, params.slots()).unwrap();
-        schedules(model, &packing, &params, &MachineCosts::nominal(params.log_n()), None)
+        let costs = MachineCosts::nominal(params.log_n());
+        schedules(model, &packing, &params, &costs, Head::Logits, None)
     }
 
     fn cost_of(model: &Model, set: &str, scheduled: &Scheduled) -> Result<f64> {
         let params = presets::get(set).unwrap();
         let packing = Packing::new(&model.config, params.slots()).unwrap();
-        let lowered = lower(model, &packing, scheduled.ladder.clone(), &scheduled.schedule)?;
+        let lowered =
+            lower(model, &packing, scheduled.ladder.clone(), &scheduled.schedule, Head::Logits)?;
         let costs = MachineCosts::nominal(params.log_n());
         Ok(costs.steps_ms(&params, &lowered.program)?.iter().sum())
     }
@@ -334,6 +349,7 @@ mod tests {
             ladder: best.ladder.clone(),
             bootstrap: Some(estimate),
             approximations: &approximations,
+            head: Head::Logits,
         };
         let mut fastest = f64::INFINITY;
         for second in search.subsets(1) {

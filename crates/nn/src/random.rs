@@ -196,6 +196,7 @@ impl RandomModel {
             structure: self.structure,
             layers: vec![layer; layers],
             logit_abs_max: 1.0,
+            logit_difference_max: None,
             approximation: ApproximationConfig {
                 tolerance: 0.01,
                 widen_top: 2.0,

@@ -5,16 +5,19 @@ use crate::config::ModelConfig;
 use crate::embedding::{ClientWeights, client_embedding};
 use crate::error::{Error, Result};
 use crate::estimate::DeviceBytes;
-use crate::exec::{Encoded, Encrypted, Monitor, execute};
+use crate::exec::{Encoded, Encrypted, Monitor, Progress, execute};
+use crate::label::Mode;
 use crate::lengths::{Length, Lengths, kept};
 use crate::matrix::Matrix;
 use crate::plan::Plan;
 use crate::program::Program;
 use crate::weights::{Model, TOKENIZER_LIMIT, tokenizer};
 use cipherform_ckks::{Ciphertext, Context, EvaluationKeys, Parameters};
+use cipherform_exact::{EncryptedLabel, LabelKeys, Stage, evaluate};
 use cipherform_profile::follow;
 use num_complex::Complex64;
 use std::borrow::Cow;
+use std::time::{Duration, Instant};
 
 const MAGIC: &[u8; 4] = b"CFMD";
 const VERSION: u16 = 2;
@@ -127,8 +130,11 @@ impl ModelDescription {
     /// The logits from the decrypted slots of the result.
     ///
     /// # Errors
-    /// `Malformed` when the slots are too few or not finite.
+    /// `WrongAnswer` for a plan that answers with a label; `Malformed` when the slots are too few or not finite.
     pub fn decode(&self, slots: &[Complex64]) -> Result<Vec<f64>> {
+        if self.plan.mode() != Mode::Logits {
+            return Err(Error::WrongAnswer { has: "labels", asked: "logits" });
+        }
         (0..self.config.classes.len())
             .map(|k| slots.get(k * self.plan.packing().columns).map(|z| z.re))
             .map(|logit| {
@@ -220,16 +226,23 @@ impl HeModel {
     /// As [`Plan::build`]; `InsufficientMemory`, before anything is encoded, if weights, ciphertexts, one operation and its
     /// key do not fit the device; encoding errors.
     pub fn new(model: &Model, context: &Context) -> Result<Self> {
-        Self::for_machine(model, context, &MachineCosts::nominal(context.params().log_n()))
+        let costs = MachineCosts::nominal(context.params().log_n());
+        Self::for_machine(model, context, &costs, Mode::Logits)
     }
 
-    /// As [`HeModel::new`], with a plan for a machine of these costs, which are also the plan's predicted times.
+    /// As [`HeModel::new`], with a plan for a machine of these costs, which are also the plan's predicted times, and an answer.
     ///
     /// # Errors
-    /// As [`HeModel::new`].
-    pub fn for_machine(model: &Model, context: &Context, costs: &MachineCosts) -> Result<Self> {
-        let (mut plan, program, scheduled) = Plan::searched(model, context.params(), costs, None)?;
-        plan.price(&costs.steps_ms(context.params(), &program)?);
+    /// As [`HeModel::new`] and [`Plan::for_machine`].
+    pub fn for_machine(
+        model: &Model,
+        context: &Context,
+        costs: &MachineCosts,
+        mode: Mode,
+    ) -> Result<Self> {
+        let (mut plan, program, scheduled) =
+            Plan::searched(model, context.params(), costs, mode, None)?;
+        plan.price(context.params(), &program, costs)?;
         let bytes = DeviceBytes::new(context.params(), &plan, &program)?;
         bytes.check(context.ring().device())?;
         let encoded = Encoded::new(&program, context)?;
@@ -298,9 +311,63 @@ impl HeModel {
     /// Evaluates the model on one encrypted input of a length. A recording around it has the device's times where the device has a clock.
     ///
     /// # Errors
-    /// `WrongInputs` when count, level or scale of the ciphertexts differ from the plan; `Cancelled`; the evaluator's
-    /// errors, such as a missing key.
+    /// `WrongAnswer` for a plan that answers with a label; `WrongInputs` when count, level or scale of the ciphertexts differ from
+    /// the plan; `Cancelled`; the evaluator's errors, such as a missing key.
     pub fn run(
+        &self,
+        keys: &EvaluationKeys,
+        inputs: Vec<Ciphertext>,
+        length: &Length,
+        monitor: &mut dyn Monitor<Ciphertext>,
+    ) -> Result<Vec<Ciphertext>> {
+        if self.description.plan.mode() != Mode::Logits {
+            return Err(Error::WrongAnswer { has: "labels", asked: "logits" });
+        }
+        self.execute(keys, inputs, length, monitor)
+    }
+
+    /// As [`HeModel::run`], for a plan that answers with a label: logits stay in here, encrypted.
+    ///
+    /// # Errors
+    /// `WrongAnswer` for a plan that answers with logits; as [`HeModel::run`]; the exact step's, such as keys of another secret.
+    pub fn run_label(
+        &self,
+        keys: &EvaluationKeys,
+        label_keys: &LabelKeys,
+        inputs: Vec<Ciphertext>,
+        length: &Length,
+        monitor: &mut dyn Monitor<Ciphertext>,
+    ) -> Result<EncryptedLabel> {
+        let plan = &self.description.plan;
+        let step = plan.label_step(self.params());
+        let step = step.ok_or(Error::WrongAnswer { has: "logits", asked: "labels" })?;
+        let begin = Instant::now();
+        let logits = self.execute(keys, inputs, length, monitor)?;
+        let mut next = self.program.steps().len();
+        let mut before = |stage: Stage| {
+            let left: f64 = plan.steps().iter().skip(next).map(|s| s.predicted_ms).sum();
+            let progress = Progress {
+                step: next,
+                steps: plan.steps().len(),
+                operator: stage.name().to_owned(),
+                layer: String::new(),
+                level: 0,
+                elapsed: begin.elapsed(),
+                eta: Duration::from_secs_f64(left.max(0.0) / 1e3),
+            };
+            next += 1;
+            monitor.before(&progress)
+        };
+        let evaluator = self.encoded.evaluator();
+        match evaluate(&step, evaluator, keys, label_keys, &logits, &mut before) {
+            Err(cipherform_exact::Error::Cancelled { stage }) => {
+                Err(Error::Cancelled { operator: stage.to_owned() })
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn execute(
         &self,
         keys: &EvaluationKeys,
         inputs: Vec<Ciphertext>,

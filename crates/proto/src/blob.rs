@@ -30,6 +30,10 @@ pub enum BlobKind {
     ModelDescription,
     /// The latency recording of a job, as JSON.
     Recording,
+    /// The keys of the exact step of a plan that answers with a label.
+    LabelKeys,
+    /// An encrypted label, the output of such a plan.
+    Label,
 }
 
 /// The first message of a blob.

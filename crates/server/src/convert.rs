@@ -25,6 +25,16 @@ pub(crate) fn ckks(error: &cipherform_ckks::Error) -> Fault {
     Fault::Failed { detail: error.to_string() }
 }
 
+/// What is wrong with the bytes of label keys that a client sent.
+pub(crate) fn label_keys(params: &Parameters, error: &cipherform_exact::Error) -> Fault {
+    match error {
+        cipherform_exact::Error::ParameterMismatch { .. } => {
+            Fault::ParameterMismatch { expected: params.fingerprint(), got: [0; 32] }
+        }
+        error => Fault::malformed("label keys", error.to_string()),
+    }
+}
+
 /// An error of a model's run.
 pub(crate) fn nn(error: &cipherform_nn::Error) -> Fault {
     match error {

@@ -42,6 +42,9 @@ pub enum Error {
         /// What does not fit.
         detail: String,
     },
+    /// A plan that answers with a label, in a build without the exact step.
+    #[error(transparent)]
+    Exact(#[from] cipherform_exact::Error),
     /// A model whose jobs hold more keys at once than its share of a device's memory.
     #[error(
         "model {model}: a job holds {needed} bytes of keys at once and {share} are its share of {device}; serve fewer \

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use cipherform_nn::exec::Progress;
 use cipherform_profile::Recording;
 use cipherform_proto::wire::{JobEvent, JobState};
-use cipherform_proto::{Chunked, Fault, Id, Owner, Result};
+use cipherform_proto::{BlobKind, Chunked, Fault, Id, Owner, Result};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,8 +23,11 @@ use tokio::sync::watch;
 /// What a running job calls before every operator.
 pub(crate) type OnProgress<'a> = dyn FnMut(&Progress) -> ControlFlow<()> + 'a;
 
-/// What a job does: serialised output ciphertexts from nothing but what it captured.
-pub(crate) type Work = Box<dyn FnOnce(&mut OnProgress<'_>) -> Result<Vec<Bytes>> + Send>;
+/// What a job does: serialised outputs from nothing but what it captured.
+pub(crate) type Work = Box<dyn FnOnce(&mut OnProgress<'_>) -> Result<Vec<Output>> + Send>;
+
+/// A serialised output and what it is.
+pub(crate) type Output = (BlobKind, Bytes);
 
 /// The queue and the records.
 pub(crate) struct Jobs {
@@ -58,7 +61,7 @@ pub(crate) struct Record {
 #[derive(Default)]
 struct Outcome {
     finished: Option<Instant>,
-    outputs: Vec<Chunked>,
+    outputs: Vec<(BlobKind, Chunked)>,
     recording: Option<Chunked>,
 }
 
@@ -73,7 +76,7 @@ impl Record {
     }
 
     /// Output `index` of a finished job.
-    pub(crate) fn output(&self, index: u32) -> Result<Chunked> {
+    pub(crate) fn output(&self, index: u32) -> Result<(BlobKind, Chunked)> {
         self.ready()?;
         let output = lock(&self.outcome).outputs.get(index as usize).cloned();
         output.ok_or_else(|| Fault::not_found("output", index.to_string()))
@@ -96,7 +99,12 @@ impl Record {
     }
 
     /// Ends the job. Whoever ends it first wins.
-    fn finish(&self, event: JobEvent, outputs: Vec<Chunked>, recording: Option<Chunked>) {
+    fn finish(
+        &self,
+        event: JobEvent,
+        outputs: Vec<(BlobKind, Chunked)>,
+        recording: Option<Chunked>,
+    ) {
         let mut outcome = lock(&self.outcome);
         if outcome.finished.is_none() {
             *outcome = Outcome { finished: Some(Instant::now()), outputs, recording };
@@ -316,7 +324,7 @@ fn running(progress: &Progress) -> JobEvent {
     }
 }
 
-fn finish(record: &Record, outputs: Vec<Bytes>, recording: &Recording) {
+fn finish(record: &Record, outputs: Vec<Output>, recording: &Recording) {
     let Ok(json) = serde_json::to_vec(recording) else {
         record.fail(Fault::Internal);
         return;
@@ -324,7 +332,7 @@ fn finish(record: &Record, outputs: Vec<Bytes>, recording: &Recording) {
     let mut event = JobEvent::new(JobState::Done);
     event.outputs = outputs.len() as u32;
     event.elapsed = recording.wall();
-    let outputs = outputs.into_iter().map(Chunked::new).collect();
+    let outputs = outputs.into_iter().map(|(kind, bytes)| (kind, Chunked::new(bytes))).collect();
     record.finish(event, outputs, Some(Chunked::new(json.into())));
 }
 
@@ -364,7 +372,7 @@ mod tests {
 
     /// Work that returns `text` at once.
     fn quick(text: &'static str) -> Work {
-        Box::new(move |_| Ok(vec![Bytes::from_static(text.as_bytes())]))
+        Box::new(move |_| Ok(vec![(BlobKind::Ciphertext, Bytes::from_static(text.as_bytes()))]))
     }
 
     /// Work that steps until it is told to stop, and says when it began.
@@ -401,7 +409,7 @@ mod tests {
         assert_eq!(wait(&first).outputs, 1);
         let again = jobs.submit(me, key(1), 0, quick("b")).unwrap();
         assert_eq!(again.id, first.id);
-        assert_eq!(first.output(0).unwrap().len(), 1);
+        assert_eq!(first.output(0).unwrap().1.len(), 1);
         assert!(matches!(first.output(1), Err(Fault::NotFound { .. })));
         assert!(first.recording().unwrap().len() > 2);
         // Another owner's key is another job, and a foreign job is an absent one.

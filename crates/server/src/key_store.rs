@@ -3,7 +3,8 @@
 use crate::config::Limits;
 use crate::registry::Served;
 use crate::uploads::{busy, lock};
-use cipherform_ckks::{EvaluationKeys, SwitchingKey};
+use cipherform_ckks::{EvaluationKeys, SecretId, SwitchingKey};
+use cipherform_exact::{LabelKeys, LabelParameters};
 use cipherform_proto::wire::{KeySetInfo, MAX_MISSING};
 use cipherform_proto::{Fault, Id, Owner, Result};
 use std::collections::HashMap;
@@ -23,8 +24,22 @@ struct KeySet {
     /// Where the keys are, and where the jobs run that use them.
     device: usize,
     /// Unique until the set is complete; afterwards shared with the jobs that use it.
-    keys: Arc<EvaluationKeys>,
+    keys: Arc<KeyRing>,
     touched: Instant,
+}
+
+/// All keys of a plan.
+#[derive(Debug)]
+pub(crate) struct KeyRing {
+    pub(crate) evaluation: EvaluationKeys,
+    /// Those of the plan's exact step, if it has one.
+    pub(crate) label: Option<LabelKeys>,
+}
+
+/// A key on its way into a set.
+pub(crate) enum Key {
+    Evaluation(SwitchingKey),
+    Label(LabelKeys),
 }
 
 /// A key set about to get a key.
@@ -36,6 +51,19 @@ pub(crate) struct Opened {
     new: bool,
     /// The set as it is, if the key is already there.
     pub(crate) present: Option<KeySetInfo>,
+}
+
+impl KeyRing {
+    fn bytes(&self, served: &Served) -> u64 {
+        let label = served.label().filter(|_| self.label.is_some());
+        self.evaluation.bytes() + label.map_or(0, LabelParameters::key_bytes)
+    }
+
+    /// Whether all keys are of one secret.
+    pub(crate) fn are_of(&self, secret: SecretId) -> bool {
+        self.evaluation.secret_id() == Some(secret)
+            && self.label.as_ref().is_none_or(|label| label.secret_id() == secret)
+    }
 }
 
 impl KeySet {
@@ -65,7 +93,7 @@ impl KeySet {
             description: self.served.summary.description,
             present: self.present.iter().filter(|present| **present).count() as u32,
             required: self.present.len() as u32,
-            bytes: self.keys.bytes(),
+            bytes: self.keys.bytes(&self.served),
             missing: missing.map(|(i, _)| i as u32).take(MAX_MISSING).collect(),
         }
     }
@@ -104,7 +132,7 @@ impl KeyStore {
         id: Id,
         served: &Served,
         index: u32,
-        key: SwitchingKey,
+        key: Key,
     ) -> Result<KeySetInfo> {
         let mut sets = lock(&self.sets);
         let set = sets.get_mut(&(owner, id)).ok_or_else(|| absent(id))?;
@@ -113,8 +141,13 @@ impl KeyStore {
         if !*present {
             // An incomplete set is never lent to a job, so the set is ours alone.
             let keys = Arc::get_mut(&mut set.keys).ok_or(Fault::Internal)?;
-            keys.insert(key)
-                .map_err(|error| Fault::malformed("evaluation key", error.to_string()))?;
+            match key {
+                Key::Evaluation(key) => keys
+                    .evaluation
+                    .insert(key)
+                    .map_err(|error| Fault::malformed("evaluation key", error.to_string()))?,
+                Key::Label(key) => keys.label = Some(key),
+            }
             *present = true;
             // Only a new key keeps an incomplete set alive, so that it cannot be held with one key for ever.
             set.touched = Instant::now();
@@ -167,8 +200,9 @@ impl KeyStore {
             sets.remove(&oldest);
         }
         let id = Id::random()?;
-        let present = vec![false; served.plan().keys().len()];
-        let keys = Arc::new(EvaluationKeys::new(served.on(device)?.context()));
+        let present = vec![false; served.key_count()];
+        let evaluation = EvaluationKeys::new(served.on(device)?.context());
+        let keys = Arc::new(KeyRing { evaluation, label: None });
         let set = KeySet { served: served.clone(), present, device, keys, touched: Instant::now() };
         sets.insert((owner, id), set);
         Ok((id, device))
@@ -180,13 +214,14 @@ impl KeyStore {
         owner: Owner,
         id: Id,
         served: &Served,
-    ) -> Result<(Arc<EvaluationKeys>, usize)> {
+    ) -> Result<(Arc<KeyRing>, usize)> {
         let mut sets = lock(&self.sets);
         let set = sets.get_mut(&(owner, id)).ok_or_else(|| absent(id))?;
         set.check(served)?;
-        let keys = set.keys.missing(served.plan().keys());
-        if !keys.is_empty() {
-            let count = keys.len() as u64;
+        let keys = set.keys.evaluation.missing(served.plan().keys());
+        let lacks_label = served.label().is_some() && set.keys.label.is_none();
+        if !keys.is_empty() || lacks_label {
+            let count = keys.len() as u64 + u64::from(lacks_label);
             return Err(Fault::KeyMissing { keys, count });
         }
         set.touched = Instant::now();

@@ -3,7 +3,8 @@
 use crate::convert;
 use crate::error::{Error, Result};
 use bytes::Bytes;
-use cipherform_ckks::{Ciphertext, Device, KeySpec, Parameters, SeededKey, SwitchingKey};
+use cipherform_ckks::{Ciphertext, Device, KeySpec, Parameters, SeededKey};
+use cipherform_exact::LabelParameters;
 use cipherform_nn::{HeModel, Length, Plan};
 use cipherform_proto::wire::{ModelSummary, is_name};
 use cipherform_proto::{BlobHeader, BlobKind, Chunked, Fault};
@@ -16,6 +17,8 @@ pub(crate) struct Served {
     replicas: Vec<HeModel>,
     pub(crate) summary: ModelSummary,
     description: Chunked,
+    /// The exact step of a plan that answers with a label.
+    label: Option<LabelParameters>,
     /// Bytes in memory of a complete key set.
     pub(crate) key_bytes: u64,
 }
@@ -85,12 +88,17 @@ impl Registry {
             parameters: params.fingerprint(),
             description: description.digest(),
         };
-        let keys = model.description().plan().keys().iter();
-        let key_bytes = keys.map(|&spec| SwitchingKey::expanded_bytes(params, spec)).sum();
+        let plan = model.description().plan();
+        // A server that could not serve it does not start.
+        let label = plan.label_step(params);
+        if label.is_some() {
+            cipherform_exact::check_built()?;
+        }
+        let key_bytes = plan.sizes(params).key_bytes;
         if self.models.contains_key(&name) {
             return Err(Error::DuplicateModel(name));
         }
-        let served = Served { replicas, summary, description, key_bytes };
+        let served = Served { replicas, summary, description, label, key_bytes };
         self.models.insert(name, Arc::new(served));
         self.devices = devices;
         Ok(())
@@ -175,6 +183,22 @@ impl Served {
         self.replicas[0].params()
     }
 
+    /// The exact step of a plan that answers with a label.
+    pub(crate) fn label(&self) -> Option<&LabelParameters> {
+        self.label.as_ref()
+    }
+
+    /// Keys of a complete set: those of the plan, and one more object for its exact step.
+    pub(crate) fn key_count(&self) -> usize {
+        self.plan().keys().len() + usize::from(self.label.is_some())
+    }
+
+    /// The exact step whose keys have this index.
+    pub(crate) fn label_keys(&self, index: u32) -> Result<&LabelParameters, Fault> {
+        let step = self.label().filter(|_| index as usize == self.plan().keys().len());
+        step.ok_or_else(|| Fault::not_found("label keys of the plan", index.to_string()))
+    }
+
     /// The key at `index` of the plan.
     pub(crate) fn key(&self, index: u32) -> Result<KeySpec, Fault> {
         let keys = self.plan().keys();
@@ -194,6 +218,7 @@ impl Served {
             BlobKind::EvaluationKey => {
                 Ok(SeededKey::serialized_len(params, self.key(header.index)?) as u64)
             }
+            BlobKind::LabelKeys => Ok(self.label_keys(header.index)?.seeded_key_bytes() as u64),
             BlobKind::Ciphertext => {
                 let inputs = self.plan().inputs();
                 let input = inputs.get(header.index as usize).ok_or_else(|| {

@@ -1,15 +1,16 @@
 //! `cipherform demo`: server and client in one process, three images or sentences through gRPC on loopback.
 
 use crate::output::{bar, bytes, style, time, write_json};
+use crate::verbs::answer::{Answered, answer};
 use crate::verbs::profile::{header, planned_vram, prediction};
-use crate::verbs::{DEFAULT_MODEL, context, load_model, priced, text};
+use crate::verbs::{DEFAULT_MODEL, context, load_model, mode, priced, text};
 use anyhow::{Context as _, Result};
 use cipherform_ckks::Context;
-use cipherform_client::{Client, KeyBundle, KeyProgress, Options, Prediction};
+use cipherform_client::{Client, KeyBundle, KeyProgress, Options};
 use cipherform_nn::data::{Image, patches, samples};
 use cipherform_nn::estimate::memory_bytes;
 use cipherform_nn::exec::ClearExecutor;
-use cipherform_nn::{Functions, HeModel, Matrix, Model, Plan, argmax, random_input};
+use cipherform_nn::{Functions, HeModel, Matrix, Mode, Model, Plan, argmax, random_input};
 use cipherform_profile::{Counter, Phase, Report, peak_rss_bytes};
 use cipherform_server::{Config, Registry, Server};
 use serde_json::json;
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Parameter set; the cheapest that fits by default.
     #[arg(long)]
     set: Option<String>,
+    /// Answer with the class alone: nobody learns the logits (needs a build with the feature `label-only`).
+    #[arg(long)]
+    label_only: bool,
     /// Write the result as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -101,7 +105,7 @@ fn draw(image: &Image) -> String {
 
 struct Outcome {
     plan: Plan,
-    predictions: Vec<Prediction>,
+    predictions: Vec<Answered>,
     keys: Duration,
     key_upload: u64,
 }
@@ -128,7 +132,7 @@ async fn client(url: &str, name: &str, cases: &[Case]) -> Result<Outcome> {
     let plan = session.description().plan().clone();
     println!(
         "keys      {} keys made, {} uploaded in {}",
-        plan.keys().len(),
+        plan.keys().len() + usize::from(plan.mode() == Mode::Label),
         bytes(uploaded),
         time(keys)
     );
@@ -140,7 +144,7 @@ async fn client(url: &str, name: &str, cases: &[Case]) -> Result<Outcome> {
             progress.set_position(u64::from(e.step));
             progress.set_message(e.operator.clone());
         };
-        predictions.push(session.infer(&case.input, &mut on_event).await?);
+        predictions.push(answer(&session, &case.input, &mut on_event).await?);
         progress.finish_and_clear();
     }
     Ok(Outcome { plan, predictions, keys, key_upload: uploaded })
@@ -174,10 +178,13 @@ fn announce(model: &Model, he: &HeModel) {
 }
 
 /// Shows one input beside the clear model's answer, and returns the row of the JSON.
-fn show(model: &Model, case: &Case, p: &Prediction) -> Result<serde_json::Value> {
+fn show(model: &Model, case: &Case, p: &Answered) -> Result<serde_json::Value> {
     let want = ClearExecutor::new(model, Functions::Polynomial)?.run(&case.input)?;
     let label = argmax(&want);
-    let error = want.iter().zip(&p.logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let error = p
+        .logits
+        .as_ref()
+        .map(|logits| want.iter().zip(logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max));
     let (low, high) = want.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
     let class = |k: usize| model.config.classes.get(k).cloned().unwrap_or_default();
     println!("\n{}", case.title);
@@ -190,9 +197,11 @@ fn show(model: &Model, case: &Case, p: &Prediction) -> Result<serde_json::Value>
         class(label),
         case.truth.map_or("unknown".to_owned(), class)
     );
+    let error_shown = error.map_or("no logits came back".to_owned(), |e| {
+        format!("largest logit error {e:.1e} = 2^{:.1} of their range", (e / (high - low)).log2())
+    });
     println!(
-        "    largest logit error {error:.1e} = 2^{:.1} of their range; server {}, round trip {}",
-        (error / (high - low)).log2(),
+        "    {error_shown}; server {}, round trip {}",
         time(p.timings.run),
         time(p.timings.total)
     );
@@ -237,10 +246,14 @@ fn breakdown(
 pub(crate) fn run(args: &Args) -> Result<()> {
     let begin = Instant::now();
     let model = load_model(&args.model)?;
+    let mode = mode(args.label_only);
+    if mode == Mode::Label {
+        cipherform_exact::check_built()?;
+    }
     let cases = cases(&model, &args.text)?;
-    let context = context(&model, args.set.as_deref(), &args.device)?;
+    let context = context(&model, args.set.as_deref(), &args.device, mode)?;
     let machine = context.ring().device().description();
-    let he = priced(&model, &context)?;
+    let he = priced(&model, &context, mode)?;
     let memory = memory_bytes(he.params(), he.description().plan(), he.program())?;
     let vram = planned_vram(&he);
     announce(&model, &he);
@@ -284,6 +297,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "schema": "cipherform.demo/1",
             "model": model.config.name,
             "random_weights": model.config.random_weights,
+            "label_only": args.label_only,
             "device": args.device,
             "machine": machine,
             "parameter_set": context.params().name(),

@@ -3,16 +3,16 @@
 use crate::output::{bar, write_json};
 use crate::verbs::mpc;
 use crate::verbs::profile::{header, planned_vram, prediction};
-use crate::verbs::session::Session;
+use crate::verbs::session::{Answer, Session};
 use crate::verbs::text::Sst2;
-use crate::verbs::{DEFAULT_MODEL, context, load_model};
+use crate::verbs::{DEFAULT_MODEL, context, load_model, mode};
 use anyhow::{Context as _, Result, bail};
 use cipherform_ckks::Context;
 use cipherform_mpc::WeightMask;
 use cipherform_nn::data::{FashionMnist, Split, patches};
 use cipherform_nn::estimate::precision_bits_of;
 use cipherform_nn::exec::{ClearExecutor, MpcOutput, MpcPlan, Progress};
-use cipherform_nn::{ClientWeights, Functions, Matrix, Model, argmax, random_input};
+use cipherform_nn::{ClientWeights, Functions, Matrix, Mode, Model, argmax, random_input};
 use cipherform_profile::Report;
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// Device of the encrypted run.
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Answer with the class alone: nobody learns the logits (needs a build with the feature `label-only`).
+    #[arg(long)]
+    label_only: bool,
     /// Write labels and logits as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -122,19 +125,27 @@ fn inputs(model: &Model, args: &Args) -> Result<Inputs> {
 
 /// What encrypted runs gave.
 struct Encrypted {
-    logits: Vec<Vec<f64>>,
+    answers: Vec<Answer>,
     /// Of each input: encryption, run and decryption, and the constants of a length not seen before.
     seconds: Vec<f64>,
     /// Largest logit error that the noise model predicts for the shortest and the longest input.
     predicted_error: f64,
+    /// Margin from which on labels cannot differ: twice that error, or of a plan that answers with a label six standard
+    /// deviations of a difference.
+    margin: f64,
     report: Report,
 }
 
 /// Recordings that a report is made of, at most: each holds every span of a run.
 const RECORDINGS: usize = 16;
 
-fn encrypted(model: &Model, context: &Context, inputs: &[Matrix]) -> Result<Encrypted> {
-    let mut session = Session::new(model, context)?;
+fn encrypted(
+    model: &Model,
+    context: &Context,
+    mode: Mode,
+    inputs: &[Matrix],
+) -> Result<Encrypted> {
+    let mut session = Session::new(model, context, mode)?;
     let plan = session.model.description().plan().clone();
     let lengths = || inputs.iter().map(Matrix::rows);
     let mut predicted_error: f64 = 0.0;
@@ -146,8 +157,13 @@ fn encrypted(model: &Model, context: &Context, inputs: &[Matrix]) -> Result<Encr
         let bits = precision_bits_of(model, context.params(), &plan, &program, input)?;
         predicted_error = predicted_error.max((-bits).exp2());
     }
+    let step = plan.label_step(context.params()).zip(plan.logit_range());
+    let margin = step.map_or(2.0 * predicted_error, |(step, range)| {
+        let scheme = 2f64.sqrt() * predicted_error;
+        6.0 * step.noise().difference_sigma(range.max).hypot(scheme)
+    });
     let progress = bar(inputs.len() as u64, "encrypted inference");
-    let (mut logits, mut seconds, mut recordings) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut answers, mut seconds, mut recordings) = (Vec::new(), Vec::new(), Vec::new());
     for input in inputs {
         let mut observer = |p: &Progress| {
             progress.set_message(p.operator.clone());
@@ -157,27 +173,25 @@ fn encrypted(model: &Model, context: &Context, inputs: &[Matrix]) -> Result<Encr
         let (result, recording) = session.infer(input, &mut observer)?;
         seconds.push(begin.elapsed().as_secs_f64());
         plan.cost().check(&recording.total()).context("counts differ from the plan's")?;
-        logits.push(result);
+        answers.push(result);
         if recordings.len() < RECORDINGS {
             recordings.push(recording);
         }
         progress.inc(1);
     }
     progress.finish_and_clear();
-    let mut head = header(model, context, session.keys.bytes());
+    let mut head = header(model, context, plan.sizes(context.params()).key_bytes);
     let sizes = plan.sizes(context.params());
     (head.upload_bytes, head.download_bytes) = (sizes.upload_bytes, sizes.download_bytes);
     let vram = planned_vram(&session.model);
     let report =
         Report::new(head, &recordings)?.with_prediction(&prediction(&plan, context.params(), vram));
-    Ok(Encrypted { logits, seconds, predicted_error, report })
+    Ok(Encrypted { answers, seconds, predicted_error, margin, report })
 }
 
-/// By how much the largest logit exceeds the others.
-fn margin(logits: &[f64]) -> f64 {
-    let best = argmax(logits);
-    let others = logits.iter().enumerate().filter(|(k, _)| *k != best).map(|(_, v)| v);
-    logits.get(best).map_or(0.0, |v| v - others.fold(f64::MIN, |a, b| a.max(*b)))
+/// The share of labels that are the true ones.
+fn share(labels: impl Iterator<Item = usize>, truth: &[usize]) -> f64 {
+    labels.zip(truth).filter(|(a, b)| a == *b).count() as f64 / truth.len() as f64
 }
 
 /// Between two parties in this process, with a dealer's correlations made on the way.
@@ -203,10 +217,12 @@ fn shared(model: &Model, inputs: &[Matrix]) -> Result<Vec<Vec<f64>>> {
 struct Compared {
     /// Labels that are the same.
     equal: usize,
-    /// Largest difference of two logits.
-    difference: f64,
-    /// Rows whose labels differ, and their margins in the clear.
+    /// Largest difference of two logits, where logits came out.
+    difference: Option<f64>,
+    /// Rows whose labels differ, and by how much the clear logit of the clear label exceeds that of the other.
     disagreements: Vec<(usize, f64)>,
+    /// Of the clear executor.
+    accuracy: Option<f64>,
 }
 
 impl Compared {
@@ -215,7 +231,7 @@ impl Compared {
         model: &Model,
         backend: Backend,
         inputs: &Inputs,
-        logits: &[Vec<f64>],
+        answers: &[Answer],
     ) -> Result<Option<Self>> {
         let functions = match backend {
             Backend::He => Functions::Polynomial,
@@ -223,15 +239,23 @@ impl Compared {
             Backend::Clear | Backend::Exact => return Ok(None),
         };
         let clear = ClearExecutor::new(model, functions)?.run_batch(&inputs.matrices)?;
-        let pairs = clear.iter().flatten().zip(logits.iter().flatten());
-        let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let logits: Option<Vec<&[f64]>> = answers.iter().map(Answer::logits).collect();
+        let difference = logits.map(|logits| {
+            let pairs = clear.iter().flatten().zip(logits.into_iter().flatten());
+            pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+        });
         let disagreements: Vec<_> = (inputs.offset..)
-            .zip(clear.iter().zip(logits))
-            .filter(|(_, (clear, got))| argmax(clear) != argmax(got))
-            .map(|(row, (clear, _))| (row, margin(clear)))
+            .zip(clear.iter().zip(answers))
+            .filter(|(_, (clear, answer))| argmax(clear) != answer.label())
+            .map(|(row, (clear, answer))| {
+                let of = |label: usize| clear.get(label).copied().unwrap_or_default();
+                (row, of(argmax(clear)) - of(answer.label()))
+            })
             .collect();
-        let equal = logits.len() - disagreements.len();
-        Ok(Some(Self { equal, difference, disagreements }))
+        let equal = answers.len() - disagreements.len();
+        let labels = clear.iter().map(|logits| argmax(logits));
+        let accuracy = inputs.labels.as_ref().map(|truth| share(labels, truth));
+        Ok(Some(Self { equal, difference, disagreements, accuracy }))
     }
 }
 
@@ -241,32 +265,37 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if inputs.matrices.is_empty() {
         bail!("no inputs: --limit is 0, or --offset lies beyond the data set");
     }
+    if args.label_only && args.backend != Backend::He {
+        bail!("--label-only is of the encrypted run: add --backend he");
+    }
     let begin = Instant::now();
     let mut he: Option<Encrypted> = None;
-    let logits: Vec<Vec<f64>> = match args.backend {
+    let logits_of = |all: Vec<Vec<f64>>| all.into_iter().map(Answer::Logits).collect();
+    let answers: Vec<Answer> = match args.backend {
         Backend::Clear | Backend::Exact => {
             let functions = match args.backend {
                 Backend::Exact => Functions::Exact,
                 _ => Functions::Polynomial,
             };
-            ClearExecutor::new(&model, functions)?.run_batch(&inputs.matrices)?
+            logits_of(ClearExecutor::new(&model, functions)?.run_batch(&inputs.matrices)?)
         }
         Backend::He => {
-            let context = context(&model, args.set.as_deref(), &args.device)?;
-            let run = encrypted(&model, &context, &inputs.matrices)?;
-            he.insert(run).logits.clone()
+            let mode = mode(args.label_only);
+            let context = context(&model, args.set.as_deref(), &args.device, mode)?;
+            let mut run = encrypted(&model, &context, mode, &inputs.matrices)?;
+            let answers = std::mem::take(&mut run.answers);
+            he = Some(run);
+            answers
         }
-        Backend::Mpc => shared(&model, &inputs.matrices)?,
+        Backend::Mpc => logits_of(shared(&model, &inputs.matrices)?),
     };
     // Without keys and weights where they are made once.
     let seconds = he.as_ref().map(|run| run.seconds.iter().sum());
-    let seconds = seconds.unwrap_or_else(|| begin.elapsed().as_secs_f64()) / logits.len() as f64;
-    let labels: Vec<usize> = logits.iter().map(|l| argmax(l)).collect();
-    let compared = Compared::new(&model, args.backend, &inputs, &logits)?;
-    let accuracy = inputs.labels.as_ref().map(|truth| {
-        let right = labels.iter().zip(truth).filter(|(a, b)| a == b).count();
-        right as f64 / labels.len() as f64
-    });
+    let seconds = seconds.unwrap_or_else(|| begin.elapsed().as_secs_f64()) / answers.len() as f64;
+    let labels: Vec<usize> = answers.iter().map(Answer::label).collect();
+    let logits: Option<Vec<&[f64]>> = answers.iter().map(Answer::logits).collect();
+    let compared = Compared::new(&model, args.backend, &inputs, &answers)?;
+    let accuracy = inputs.labels.as_ref().map(|truth| share(labels.iter().copied(), truth));
     let what = if model.config.random_weights { " [RANDOM WEIGHTS]" } else { "" };
     println!(
         "{}{what} on {} {}, backend {:?}",
@@ -279,18 +308,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(accuracy) => println!("accuracy {:.2} %", accuracy * 100.0),
         None => println!("labels {labels:?}"),
     }
-    if let Some(Compared { equal, difference, disagreements }) = &compared {
+    if let Some(Compared { equal, difference, disagreements, .. }) = &compared {
         let count = labels.len();
-        println!("{equal} of {count} labels as in the clear, logits within {difference:.1e}");
+        let apart = difference.map_or("no logits".to_owned(), |d| format!("logits within {d:.1e}"));
+        println!("{equal} of {count} labels as in the clear, {apart}");
         for (row, margin) in disagreements {
             println!("row {row} differs; its margin in the clear is {margin:.1e}");
         }
     }
     if let (Some(run), Some(compared)) = (&he, &compared) {
-        let error = run.predicted_error;
-        let far = |(_, margin): &&(usize, f64)| *margin > 2.0 * error;
+        let (error, margin) = (run.predicted_error, run.margin);
+        let far = |(_, of): &&(usize, f64)| *of > margin;
         let beyond = compared.disagreements.iter().filter(far).count();
-        println!("predicted error {error:.1e}; {beyond} labels differ beyond twice of it");
+        if args.label_only {
+            let clear = compared.accuracy.map_or(String::new(), |a| {
+                format!("; accuracy in the clear {:.2} %", a * 100.0)
+            });
+            println!("6 sigma is a margin of {margin:.3}; {beyond} labels differ beyond it{clear}");
+        } else {
+            println!("predicted error {error:.1e}; {beyond} labels differ beyond twice of it");
+        }
         if let Some(path) = &args.report {
             std::fs::write(path, run.report.to_json()? + "\n")
                 .with_context(|| format!("cannot write {}", path.display()))?;
@@ -311,12 +348,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "count": labels.len(),
             "accuracy": accuracy,
             "equal_to_clear": compared.as_ref().map(|c| c.equal),
-            "largest_logit_difference": compared.as_ref().map(|c| c.difference),
+            "accuracy_clear": compared.as_ref().and_then(|c| c.accuracy),
+            "largest_logit_difference": compared.as_ref().and_then(|c| c.difference),
             "predicted_logit_error": he.as_ref().map(|run| run.predicted_error),
             "disagreements": compared.as_ref().map_or(&[][..], |c| &c.disagreements)
                 .iter()
                 .map(|(row, margin)| json!({"row": row, "margin": margin}))
                 .collect::<Vec<_>>(),
+            "margin_that_decides": he.as_ref().map(|run| run.margin),
             "seconds": he.as_ref().map(|run| run.seconds.clone()),
             "labels": labels,
             "true_labels": inputs.labels,

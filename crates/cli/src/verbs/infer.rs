@@ -1,11 +1,12 @@
 //! `cipherform infer`: the client.
 
 use crate::output::{bar, bytes, time, write_json};
+use crate::verbs::answer::answer;
 use crate::verbs::text::lines;
 use anyhow::{Context as _, Result, bail};
 use cipherform_client::{Client, JobEvent, KeyBundle, KeyProgress, Options, Tokenizer};
 use cipherform_nn::data::{Idx, Image, decode_image, patches};
-use cipherform_nn::{InputKind, Matrix, ModelConfig, ModelDescription};
+use cipherform_nn::{InputKind, Matrix, Mode, ModelConfig, ModelDescription};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,9 @@ pub(crate) struct Args {
     /// Images of an IDX file to skip.
     #[arg(long, default_value_t = 0)]
     offset: usize,
+    /// Ask for the class alone: the server has to answer with labels (`serve --label-only`).
+    #[arg(long)]
+    label_only: bool,
     /// Write the result as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -109,6 +113,16 @@ async fn infer(args: &Args) -> Result<()> {
     let described = client.describe(&args.model).await?;
     let config = described.description.config().clone();
     let inputs = inputs(&described.description, args)?;
+    let mode = described.description.plan().mode();
+    if args.label_only && mode != Mode::Label {
+        bail!(
+            "the server answers with logits for {}; have it served with `serve --label-only`",
+            args.model
+        );
+    }
+    if mode == Mode::Label {
+        cipherform_exact::check_built()?;
+    }
     let context = client.context(&described)?;
     let bundle = match &args.key {
         Some(path) => KeyBundle::load(path, &context)?,
@@ -133,7 +147,7 @@ async fn infer(args: &Args) -> Result<()> {
             progress.set_message(e.operator.clone());
         };
         // One bad answer does not stop the others: the server must not learn from it what came out.
-        let outcome = session.infer(input, &mut on_event).await;
+        let outcome = answer(&session, input, &mut on_event).await;
         progress.finish_and_clear();
         let p = match outcome {
             Ok(p) => p,

@@ -1,5 +1,6 @@
 //! One file a verb, and what several of them need.
 
+pub(crate) mod answer;
 pub(crate) mod bench;
 pub(crate) mod calibrate;
 pub(crate) mod demo;
@@ -18,7 +19,7 @@ pub(crate) mod text;
 use anyhow::{Context as _, Result, bail};
 use cipherform_ckks::{Context, Device, Parameters, presets};
 use cipherform_nn::calibrate::{CostTable, MachineCosts};
-use cipherform_nn::{HeModel, Model, Plan};
+use cipherform_nn::{HeModel, Mode, Model, Plan};
 use std::path::{Path, PathBuf};
 
 /// Directory of the shipped models; the demo's default lies in it.
@@ -54,22 +55,33 @@ pub(crate) fn parameters(
     model: &Model,
     set: Option<&str>,
     costs: &CostTable,
+    mode: Mode,
 ) -> Result<Parameters> {
     Ok(match set {
         Some(name) => presets::get(name)?,
-        None => Plan::choose_parameters(model, costs)?,
+        None => Plan::choose_parameters(model, costs, mode)?,
     })
 }
 
 /// A model planned for this machine and ready to run.
-pub(crate) fn priced(model: &Model, context: &Context) -> Result<HeModel> {
-    Ok(HeModel::for_machine(model, context, &machine_costs(model, context)?)?)
+pub(crate) fn priced(model: &Model, context: &Context, mode: Mode) -> Result<HeModel> {
+    Ok(HeModel::for_machine(model, context, &machine_costs(model, context)?, mode)?)
 }
 
 /// Context of a model's parameter set on a device.
-pub(crate) fn context(model: &Model, set: Option<&str>, device_name: &str) -> Result<Context> {
+pub(crate) fn context(
+    model: &Model,
+    set: Option<&str>,
+    device_name: &str,
+    mode: Mode,
+) -> Result<Context> {
     let costs = calibrated(device_name)?.unwrap_or_else(CostTable::nominal);
-    Ok(Context::new(parameters(model, set, &costs)?, &device(device_name)?)?)
+    Ok(Context::new(parameters(model, set, &costs, mode)?, &device(device_name)?)?)
+}
+
+/// What `--label-only` asks for.
+pub(crate) fn mode(label_only: bool) -> Mode {
+    if label_only { Mode::Label } else { Mode::Logits }
 }
 
 /// What the device costs: from the table of `cipherform calibrate` if there is one, measured otherwise.

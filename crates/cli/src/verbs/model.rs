@@ -1,10 +1,12 @@
 //! `cipherform model`: list, show, generate.
 
-use crate::output::write_json;
+use crate::output::{bar, write_json};
 use crate::verbs::{load_model, model_dir};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use cipherform_nn::calibrate::CostTable;
-use cipherform_nn::{HeadKind, Model, Plan, RandomModel};
+use cipherform_nn::data::{FashionMnist, Split, patches};
+use cipherform_nn::exec::{ClearExecutor, RangeObserver};
+use cipherform_nn::{Functions, HeadKind, Mode, Model, Plan, RandomModel};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,18 @@ enum Action {
     Show {
         /// Name or directory.
         name: String,
+    },
+    /// Measure how far apart the logits of a model are on its training data, which answers that are a label need, and write it
+    /// into its config.
+    Logits {
+        /// Name or directory.
+        name: String,
+        /// At most this many training inputs; all by default.
+        #[arg(long)]
+        limit: Option<usize>,
+        /// Directory of the data set.
+        #[arg(long)]
+        data: Option<PathBuf>,
     },
     /// A model of any shape with random weights, labelled as such.
     Random(RandomArgs),
@@ -113,6 +127,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let value = match &args.action {
         Action::List => list()?,
         Action::Show { name } => show(name)?,
+        Action::Logits { name, limit, data } => logits(name, *limit, data.as_deref())?,
         Action::Random(random) => generate(random)?,
     };
     write_json(args.json.as_deref(), &value)
@@ -136,7 +151,7 @@ fn show(name: &str) -> Result<serde_json::Value> {
     let model = load_model(name)?;
     println!("{}\n", line(&model));
     println!("{:?}", cipherform_nn::Graph::from_config(&model.config)?);
-    match Plan::choose_parameters(&model, &CostTable::nominal()) {
+    match Plan::choose_parameters(&model, &CostTable::nominal(), Mode::Logits) {
         Ok(params) => {
             let (plan, _) = Plan::build(&model, &params)?;
             let level = plan.top_level();
@@ -176,4 +191,48 @@ fn generate(args: &RandomArgs) -> Result<serde_json::Value> {
     model.save(&args.out)?;
     println!("{}\nwritten to {}", line(&model), args.out.display());
     Ok(json!({"schema": "cipherform.model/1", "models": [summary(&model)]}))
+}
+
+/// Inputs that are held at once.
+const BATCH: usize = 1000;
+
+fn logits(name: &str, limit: Option<usize>, data: Option<&Path>) -> Result<serde_json::Value> {
+    let directory = model_dir(name)?;
+    let mut model = Model::load(&directory)?;
+    let config = &model.config;
+    if config.dataset.as_deref() != Some("fashion-mnist") {
+        let dataset = config.dataset.as_deref().unwrap_or("none");
+        bail!(
+            "no loader for the training data of {name} ({dataset}): set logit_difference_max in its config.json"
+        );
+    }
+    let data = FashionMnist::load(data, Split::Train)?;
+    let count = limit.unwrap_or(data.len()).min(data.len());
+    let executor = ClearExecutor::new(&model, Functions::Polynomial)?;
+    let progress = bar(count as u64, "training inputs");
+    let mut ranges = RangeObserver::new(config);
+    for start in (0..count).step_by(BATCH) {
+        let batch = (start..count.min(start + BATCH))
+            .map(|index| Ok(patches(config, &data.get(index)?.0)?))
+            .collect::<Result<Vec<_>>>()?;
+        ranges.logits(executor.run_batch(&batch)?.iter().map(Vec::as_slice));
+        progress.inc(batch.len() as u64);
+    }
+    progress.finish_and_clear();
+    let mut config = model.config.clone();
+    ranges.apply_logit_difference(&mut config);
+    let difference = config.logit_difference_max;
+    let path = directory.join("config.json");
+    std::fs::write(&path, config.to_json()?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    model.config = config;
+    let shown = difference.unwrap_or_default();
+    println!(
+        "{name}: logits of {count} training inputs are up to {shown:.4} apart; written to {}",
+        path.display()
+    );
+    Ok(json!({
+        "schema": "cipherform.model/1", "models": [summary(&model)], "inputs": count,
+        "logit_difference_max": difference,
+    }))
 }

@@ -2,7 +2,7 @@
 
 use crate::output::{style, write_json};
 use crate::verbs::session::Session;
-use crate::verbs::{DEFAULT_MODEL, context, load_model, text};
+use crate::verbs::{DEFAULT_MODEL, context, load_model, mode, text};
 use anyhow::{Context as _, Result, bail};
 use cipherform_ckks::{Ciphertext, Context, Parameters};
 use cipherform_nn::data::{patches, samples};
@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Decrypt after every operator and report its error: needs the secret key, which this process has.
     #[arg(long)]
     debug_secret_key: bool,
+    /// Answer with the class alone: nobody learns the logits (needs a build with the feature `label-only`).
+    #[arg(long)]
+    label_only: bool,
     /// Write the report as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -216,8 +219,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("backend {}: this version profiles `he`", args.backend);
     }
     let model = load_model(&args.model)?;
-    let context = context(&model, args.set.as_deref(), &args.device)?;
-    let mut session = Session::new(&model, &context)?;
+    let mode = mode(args.label_only);
+    let context = context(&model, args.set.as_deref(), &args.device, mode)?;
+    let mut session = Session::new(&model, &context, mode)?;
     let input = sample_input(&model)?;
     let mut recordings = Vec::new();
     for run in 0..=args.runs.max(1) {
@@ -236,7 +240,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     let sizes = session.model.description().plan().sizes(context.params());
-    let mut head = header(&model, &context, session.keys.bytes());
+    let mut head = header(&model, &context, sizes.key_bytes);
     head.upload_bytes = sizes.upload_bytes;
     head.download_bytes = sizes.download_bytes;
     let mut report = Report::new(head, &recordings)?

@@ -1,7 +1,7 @@
 //! `cipherform serve`: a server for other processes.
 
 use crate::output::{time, write_json};
-use crate::verbs::{DEFAULT_MODEL, context, load_model, priced};
+use crate::verbs::{DEFAULT_MODEL, context, load_model, mode, priced};
 use anyhow::{Context as _, Result};
 use cipherform_server::{Config, Registry, Server};
 use serde_json::json;
@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// Parameter set; the cheapest that fits each model by default.
     #[arg(long)]
     set: Option<String>,
+    /// Answer with the class alone: clients get no logits (needs a build with the feature `label-only`).
+    #[arg(long)]
+    label_only: bool,
     /// Write address and models as JSON once the server accepts connections.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -56,9 +59,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     config.allow_insecure |= args.allow_insecure;
     let mut registry = Registry::new();
     let mut served = Vec::new();
+    let mode = mode(args.label_only);
     for name in &args.models {
         let model = load_model(name)?;
-        let replica = |name: &String| priced(&model, &context(&model, args.set.as_deref(), name)?);
+        let replica = |name: &String| {
+            priced(&model, &context(&model, args.set.as_deref(), name, mode)?, mode)
+        };
         let replicas = args.devices.iter().map(replica).collect::<Result<Vec<_>>>()?;
         for he in &replicas {
             println!(
@@ -76,6 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 "name": model.config.name,
                 "parameter_set": he.params().name(),
                 "security_bits": he.params().security_bits(),
+                "label_only": args.label_only,
             })
         }));
         registry.add_replicas(replicas)?;

@@ -7,8 +7,9 @@ use cipherform_ckks::{
     Ciphertext, Context, Decryptor, Encoder, Encryptor, EvaluationKeys, KeyGenerator, SecretKey,
 };
 use cipherform_client::entropy;
+use cipherform_exact::{LabelKeys, LabelSecret};
 use cipherform_nn::exec::Monitor;
-use cipherform_nn::{HeModel, Matrix, Model};
+use cipherform_nn::{HeModel, Matrix, Mode, Model, argmax};
 use cipherform_profile::{Recording, record};
 use rand_chacha::ChaCha20Rng;
 
@@ -16,14 +17,42 @@ use rand_chacha::ChaCha20Rng;
 pub(crate) struct Session {
     pub(crate) model: HeModel,
     pub(crate) keys: EvaluationKeys,
+    /// Of a plan that answers with a label.
+    label: Option<(LabelSecret, LabelKeys)>,
     secret: SecretKey,
     rng: ChaCha20Rng,
 }
 
+/// What comes out.
+pub(crate) enum Answer {
+    Logits(Vec<f64>),
+    Label(usize),
+}
+
+impl Answer {
+    pub(crate) fn label(&self) -> usize {
+        match self {
+            Self::Logits(logits) => argmax(logits),
+            Self::Label(label) => *label,
+        }
+    }
+
+    /// None where only the label came out.
+    pub(crate) fn logits(&self) -> Option<&[f64]> {
+        match self {
+            Self::Logits(logits) => Some(logits),
+            Self::Label(_) => None,
+        }
+    }
+}
+
 impl Session {
     /// Plans the model and makes every key of the plan.
-    pub(crate) fn new(model: &Model, context: &Context) -> Result<Self> {
-        let model = priced(model, context)?;
+    pub(crate) fn new(model: &Model, context: &Context, mode: Mode) -> Result<Self> {
+        if mode == Mode::Label {
+            cipherform_exact::check_built()?;
+        }
+        let model = priced(model, context, mode)?;
         let mut rng = entropy()?;
         let generator = KeyGenerator::new(context);
         let secret = generator.secret_key(&mut rng)?;
@@ -35,7 +64,15 @@ impl Session {
             progress.inc(1);
         }
         progress.finish_and_clear();
-        Ok(Self { model, keys, secret, rng })
+        let label = match model.description().plan().label_step(context.params()) {
+            Some(step) => {
+                let label = LabelSecret::new(&secret)?;
+                let seeded = label.keys(&step, &mut rng)?;
+                Some((label, seeded.expand()?))
+            }
+            None => None,
+        };
+        Ok(Self { model, keys, label, secret, rng })
     }
 
     /// Encrypts, as the client does.
@@ -53,19 +90,26 @@ impl Session {
         Ok(inputs)
     }
 
-    /// Runs one encrypted input and decrypts the logits.
+    /// Runs one encrypted input and decrypts the answer.
     pub(crate) fn infer(
         &mut self,
         input: &Matrix,
         monitor: &mut dyn Monitor<Ciphertext>,
-    ) -> Result<(Vec<f64>, Recording)> {
+    ) -> Result<(Answer, Recording)> {
         let inputs = self.encrypt(input)?;
         let length = self.model.length(input.rows())?;
+        let plan = self.model.description().plan();
+        let step = plan.label_step(self.model.params());
+        if let (Some((secret, keys)), Some(step)) = (&self.label, step) {
+            let run = || self.model.run_label(&self.keys, keys, inputs, &length, monitor);
+            let (result, recording) = record(run);
+            return Ok((Answer::Label(result?.decrypt(&step, secret)?), recording));
+        }
         let (result, recording) = record(|| self.model.run(&self.keys, inputs, &length, monitor));
         let result = result?;
         let first = result.first().context("the program has no output")?;
         let slots = self.decrypt(first)?;
-        Ok((self.model.description().decode(&slots)?, recording))
+        Ok((Answer::Logits(self.model.description().decode(&slots)?), recording))
     }
 
     /// Decrypts all slots: the key owner's view.

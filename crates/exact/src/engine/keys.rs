@@ -10,13 +10,14 @@ use cipherform_ckks::{SecretId, SecretKey};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{CryptoRng, Rng, SeedableRng};
 use std::fmt;
+use tfhe::conformance::ParameterSetConformant;
 use tfhe::core_crypto::commons::math::random::{CompressionSeed, Seed, Seeder};
 use tfhe::core_crypto::prelude::{
     DecompositionBaseLog, DecompositionLevelCount, DynamicDistribution, FourierLweBootstrapKey,
-    FourierLweBootstrapKeyOwned, GlweSecretKey, GlweSize, LweDimension, LweKeyswitchKeyOwned,
-    LweSecretKey, LweSize, PolynomialSize, SeededLweBootstrapKey, SeededLweKeyswitchKey,
-    generate_seeded_lwe_keyswitch_key, par_convert_standard_lwe_bootstrap_key_to_fourier,
-    par_generate_seeded_lwe_bootstrap_key,
+    FourierLweBootstrapKeyOwned, GlweSecretKey, GlweSize, LweDimension,
+    LweKeyswitchKeyConformanceParams, LweKeyswitchKeyOwned, LweSecretKey, LweSize, PolynomialSize,
+    SeededLweBootstrapKey, SeededLweKeyswitchKey, generate_seeded_lwe_keyswitch_key,
+    par_convert_standard_lwe_bootstrap_key_to_fourier, par_generate_seeded_lwe_bootstrap_key,
 };
 use zeroize::Zeroizing;
 
@@ -62,8 +63,10 @@ impl<R: CryptoRng + ?Sized> Seeder for Seeds<'_, R> {
 
 impl LabelSecret {
     /// Derives the secrets.
-    #[must_use]
-    pub fn new(secret: &SecretKey) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::NotBuilt`] without the feature `label-only`.
+    pub fn new(secret: &SecretKey) -> Result<Self> {
         let mut rng = ChaCha20Rng::from_seed(*secret.derive_seed(SECRET_CONTEXT));
         let mut bits = |n: usize| {
             // One bit of each word of the stream.
@@ -71,7 +74,7 @@ impl LabelSecret {
         };
         let (small, large) = (bits(SMALL_DIMENSION), bits(LARGE_DIMENSION));
         let hand_over = secret.expose_hand_over_secret().iter().map(|&s| s as u64).collect();
-        Self { id: secret.id(), hand_over: Zeroizing::new(hand_over), small, large }
+        Ok(Self { id: secret.id(), hand_over: Zeroizing::new(hand_over), small, large })
     }
 
     /// The name of the CKKS secret.
@@ -132,7 +135,7 @@ impl LabelSecret {
             &mut noise,
         );
         let words = [bridge, switch, key.into_container()];
-        Ok(SeededLabelKeys { fingerprint: step.params().fingerprint(), id: self.id, seeds, words })
+        Ok(SeededLabelKeys::of(step, self.id, seeds, words))
     }
 }
 
@@ -178,6 +181,7 @@ fn seeded_bootstrap(words: Vec<u64>, seed: [u8; 16]) -> SeededLweBootstrapKey<Ve
 pub struct SeededLabelKeys {
     fingerprint: [u8; 32],
     id: SecretId,
+    hand_over_dimension: usize,
     seeds: [[u8; 16]; 3],
     /// Bridge, switch, bootstrap.
     words: [Vec<u64>; 3],
@@ -190,6 +194,22 @@ impl fmt::Debug for SeededLabelKeys {
 }
 
 impl SeededLabelKeys {
+    fn of(
+        step: &LabelParameters,
+        id: SecretId,
+        seeds: [[u8; 16]; 3],
+        words: [Vec<u64>; 3],
+    ) -> Self {
+        let fingerprint = step.params().fingerprint();
+        Self {
+            fingerprint,
+            id,
+            hand_over_dimension: step.params().hand_over_dimension(),
+            seeds,
+            words,
+        }
+    }
+
     /// Serialises: [`LabelParameters::seeded_key_bytes`].
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -215,7 +235,7 @@ impl SeededLabelKeys {
         let (all, _) = rest.as_chunks::<8>();
         let mut all = all.iter().map(|word| u64::from_le_bytes(*word));
         let words = step.key_words().map(|n| all.by_ref().take(n).collect());
-        Ok(Self { fingerprint: step.params().fingerprint(), id, seeds, words })
+        Ok(Self::of(step, id, seeds, words))
     }
 
     /// The name of the secret that they belong to.
@@ -226,8 +246,10 @@ impl SeededLabelKeys {
 
     /// The keys ready for use. A second or so on one core; memory: [`LabelParameters::key_bytes`] and twice the
     /// bootstrapping key while it lasts.
-    #[must_use]
-    pub fn expand(self) -> LabelKeys {
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for keys that the library itself finds unfit for the parameters.
+    pub fn expand(self) -> Result<LabelKeys> {
         let [bridge, switch, bootstrap] = self.words;
         let [bridge_seed, switch_seed, bootstrap_seed] = self.seeds;
         let expanded =
@@ -242,14 +264,34 @@ impl SeededLabelKeys {
             DecompositionLevelCount(BOOTSTRAP_DIGITS),
         );
         par_convert_standard_lwe_bootstrap_key_to_fourier(&standard, &mut fourier);
-        LabelKeys {
+        let keys = LabelKeys {
             fingerprint: self.fingerprint,
             id: self.id,
             bridge: expanded(bridge, bridge_seed),
             switch: expanded(switch, switch_seed),
             bootstrap: fourier,
+        };
+        let fits = is_fit(&keys.bridge, self.hand_over_dimension)
+            && is_fit(&keys.switch, LARGE_DIMENSION)
+            && standard.input_lwe_dimension() == LweDimension(SMALL_DIMENSION)
+            && standard.output_lwe_dimension() == LweDimension(LARGE_DIMENSION);
+        if !fits {
+            let detail = "the library refuses it for these parameters".to_owned();
+            return Err(Error::Malformed { what: WHAT, detail });
         }
+        Ok(keys)
     }
+}
+
+/// The library's own check of a switching key.
+fn is_fit(key: &LweKeyswitchKeyOwned<u64>, from: usize) -> bool {
+    key.is_conformant(&LweKeyswitchKeyConformanceParams {
+        decomp_base_log: DecompositionBaseLog(SWITCH_BASE),
+        decomp_level_count: DecompositionLevelCount(SWITCH_DIGITS),
+        output_lwe_size: LweSize(SMALL_DIMENSION + 1),
+        input_lwe_dimension: LweDimension(from),
+        ciphertext_modulus: NATIVE,
+    })
 }
 
 /// The keys in use.

@@ -3,9 +3,13 @@
 use super::keys::{read_header, write_header};
 use super::{LabelSecret, NATIVE};
 use crate::error::{Error, Result};
-use crate::params::{LABEL_HEADER, LabelParameters};
+use crate::params::{LABEL_HEADER, LARGE_DIMENSION, LabelParameters};
 use cipherform_ckks::SecretId;
-use tfhe::core_crypto::prelude::{LweCiphertext, LweSecretKey, decrypt_lwe_ciphertext};
+use tfhe::conformance::ParameterSetConformant;
+use tfhe::core_crypto::prelude::{
+    LweCiphertext, LweCiphertextConformanceParams, LweDimension, LweSecretKey,
+    decrypt_lwe_ciphertext,
+};
 
 const MAGIC: [u8; 4] = *b"CFLB";
 const VERSION: u16 = 1;
@@ -19,7 +23,7 @@ const PLAUSIBLE: f64 = 0.25;
 pub struct EncryptedLabel {
     fingerprint: [u8; 32],
     id: SecretId,
-    /// Mask, then body.
+    /// The digits of the class, the least significant first: mask, then body of each.
     words: Vec<u64>,
 }
 
@@ -43,7 +47,18 @@ impl EncryptedLabel {
     /// [`Error::Malformed`]; [`Error::ParameterMismatch`].
     pub fn from_bytes(step: &LabelParameters, bytes: &[u8]) -> Result<Self> {
         let (id, rest) = read_header(step, WHAT, MAGIC, VERSION, bytes, step.label_bytes())?;
-        let words = rest.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        let words: Vec<u64> =
+            rest.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        // The library's own check; lengths follow from the header's, which was compared.
+        let shape = LweCiphertextConformanceParams {
+            lwe_dim: LweDimension(LARGE_DIMENSION),
+            ct_modulus: NATIVE,
+        };
+        let fits = |words| LweCiphertext::from_container(words, NATIVE).is_conformant(&shape);
+        if !words.chunks(LARGE_DIMENSION + 1).all(fits) {
+            let detail = "the library refuses it for these parameters".to_owned();
+            return Err(Error::Malformed { what: WHAT, detail });
+        }
         Ok(Self::new(step, id, words))
     }
 
@@ -56,14 +71,19 @@ impl EncryptedLabel {
             return Err(Error::KeyMismatch { expected: secret.secret_id(), got: self.id });
         }
         let key = LweSecretKey::from_container(secret.large());
-        let sample = LweCiphertext::from_container(self.words.as_slice(), NATIVE);
-        let phase = decrypt_lwe_ciphertext(&key, &sample).0;
         let messages = step.messages();
         let shift = 64 - messages.trailing_zeros();
         let half = 1u64 << (shift - 1);
-        let label = (phase.wrapping_add(half) >> shift) as usize % messages;
-        let off = phase.wrapping_sub((label as u64) << shift) as i64;
-        let distance = off.unsigned_abs() as f64 / (half as f64 * 2.0);
+        let (mut label, mut weight, mut distance) = (0, 1, 0f64);
+        for words in self.words.chunks(LARGE_DIMENSION + 1) {
+            let phase =
+                decrypt_lwe_ciphertext(&key, &LweCiphertext::from_container(words, NATIVE)).0;
+            let digit = (phase.wrapping_add(half) >> shift) as usize % messages;
+            let off = phase.wrapping_sub((digit as u64) << shift) as i64;
+            distance = distance.max(off.unsigned_abs() as f64 / (half as f64 * 2.0));
+            label += weight * digit;
+            weight *= messages;
+        }
         if distance > PLAUSIBLE || label >= step.classes() {
             return Err(Error::Implausible { distance, limit: PLAUSIBLE });
         }

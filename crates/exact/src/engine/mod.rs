@@ -1,5 +1,6 @@
 //! The step itself, on the server's side: from ciphertexts of logits to one sample that encrypts the winning class.
 
+mod eliminate;
 mod keys;
 mod label;
 #[cfg(test)]
@@ -62,23 +63,31 @@ pub fn evaluate(
     let span = stage(Stage::Bridge)?;
     let rounded = bridge(keys, &samples);
     drop(span);
-    let span = stage(Stage::Compare)?;
-    let signs = compare(step, keys, &rounded);
-    drop(span);
-    let label = if step.classes() == 2 {
-        // The sign says that class 0 wins: the label is its opposite, brought from +-1/4 of a turn to 0 and 1/2.
-        signs.into_iter().next().map(|sign| shifted(negated(sign), 1 << 62))
+    let words = if step.is_paired() {
+        let span = stage(Stage::Compare)?;
+        let signs = compare(step, keys, &rounded);
+        drop(span);
+        let label = if step.classes() == 2 {
+            // The sign says that class 0 wins: the label is its opposite, brought from +-1/4 of a turn to 0 and 1/2.
+            signs.into_iter().next().map(|sign| shifted(negated(sign), 1 << 62))
+        } else {
+            let _span = stage(Stage::Select)?;
+            let winners = select(step, keys, &signs);
+            winners
+                .iter()
+                .enumerate()
+                .map(|(class, w)| multiple(w, class as u64))
+                .reduce(|a, b| sum(a, &b))
+        };
+        label.ok_or(Error::Logits { expected: step.classes(), got: 0 })?.into_container()
     } else {
-        let _span = stage(Stage::Select)?;
-        let winners = select(step, keys, &signs);
-        winners
-            .iter()
-            .enumerate()
-            .map(|(class, w)| multiple(w, class as u64))
-            .reduce(|a, b| sum(a, &b))
+        let span = stage(Stage::Digits)?;
+        let bits = eliminate::bits(keys, &rounded);
+        drop(span);
+        let _span = stage(Stage::Eliminate)?;
+        eliminate::label(step, keys, &bits).into_iter().flat_map(Sample::into_container).collect()
     };
-    let label = label.ok_or(Error::Logits { expected: step.classes(), got: 0 })?;
-    Ok(EncryptedLabel::new(step, keys.secret_id(), label.into_container()))
+    Ok(EncryptedLabel::new(step, keys.secret_id(), words))
 }
 
 /// A word modulo q as a fraction of 2^64, rounded.
@@ -167,15 +176,15 @@ fn select(step: &LabelParameters, keys: &LabelKeys, signs: &[Sample]) -> Vec<Sam
     let won = (c - 1) * boxes - boxes / 2..LARGE_DIMENSION - boxes / 2;
     let unit = 1 << (64 - step.messages().trailing_zeros());
     let table = accumulator(|k| if won.contains(&k) { unit } else { 0 });
-    wins.par_iter()
-        .flatten()
-        .map(|wins| {
-            let mut small = LweCiphertext::new(0, LweSize(SMALL_DIMENSION + 1), NATIVE);
-            keyswitch_lwe_ciphertext(keys.switch(), wins, &mut small);
-            round_to_grid(&mut small);
-            bootstrap(keys, &small, &table)
-        })
-        .collect()
+    wins.par_iter().flatten().map(|wins| read(keys, wins, &table)).collect()
+}
+
+/// Switches a result of bootstraps back to the small dimension and looks it up; both counted by the caller.
+fn read(keys: &LabelKeys, sample: &Sample, table: &GlweCiphertextOwned<u64>) -> Sample {
+    let mut small = LweCiphertext::new(0, LweSize(SMALL_DIMENSION + 1), NATIVE);
+    keyswitch_lwe_ciphertext(keys.switch(), sample, &mut small);
+    round_to_grid(&mut small);
+    bootstrap(keys, &small, table)
 }
 
 /// Half the distance of two numbers of wins: they share half a turn, as the other half gives opposite values. The sign of

@@ -35,12 +35,12 @@ impl Chain {
         let mut ring_keys = EvaluationKeys::new(&context);
         let key = generator.evaluation_key(&secret, KeySpec::hand_over(), &mut rng).unwrap();
         ring_keys.insert(key.expand(&context).unwrap()).unwrap();
-        let label = LabelSecret::new(&secret);
+        let label = LabelSecret::new(&secret).unwrap();
         let step = LabelParameters::new(context.params(), 4).unwrap();
         let seeded = label.keys(&step, &mut rng).unwrap();
         let bytes = seeded.to_bytes();
         assert_eq!(bytes.len(), step.seeded_key_bytes());
-        let keys = SeededLabelKeys::from_bytes(&step, &bytes).unwrap().expand();
+        let keys = SeededLabelKeys::from_bytes(&step, &bytes).unwrap().expand().unwrap();
         Self { context, secret, label, ring_keys, keys, rng }
     }
 
@@ -105,6 +105,59 @@ fn the_largest_logit_wins_through_the_whole_chain() {
     for _ in 0..4 {
         // Equal logits: some class wins, and it is one of the equal ones.
         assert!(chain.run(&[2.0, 2.0, -9.0]) < 2);
+    }
+}
+
+/// More than sixteen classes, digit by digit, the winner in every part of the range and with a reply of two digits.
+#[test]
+fn many_classes_are_compared_digit_by_digit() {
+    let mut chain = Chain::new("toy11_lev", 10);
+    let mut logits: Vec<f64> = (0..17).map(|i| f64::from(i * 5 % 7) - 4.0).collect();
+    // The range bounds logits less their mean.
+    let mean = logits.iter().sum::<f64>() / 17.0;
+    logits.iter_mut().for_each(|z| *z -= mean);
+    for winner in [0, 16] {
+        let mut logits = logits.clone();
+        logits[winner] = 9.0;
+        assert_eq!(chain.run(&logits), winner, "{logits:?}");
+    }
+}
+
+/// As [`many_classes_are_compared_digit_by_digit`], of as many classes as there may be.
+#[test]
+#[ignore = "a minute"]
+fn a_hundred_and_twenty_eight_classes() {
+    let mut chain = Chain::new("toy11_lev", 11);
+    for classes in [33, 100, 128] {
+        let mut logits: Vec<f64> =
+            (0..classes).map(|i| f64::from(i * 37 % 101) * 0.1 - 5.0).collect();
+        let winner = classes as usize * 3 / 4;
+        logits[winner] = 9.0;
+        assert_eq!(chain.run(&logits), winner);
+    }
+}
+
+/// Samples without noise: the label is that of the first largest of the leading bits, whatever is equal.
+#[test]
+fn of_equal_values_the_smallest_class_stays() {
+    let mut chain = Chain::new("toy11_lev", 12);
+    let step = chain.step(20);
+    for case in 0..2 {
+        // Few different values, so that several are the largest; in steps of the grid around a quarter of a turn.
+        let values: Vec<i64> = (0..20)
+            .map(|_| if case == 0 { 8 * i64::from(chain.rng.next_u32() % 3) } else { -1024 })
+            .collect();
+        let trivial = |&v: &i64| {
+            let zero = LweCiphertext::new(0, LweSize(SMALL_DIMENSION + 1), NATIVE);
+            shifted(zero, (v << DROPPED) as u64)
+        };
+        let samples: Vec<Sample> = values.iter().map(trivial).collect();
+        let bits = eliminate::bits(&chain.keys, &samples);
+        let digits = eliminate::label(&step, &chain.keys, &bits);
+        let words = digits.into_iter().flat_map(Sample::into_container).collect();
+        let label = EncryptedLabel::new(&step, chain.keys.secret_id(), words);
+        let want = (0..20).rev().max_by_key(|&i| values[i]).unwrap();
+        assert_eq!(label.decrypt(&step, &chain.label).unwrap(), want, "{values:?}");
     }
 }
 
@@ -306,6 +359,18 @@ fn many_vectors_through_the_real_chain() {
     println!("{set}: all keys made and expanded in {:.2?}", begin.elapsed());
     let evaluator = Evaluator::new(&chain.context);
     let large = LweSecretKey::from_container(chain.label.large().to_vec());
+    let step = chain.step(17);
+    let logits: Vec<f64> = (0..17).map(|i| f64::from(i) * 0.5 - 4.0).collect();
+    let ciphertexts = chain.encrypt(&step, &logits);
+    let begin = Instant::now();
+    let mut go_on = |_| ControlFlow::Continue(());
+    let (ring_keys, keys) = (&chain.ring_keys, &chain.keys);
+    let label = evaluate(&step, &evaluator, ring_keys, keys, &ciphertexts, &mut go_on).unwrap();
+    let seconds = begin.elapsed().as_secs_f64();
+    let bootstraps = step.stages().iter().map(|s| s.cost).sum::<cipherform_profile::Cost>();
+    let bootstraps = bootstraps.get(cipherform_profile::Counter::ProgrammableBootstraps);
+    let label = label.decrypt(&step, &chain.label).unwrap();
+    println!("17 classes: {bootstraps} bootstraps in {seconds:.2} s, label {label} of 16");
     for classes in [10, 2] {
         let step = chain.step(classes);
         let (mut agree, mut one, mut best) = (0, 0, [f64::MAX; 4]);

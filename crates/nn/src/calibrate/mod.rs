@@ -10,6 +10,7 @@ use crate::cost::bootstrap_estimate;
 use crate::error::Result;
 use crate::program::{Instruction, Opcode, Program};
 use cipherform_ckks::{Basis, BootstrapEstimate, Parameters, Polynomial};
+use cipherform_exact::{LabelParameters, StageCost};
 use cipherform_profile::{Cost, Counter};
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +132,20 @@ impl MachineCosts {
         let transforms = cost.get(Counter::LimbNtts) as f64;
         let switches = cost.get(Counter::KeySwitches) as f64;
         self.key_switch.slope * transforms + self.key_switch.fixed * switches
+    }
+
+    /// Predicted milliseconds of every stage of an exact step, whose hand-over the machine does and the rest of which the cores of
+    /// the host do.
+    #[must_use]
+    pub fn label_ms(&self, step: &LabelParameters) -> Vec<f64> {
+        let params = step.params();
+        let threads = rayon::current_num_threads();
+        let ms = |stage: StageCost| {
+            let switches = stage.cost.get(Counter::KeySwitches) as f64;
+            switches * self.key_switch.at(switched_limbs(params, 0))
+                + stage.exact_ms(params, threads)
+        };
+        step.stages().into_iter().map(ms).collect()
     }
 
     /// Predicted milliseconds of every operator of `program`.

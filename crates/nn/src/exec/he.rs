@@ -50,6 +50,11 @@ impl Encoded {
         Ok(Self { evaluator: Evaluator::new(context), plaintexts, polynomials, bootstrapper })
     }
 
+    /// What evaluates in its context.
+    pub(crate) fn evaluator(&self) -> &Evaluator {
+        &self.evaluator
+    }
+
     /// The constants of `other` that differ from those of `program`, which has the same instructions.
     pub(crate) fn replaced(
         program: &Program,

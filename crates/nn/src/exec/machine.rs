@@ -61,7 +61,7 @@ impl<V, F: FnMut(&Progress) -> ControlFlow<()>> Monitor<V> for F {
 }
 
 /// Runs `program` on `machine`, opening one operator span a step. `weights[i]` is the share of step `i` in the
-/// expected time (any unit); it only feeds the ETA.
+/// expected time (any unit); it only feeds the ETA. Weights beyond the program's steps are of what comes after it.
 ///
 /// # Errors
 /// The machine's errors; `Cancelled` when the monitor breaks.
@@ -86,7 +86,7 @@ pub fn execute<M: Machine>(
         };
         let progress = Progress {
             step: index,
-            steps: program.steps().len(),
+            steps: program.steps().len().max(weights.len()),
             operator: step.operator.clone(),
             layer: step.layer.clone(),
             level: step.level_in,

@@ -25,6 +25,7 @@ impl Observer for () {}
 pub struct RangeObserver {
     layers: Vec<Ranges>,
     logit_abs_max: f64,
+    logit_difference_max: f64,
 }
 
 impl RangeObserver {
@@ -41,7 +42,7 @@ impl RangeObserver {
             value_abs_max: 0.0,
             residual_abs_max: 0.0,
         });
-        Self { layers: layers.collect(), logit_abs_max: 0.0 }
+        Self { layers: layers.collect(), logit_abs_max: 0.0, logit_difference_max: 0.0 }
     }
 
     /// Writes what was seen into `config`. Without a forward pass the config no longer validates.
@@ -50,6 +51,21 @@ impl RangeObserver {
             layer.ranges = ranges.clone();
         }
         config.logit_abs_max = self.logit_abs_max;
+        self.apply_logit_difference(config);
+    }
+
+    /// Sees the logits of some inputs without a forward pass of its own.
+    pub fn logits<'a>(&mut self, all: impl IntoIterator<Item = &'a [f64]>) {
+        for row in all {
+            let ends = row.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
+            self.logit_difference_max = self.logit_difference_max.max(ends.1 - ends.0);
+        }
+    }
+
+    /// Writes the largest difference of two logits of one input alone, for a model whose other ranges stand.
+    pub fn apply_logit_difference(&self, config: &mut ModelConfig) {
+        config.logit_difference_max =
+            (self.logit_difference_max > 0.0).then_some(self.logit_difference_max);
     }
 
     fn residual(&mut self, layer: usize, x: &Matrix) {
@@ -93,6 +109,7 @@ impl Observer for RangeObserver {
             }
             (Op::Classifier { .. }, _) => {
                 self.logit_abs_max = self.logit_abs_max.max(value.abs_max());
+                self.logits((0..value.rows()).map(|r| value.row(r)));
             }
             _ => {}
         }

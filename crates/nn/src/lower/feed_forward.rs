@@ -2,7 +2,7 @@
 
 use super::activation::Terms;
 use super::{
-    Attended, LayerSchedule, Normalized, Pass, RESIDUAL, RefreshPoint, Stream, Summed, real,
+    Attended, Head, LayerSchedule, Normalized, Pass, RESIDUAL, RefreshPoint, Stream, Summed, real,
     stream_factor,
 };
 use crate::approx::InverseSqrt;
@@ -300,15 +300,14 @@ impl Pass<'_> {
         Ok(Stream { register: self.b.set_level(fresh, out, 1.0)?, alpha })
     }
 
-    /// Pooling adds both halves and all tokens; the second feed-forward product and the classifier are one plaintext,
-    /// class `k` in token row `k`; a last mask leaves nothing but the logits.
+    /// Pooling adds both halves and all tokens; the second feed-forward product and the classifier are one plaintext a class.
     pub(super) fn pool_and_classify(
         &mut self,
         hidden: [Register; 2],
         summed: &Summed,
         weights: &LayerWeights,
         terms: &Terms,
-    ) -> Result<Register> {
+    ) -> Result<Vec<Register>> {
         let p = self.p;
         self.b.step("ffn.activation");
         let mut powers = self.activation(hidden, terms, true)?;
@@ -325,53 +324,118 @@ impl Pass<'_> {
         let stream = self.b.mul_plain(both, real(mask))?;
         // The stream stands beside the hidden features of the first term.
         powers[0] = self.b.add(powers[0], stream)?;
+        let classes = self.classes(powers.len(), summed.stream.alpha, weights, terms);
+        match self.head {
+            Head::Logits => Ok(vec![self.logits(powers, &classes)?]),
+            Head::Label { factor } => self.logits_for_label(&powers, &classes, factor),
+        }
+    }
+
+    /// For each class its row for each power, of `columns` factors that meet the sum over all tokens, and its constant.
+    fn classes(
+        &self,
+        powers: usize,
+        alpha: f64,
+        weights: &LayerWeights,
+        terms: &Terms,
+    ) -> Vec<(Vec<Vec<f64>>, f64)> {
+        let p = self.p;
+        let config = &self.model.config;
+        let tokens = p.tokens as f64;
+        let head = &self.model.weights.head;
+        let class = |k: usize| {
+            // The head reads the centred stream.
+            let sum = (0..config.width).map(|d| head.weight.row(d)[k]).sum::<f64>();
+            let centre = sum / config.width as f64;
+            let head_of = |d: usize| head.weight.row(d)[k] - centre;
+            let mut rows = vec![vec![0.0; p.columns]; powers];
+            let mut constant = head.bias[k];
+            for f in 0..config.ffn {
+                let w2 = weights.ffn_out.weight.row(f);
+                let through: f64 = (0..config.width).map(|d| w2[d] * head_of(d)).sum();
+                for (row, factors) in rows.iter_mut().zip(&terms.factors) {
+                    row[f] = factors[f] * through / tokens;
+                }
+                constant += terms.rest[f] * through;
+            }
+            for d in 0..config.width {
+                // Twice the halves of alpha times the stream.
+                rows[0][p.hidden + d] = head_of(d) / (2.0 * alpha * tokens);
+                constant += weights.ffn_out.bias[d] * head_of(d);
+            }
+            (rows, constant)
+        };
+        (0..config.classes.len()).map(class).collect()
+    }
+
+    /// Class `k` in token row `k`; a last mask leaves nothing but the logits.
+    fn logits(
+        &mut self,
+        powers: Vec<Register>,
+        classes: &[(Vec<Vec<f64>>, f64)],
+    ) -> Result<Register> {
+        let p = self.p;
         let mut pooled = Vec::with_capacity(powers.len());
         for power in powers {
             pooled.push(self.b.window_sum(power, p.columns, p.rows)?);
         }
-
         self.b.step("classifier");
-        let config = &self.model.config;
-        let (classes, tokens) = (config.classes.len(), p.tokens as f64);
-        let head = &self.model.weights.head;
-        // The head reads the centred stream.
-        let centre: Vec<f64> = (0..classes)
-            .map(|k| (0..config.width).map(|d| head.weight.row(d)[k]).sum::<f64>())
-            .map(|sum| sum / config.width as f64)
-            .collect();
-        let head_of = |d: usize, k: usize| head.weight.row(d)[k] - centre[k];
-        let mut matrices = vec![vec![0.0; p.slots]; pooled.len()];
-        let mut constant = head.bias.clone();
-        for (k, offset) in constant.iter_mut().enumerate() {
-            let row = k * p.columns;
-            for f in 0..config.ffn {
-                let w2 = weights.ffn_out.weight.row(f);
-                let through: f64 = (0..config.width).map(|d| w2[d] * head_of(d, k)).sum();
-                for (matrix, factors) in matrices.iter_mut().zip(&terms.factors) {
-                    matrix[row + f] = factors[f] * through / tokens;
-                }
-                *offset += terms.rest[f] * through;
-            }
-            for d in 0..config.width {
-                // Twice the halves of alpha times the stream.
-                matrices[0][row + p.hidden + d] =
-                    head_of(d, k) / (2.0 * summed.stream.alpha * tokens);
-                *offset += weights.ffn_out.bias[d] * head_of(d, k);
+        let mut matrices = vec![Vec::with_capacity(p.slots); pooled.len()];
+        for (rows, _) in classes {
+            for (matrix, row) in matrices.iter_mut().zip(rows) {
+                matrix.extend(row);
             }
         }
-        let products =
-            self.b.dot_plain(&pooled, matrices.into_iter().map(|m| real(m).into()).collect())?;
+        let matrices = matrices.into_iter().map(|mut m| {
+            m.resize(p.slots, 0.0);
+            real(m).into()
+        });
+        let products = self.b.dot_plain(&pooled, matrices.collect())?;
         let products = self.b.rescale(products)?;
         let window = (p.hidden + p.block).next_power_of_two();
         let logits = self.b.window_sum(products, 1, window)?;
         self.b.step("output_mask");
         let mut only = vec![0.0; p.slots];
         let mut offsets = vec![0.0; p.slots];
-        for k in 0..classes {
+        for (k, (_, constant)) in classes.iter().enumerate() {
             only[k * p.columns] = 1.0;
-            offsets[k * p.columns] = constant[k];
+            offsets[k * p.columns] = *constant;
         }
         let masked = self.b.mul_plain(logits, real(only))?;
         Ok(self.b.add_plain(masked, real(offsets)))
+    }
+
+    /// No rotation: the mean over all slots is a coefficient of the plaintext, and the exact step reads nothing else. Less the mean
+    /// over the classes, which changes no difference and bounds the logits by their largest difference.
+    fn logits_for_label(
+        &mut self,
+        powers: &[Register],
+        classes: &[(Vec<Vec<f64>>, f64)],
+        factor: f64,
+    ) -> Result<Vec<Register>> {
+        let p = self.p;
+        self.b.step("classifier");
+        let count = classes.len() as f64;
+        let mean_constant = classes.iter().map(|(_, constant)| constant).sum::<f64>() / count;
+        let mut mean_rows = vec![vec![0.0; p.columns]; powers.len()];
+        for (rows, _) in classes {
+            for (mean, row) in mean_rows.iter_mut().zip(rows) {
+                mean.iter_mut().zip(row).for_each(|(m, w)| *m += w / count);
+            }
+        }
+        // The sum over all slots, of a mean.
+        let sum = factor * p.slots as f64;
+        let mut logits = Vec::with_capacity(classes.len());
+        for (rows, constant) in classes {
+            let row = |(row, mean): (&Vec<f64>, &Vec<f64>)| {
+                let centred = || real(row.iter().zip(mean).map(|(w, m)| sum * (w - m)));
+                self.b.plain(p.columns, centred)
+            };
+            let plains = rows.iter().zip(&mean_rows).map(row).collect();
+            let product = self.b.dot_plain(powers, plains)?;
+            let product = self.b.rescale(product)?;
+            logits.push(self.b.add_number(product, factor * (constant - mean_constant)));
+        }
+        Ok(logits)
     }
 }

@@ -55,6 +55,19 @@ impl InputSpec {
     }
 }
 
+/// How a program ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Head {
+    /// All logits in one ciphertext, one a row, and nothing else in it.
+    Logits,
+    /// One ciphertext a class at level 0, for the exact step: the mean of its slots is `factor` times the logit less the mean
+    /// of all logits.
+    Label {
+        /// Places the logits on the torus of the exact step.
+        factor: f64,
+    },
+}
+
 /// A program with the inputs it expects.
 #[derive(Debug)]
 pub(crate) struct Lowered {
@@ -90,12 +103,14 @@ pub(crate) fn lower(
     packing: &Packing,
     ladder: Ladder,
     schedule: &Schedule,
+    head: Head,
 ) -> Result<Lowered> {
     let approximations = approximations(model)?;
     let mut pass = Pass {
         model,
         approximations: &approximations,
         p: *packing,
+        head,
         b: Builder::new(ladder, false),
         inputs: Vec::new(),
     };
@@ -105,8 +120,7 @@ pub(crate) fn lower(
     for (index, layer) in schedule.layers.iter().enumerate() {
         flow = pass.layer(index, flow, layer)?;
     }
-    let (Flow::Normalized(output) | Flow::Stream(Stream { register: output, .. })) = flow;
-    Ok(Lowered { program: pass.b.finish(vec![output]), inputs: pass.inputs })
+    Ok(Lowered { program: pass.b.finish(flow.registers()), inputs: pass.inputs })
 }
 
 /// The scalar functions of every layer.
@@ -116,6 +130,10 @@ pub(crate) fn approximations(model: &Model) -> Result<Vec<LayerApproximations>> 
 }
 
 /// One layer alone as a sketch, from a stream (or the client's input) that enters at `level`.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the search has all of them at hand, and nobody else calls this"
+)]
 pub(crate) fn sketch_layer(
     model: &Model,
     approximations: &[LayerApproximations],
@@ -124,27 +142,38 @@ pub(crate) fn sketch_layer(
     index: usize,
     level: usize,
     schedule: &LayerSchedule,
+    head: Head,
 ) -> Result<Program> {
     let b = Builder::new(ladder, true);
-    let mut pass = Pass { model, approximations, p: *packing, b, inputs: Vec::new() };
+    let mut pass = Pass { model, approximations, p: *packing, head, b, inputs: Vec::new() };
     pass.b.step("input");
     let register = pass.b.input(0, level);
     let entry = match pass.norm1(index) {
         Ok(root) => Flow::Stream(Stream { register, alpha: stream_factor(root, pass.width()) }),
         Err(_) => Flow::Normalized(register),
     };
-    let (Flow::Normalized(out) | Flow::Stream(Stream { register: out, .. })) =
-        pass.layer(index, entry, schedule)?;
-    Ok(pass.b.finish(vec![out]))
+    let flow = pass.layer(index, entry, schedule)?;
+    Ok(pass.b.finish(flow.registers()))
 }
 
 /// What passes from one layer to the next.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Flow {
-    /// Values after the first norm, which the client makes for the first layer; also the last layer's logits.
+    /// Values after the first norm, which the client makes for the first layer.
     Normalized(Register),
     /// The residual stream.
     Stream(Stream),
+    /// The last layer's logits, as the head says.
+    Logits(Vec<Register>),
+}
+
+impl Flow {
+    fn registers(self) -> Vec<Register> {
+        match self {
+            Self::Normalized(register) | Self::Stream(Stream { register, .. }) => vec![register],
+            Self::Logits(registers) => registers,
+        }
+    }
 }
 
 /// The residual stream: `alpha` times the centred values, copied into several blocks.
@@ -185,6 +214,7 @@ struct Pass<'a> {
     model: &'a Model,
     approximations: &'a [LayerApproximations],
     p: Packing,
+    head: Head,
     b: Builder,
     inputs: Vec<InputSpec>,
 }
@@ -214,6 +244,12 @@ impl<'a> Pass<'a> {
                 let normalized = self.first_norm(stream, index, at)?;
                 (Normalized { norm: Some(&weights.norm1), ..normalized }, Some(stream))
             }
+            Flow::Logits(_) => {
+                return Err(Error::Planner {
+                    op: "layer",
+                    detail: "it follows the last one".into(),
+                });
+            }
         };
         let attended = self.attention(input, layer, approximations, weights, at)?;
         let summed =
@@ -221,7 +257,7 @@ impl<'a> Pass<'a> {
         let terms = Terms::new(weights, layer.activation);
         let hidden = self.feed_forward_in(&summed, &approximations.norm2, weights, &terms, at)?;
         Ok(if last {
-            Flow::Normalized(self.pool_and_classify(hidden, &summed, weights, &terms)?)
+            Flow::Logits(self.pool_and_classify(hidden, &summed, weights, &terms)?)
         } else {
             Flow::Stream(self.feed_forward_out(hidden, &summed, index, &terms, at)?)
         })

@@ -15,7 +15,7 @@
 //! | `many_tokens` | 128 tokens | several key tiles |
 //! | `refusals` | too wide, too deep | typed errors |
 
-use super::{LayerSchedule, RefreshPoint, Schedule, lower};
+use super::{Head, LayerSchedule, Lowered, RefreshPoint, Schedule, lower};
 use crate::config::{NormOrder, Pooling, Structure};
 use crate::embedding::{ClientWeights, client_embedding};
 use crate::exec::{ClearExecutor, Progress, Slots, execute};
@@ -31,6 +31,9 @@ const SLOTS: usize = 1 << 15;
 
 /// Level of inputs and refreshed ciphertexts where levels do not end.
 const TOP: usize = 200;
+
+/// Where a head for labels places the logits: some number.
+const FACTOR: f64 = 3.5;
 
 fn check(random: &RandomModel) {
     check_model(&random.generate().unwrap());
@@ -59,12 +62,15 @@ fn check_inputs(model: &Model, points: &[RefreshPoint], inputs: impl Iterator<It
     for input in inputs {
         let want = clear.run(&input).unwrap();
         let packing = whole.with_tokens(input.rows()).unwrap();
-        let lowered = lower(model, &packing, ladder.clone(), &schedule).unwrap();
+        let lowered = lower(model, &packing, ladder.clone(), &schedule, Head::Logits).unwrap();
         let embedded = client_embedding(&model.config, &client, &input).unwrap();
-        let slots = lowered.inputs.iter().map(|i| i.pack(&packing, &embedded));
-        let mut machine = Slots::new(&lowered.program, slots.collect());
-        let mut go_on = |_: &Progress| ControlFlow::Continue(());
-        let out = execute(&lowered.program, &mut machine, &[], &mut go_on).unwrap();
+        let run = |lowered: &Lowered| {
+            let slots = lowered.inputs.iter().map(|i| i.pack(&packing, &embedded));
+            let mut machine = Slots::new(&lowered.program, slots.collect());
+            let mut go_on = |_: &Progress| ControlFlow::Continue(());
+            execute(&lowered.program, &mut machine, &[], &mut go_on).unwrap()
+        };
+        let out = run(&lowered);
         let got: Vec<f64> = (0..want.len()).map(|k| out[0][k * packing.columns].re).collect();
         let error = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         // f64 rounding through some hundred operations on values of order one.
@@ -74,6 +80,18 @@ fn check_inputs(model: &Model, points: &[RefreshPoint], inputs: impl Iterator<It
             if i % packing.columns != 0 || i / packing.columns >= want.len() {
                 assert!(z.norm() < 1e-12, "slot {i} holds {z}");
             }
+        }
+        // For a label: of each class the mean of the slots, less the mean of the classes; one level and all rotations less.
+        let head = Head::Label { factor: FACTOR };
+        let label = lower(model, &packing, ladder.clone(), &schedule, head).unwrap();
+        let level = |lowered: &Lowered| lowered.program.meta(lowered.program.outputs()[0]).level;
+        assert_eq!(level(&label), level(&lowered) + 1);
+        let out = run(&label);
+        assert_eq!(out.len(), want.len());
+        let mean = want.iter().sum::<f64>() / want.len() as f64;
+        for (slots, z) in out.iter().zip(&want) {
+            let got = slots.iter().map(|v| v.re).sum::<f64>() / slots.len() as f64 / FACTOR;
+            assert!((got - (z - mean)).abs() < 1e-9, "{got} for {z} - {mean}");
         }
     }
 }

@@ -22,6 +22,8 @@ impl From<BlobHeader> for pb::BlobHeader {
             BlobKind::Ciphertext => pb::BlobKind::Ciphertext,
             BlobKind::ModelDescription => pb::BlobKind::ModelDescription,
             BlobKind::Recording => pb::BlobKind::Recording,
+            BlobKind::LabelKeys => pb::BlobKind::LabelKeys,
+            BlobKind::Label => pb::BlobKind::Label,
         };
         Self {
             kind: kind.into(),
@@ -44,6 +46,8 @@ impl TryFrom<pb::BlobHeader> for BlobHeader {
             pb::BlobKind::Ciphertext => BlobKind::Ciphertext,
             pb::BlobKind::ModelDescription => BlobKind::ModelDescription,
             pb::BlobKind::Recording => BlobKind::Recording,
+            pb::BlobKind::LabelKeys => BlobKind::LabelKeys,
+            pb::BlobKind::Label => BlobKind::Label,
             pb::BlobKind::Unspecified => {
                 return Err(Fault::malformed("blob kind", format!("unknown: {}", header.kind)));
             }

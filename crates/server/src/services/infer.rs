@@ -34,7 +34,7 @@ impl Handlers {
                 return Err(Fault::malformed("upload", detail));
             }
             let input = served.input(device, index, &bytes)?;
-            if keys.secret_id() != Some(input.secret_id()) {
+            if !keys.are_of(input.secret_id()) {
                 let detail = "it was encrypted under another secret than that of the key set";
                 return Err(Fault::malformed(format!("input {index}"), detail));
             }
@@ -42,11 +42,20 @@ impl Handlers {
         }
         let length = served.length(device, request.tokens)?;
         let work: Work = Box::new(move |on_progress| {
-            let outputs = served
-                .on(device)?
-                .run(&keys, inputs, &length, &mut &mut *on_progress)
-                .map_err(|error| convert::nn(&error))?;
-            let bytes = outputs.iter().map(|output| output.to_bytes().map(Bytes::from));
+            let model = served.on(device)?;
+            let failed = |error| convert::nn(&error);
+            let monitor = &mut &mut *on_progress;
+            if let Some(label_keys) = &keys.label {
+                let label = model
+                    .run_label(&keys.evaluation, label_keys, inputs, &length, monitor)
+                    .map_err(failed)?;
+                return Ok(vec![(BlobKind::Label, label.to_bytes().into())]);
+            }
+            let outputs =
+                model.run(&keys.evaluation, inputs, &length, monitor).map_err(failed)?;
+            let bytes = outputs
+                .iter()
+                .map(|output| Ok((BlobKind::Ciphertext, Bytes::from(output.to_bytes()?))));
             bytes.collect::<Result<_, _>>().map_err(|error| convert::ckks(&error))
         });
         let record = shared.jobs.submit(owner, request.idempotency_key, device, work)?;
@@ -106,8 +115,8 @@ impl pb::infer_server::Infer for Handlers {
     ) -> Result<Response<Self::ResultStream>, Status> {
         let owner = owner(&request)?;
         let (id, index) = result_parts(&request.into_inner())?;
-        let output = self.0.jobs.get(owner, id)?.output(index)?;
-        Ok(blob_of(&output, BlobKind::Ciphertext, index))
+        let (kind, output) = self.0.jobs.get(owner, id)?.output(index)?;
+        Ok(blob_of(&output, kind, index))
     }
 
     async fn profile(

@@ -2,8 +2,10 @@
 
 use super::{Handlers, blocking, owner};
 use crate::convert;
+use crate::key_store::Key;
 use crate::registry::Served;
-use cipherform_ckks::{KeySpec, SeededKey, SwitchingKey};
+use cipherform_ckks::{SeededKey, SwitchingKey};
+use cipherform_exact::{LabelKeys, SeededLabelKeys};
 use cipherform_proto::wire::{commit_parts, key_sets};
 use cipherform_proto::{BlobKind, Fault, Id, Owner, pb, wire::KeySetInfo};
 use tonic::{Request, Response, Status, async_trait};
@@ -15,17 +17,22 @@ impl Handlers {
     fn commit_key(&self, owner: Owner, upload: Id, set: Option<Id>) -> Result<KeySetInfo, Fault> {
         let shared = &self.0;
         let (header, bytes) = shared.uploads.complete(owner, upload)?;
-        if header.kind != BlobKind::EvaluationKey {
-            return Err(Fault::malformed("upload", "it is not an evaluation key"));
-        }
         let served = shared.registry.get(&header.model)?;
-        let spec = served.key(header.index)?;
+        match header.kind {
+            BlobKind::EvaluationKey => drop(served.key(header.index)?),
+            BlobKind::LabelKeys => drop(served.label_keys(header.index)?),
+            _ => return Err(Fault::malformed("upload", "it is not an evaluation key")),
+        }
         let opened = shared.keys.open(owner, set, &served, header.index)?;
         if let Some(info) = opened.present {
             shared.uploads.discard(owner, upload);
             return Ok(info);
         }
-        let key = match expand(&served, opened.device, header.index, spec, &bytes) {
+        let expanded = match header.kind {
+            BlobKind::LabelKeys => expand_label(&served, header.index, &bytes).map(Key::Label),
+            _ => expand(&served, opened.device, header.index, &bytes).map(Key::Evaluation),
+        };
+        let key = match expanded {
             Ok(key) => key,
             Err(fault) => {
                 // No further chunk could make a key of it.
@@ -40,14 +47,17 @@ impl Handlers {
     }
 }
 
-/// Key `index` of the plan, which is `spec`, from its bytes onto a device.
-fn expand(
-    served: &Served,
-    device: usize,
-    index: u32,
-    spec: KeySpec,
-    bytes: &[u8],
-) -> Result<SwitchingKey, Fault> {
+/// The keys of the plan's exact step from their bytes.
+fn expand_label(served: &Served, index: u32, bytes: &[u8]) -> Result<LabelKeys, Fault> {
+    let step = served.label_keys(index)?;
+    let seeded = SeededLabelKeys::from_bytes(step, bytes);
+    let keys = seeded.and_then(SeededLabelKeys::expand);
+    keys.map_err(|error| convert::label_keys(served.params(), &error))
+}
+
+/// Key `index` of the plan from its bytes onto a device.
+fn expand(served: &Served, device: usize, index: u32, bytes: &[u8]) -> Result<SwitchingKey, Fault> {
+    let spec = served.key(index)?;
     let context = served.on(device)?.context();
     let seeded = SeededKey::from_bytes(context, bytes)
         .map_err(|error| convert::bytes(served.params(), bytes, &error))?;

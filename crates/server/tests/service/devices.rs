@@ -19,7 +19,7 @@ use cipherform_ckks::{Context, Encoder, Encryptor, KeyGenerator, Parameters};
 use cipherform_client::{Client, KeyBundle, Tokenizer};
 use cipherform_nn::calibrate::CostTable;
 use cipherform_nn::data::{patches, samples};
-use cipherform_nn::{HeModel, Matrix, Model, Plan};
+use cipherform_nn::{HeModel, Matrix, Mode, Model, Plan};
 use cipherform_proto::wire::{self, BlobPart, JobEvent, JobRequest, JobState};
 use cipherform_proto::{BlobHeader, BlobKind, Id};
 use cipherform_ring::Device;
@@ -194,7 +194,7 @@ fn shipped() -> (Model, Parameters, Matrix) {
     let models = std::env::var_os("CIPHERFORM_MODELS").map_or_else(built, PathBuf::from);
     let model = Model::load(&models.join("fashion-mnist-vit")).unwrap();
     let image = samples().unwrap().swap_remove(0).image;
-    let params = Plan::choose_parameters(&model, &CostTable::nominal()).unwrap();
+    let params = Plan::choose_parameters(&model, &CostTable::nominal(), Mode::Logits).unwrap();
     let input = patches(&model.config, &image).unwrap();
     (model, params, input)
 }

@@ -13,6 +13,7 @@ use crate::verbs::session::Session;
 use crate::verbs::{DEFAULT_MODEL, context, device, load_model};
 use anyhow::{Result, bail};
 use cipherform_ckks::{Context, Device, Parameters};
+use cipherform_nn::Mode;
 use cipherform_nn::exec::Progress;
 use cipherform_profile::cpu_model;
 use cipherform_ring::sample::uniform;
@@ -295,8 +296,8 @@ fn ring(
 /// One inference, keys made before.
 fn nn(args: &Args, threads: &[usize]) -> Result<Vec<Measured>> {
     let model = load_model(&args.model)?;
-    let context = context(&model, None, &args.device)?;
-    let mut session = Session::new(&model, &context)?;
+    let context = context(&model, None, &args.device, Mode::Logits)?;
+    let mut session = Session::new(&model, &context, Mode::Logits)?;
     let input = super::profile::sample_input(&model)?;
     let mut rows = vec![Row::new("inference", 0, || {
         session.infer(&input, &mut |_: &Progress| ControlFlow::Continue(()))
