@@ -66,17 +66,17 @@ async fn main() -> Result<()> {
         "client: sent {:.1} MB, received {:.1} MB, decrypted: {}",
         prediction.uploaded_bytes as f64 / 1e6,
         prediction.downloaded_bytes as f64 / 1e6,
-        class(prediction.label)
+        class(prediction.label())
     );
     println!("truth:  {}", class(usize::from(sample.label)));
 
     // The same model in the clear, polynomials and all: the difference is the noise of the encryption.
     let clear = ClearExecutor::new(&model, Functions::Polynomial)?.run(&input)?;
     let error =
-        clear.iter().zip(&prediction.logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        clear.iter().zip(prediction.logits()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     println!("largest logit error 2^{:.1}", error.log2());
     ensure!(error < 0.01, "the encrypted logits are off by {error}");
-    ensure!(prediction.label == usize::from(sample.label), "this image is an easy one");
+    ensure!(prediction.label() == usize::from(sample.label), "this image is an easy one");
 
     let plan = session.description().plan();
     let predicted = Prediction {

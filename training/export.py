@@ -68,7 +68,7 @@ def config_input(shape: Shape) -> dict:
             "padding": shape.padding, "mean": image.mean[0], "std": image.std[0]}
 
 
-def config(dataset: Dataset, shape: Shape, ranges: list[dict], logit: float, name: str) -> dict:
+def config(dataset: Dataset, shape: Shape, ranges: list[dict], logit: float, difference: float, name: str) -> dict:
     return {
         "format": "cipherform.model/1",
         "name": name,
@@ -83,6 +83,7 @@ def config(dataset: Dataset, shape: Shape, ranges: list[dict], logit: float, nam
         "layers": [{"heads": heads, "power": shape.power, "eps": shape.eps, "activation": activation, "ranges": r}
                    for heads, activation, r in zip(shape.heads, shape.activations, ranges)],
         "logit_abs_max": logit,
+        "logit_difference_max": difference,
         "approximation": {"tolerance": approximations.TOLERANCE, "widen_top": approximations.WIDEN_TOP,
                           "widen_bottom": approximations.WIDEN_BOTTOM},
     }
@@ -102,7 +103,8 @@ def export(work: Path, out: Path, dataset: Dataset, shape: Shape, device, name: 
     model.load_state_dict(load_file(out / "model.safetensors"))
     model = model.double().to(device).eval()
     baseline = averaged(baseline_run, shape, dataset.train)
-    ranges, logit = calibrate(model, dataset.train).ranges(shape.layers)
+    calibration = calibrate(model, dataset.train)
+    (ranges, logit), difference = calibration.ranges(shape.layers), calibration.logit_difference()
     test_ranges, _ = calibrate(model, dataset.test).ranges(shape.layers)
     server, everywhere = Polynomials(shape, ranges), Polynomials(shape, ranges, first_norm=True)
     exact_logits, polynomial_logits = (logits(model, dataset.test, f) for f in (EXACT, server))
@@ -136,9 +138,10 @@ def export(work: Path, out: Path, dataset: Dataset, shape: Shape, device, name: 
         "ratios": worst_ratios(shape, ranges),
         "ranges": ranges,
         "logit_abs_max": logit,
+        "logit_difference_max": difference,
         "ranges_met_on_test": test_ranges,
     }
-    write(out, {"config.json": config(dataset, shape, ranges, logit, name), "card.json": card,
+    write(out, {"config.json": config(dataset, shape, ranges, logit, difference, name), "card.json": card,
                 "reference.json": reference(dataset.test, exact_logits, polynomial_logits)})
     (out / "card.md").write_text(markdown(card))
     return card
@@ -201,7 +204,7 @@ def markdown(card: dict) -> str:
             lines.append(f"| layer {i} {key} | {train[key]:.4g} | {test[key]:.4g} |")
         scores = lambda r: ", ".join(f"{v:.4g}" for v in r["score_abs_max"])
         lines.append(f"| layer {i} score_abs_max by head | {scores(train)} | {scores(test)} |")
-    lines += [f"| logit_abs_max | {card['logit_abs_max']:.4g} | |", "", "| polynomial | levels | relative error on the widened range |",
+    lines += [f"| logit_abs_max | {card['logit_abs_max']:.4g} | |", f"| logit_difference_max | {card['logit_difference_max']:.4g} | |", "", "| polynomial | levels | relative error on the widened range |",
               "| --- | --- | --- |"]
     lines += [f"| {n} | {p['levels']} | {p['relative_error']:.2g} |" for n, p in card["polynomials"].items()]
     lines += ["", "## Files", "",

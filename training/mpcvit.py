@@ -142,10 +142,11 @@ def export(state: dict, work: Task, dataset: Dataset, out: Path, name: str) -> d
     model = Transformer(shape)  # everything below is measured on the file, read back
     model.load_state_dict(load_file(out / "model.safetensors"))
     model = model.double().to(dataset.test.pixels.device).eval()
-    ranges, logit = calibrate(model, dataset.train).ranges(shape.layers)
+    calibration = calibrate(model, dataset.train)
+    ranges, logit = calibration.ranges(shape.layers)
     polynomials = Polynomials(shape, ranges)
     exact_logits, polynomial_logits = (logits(model, dataset.test, f) for f in (EXACT, polynomials))
-    write(out, {"config.json": config(dataset, shape, ranges, logit, name),
+    write(out, {"config.json": config(dataset, shape, ranges, logit, calibration.logit_difference(), name),
                 "reference.json": reference(dataset.test, exact_logits, polynomial_logits)})
     percent = lambda answers: 100 * (answers.argmax(1) == dataset.test.labels).double().mean().item()
     return {

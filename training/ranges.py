@@ -98,6 +98,12 @@ class Calibration(Functions):
 
     def watch(self, place, what, value):
         self.note(place.name + what, value.abs(), per_head=what == "score")
+        if what == "logit":
+            self.note("logit_difference", value.amax(-1) - value.amin(-1), per_head=False)
+
+    def logit_difference(self) -> float:
+        """The largest difference of two logits of one input: what an answer that is a label alone is planned for."""
+        return self.high["logit_difference"][0].item()
 
     def ranges(self, layers: int) -> tuple[list[dict], float]:
         """The `ranges` of every layer in the form of config.json, and the largest logit."""

@@ -11,6 +11,8 @@
 //! | `sentences` | SST-2 rows in the clear, data that is missing or broken, texts that are none |
 //! | `a_calibrated_machine_is_not_measured_again` | `calibrate` writes a table with bootstraps, plans read it; a damaged one names the verb that mends it |
 //! | `estimate_needs_no_keys` | JSON keys of the estimate |
+//! | `a_label_is_estimated_anywhere_and_run_where_it_was_built` | `--label-only`: figures without the feature, and how to build it |
+//! | `a_label_needs_calibrated_logits` | a model without their range is refused with the verb that measures it |
 //! | `key_files_are_never_overwritten` | keygen twice |
 //! | `two_parties_over_tls` | identities, correlations, server and client as two processes; a stranger; used-up correlations |
 //! | `two_parties_and_a_dealer_that_stays` | three processes, each pair over TLS |
@@ -312,6 +314,50 @@ fn estimate_needs_no_keys() {
     }
     assert!(value["precision_bits"].as_f64().unwrap() > 8.0);
     assert!(value["counters"]["key_switches"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_label_is_estimated_anywhere_and_run_where_it_was_built() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("estimate.json");
+    let printed = ok(&["estimate", "--label-only", "--json", file.to_str().unwrap()]);
+    assert!(printed.contains("label      "), "{printed}");
+    let value = json(&file);
+    assert_eq!(value["label"]["classes"], 10);
+    assert_eq!(value["counters"]["programmable_bootstraps"], 55);
+    assert!(value["label"]["log2_failure"].as_f64().unwrap() < -110.0);
+    assert!(value["label"]["key_upload_bytes"].as_u64().unwrap() < 35 << 20);
+    // The other extra key of the mode: that of the hand-over.
+    let hand_over = value["operators"].as_array().unwrap().iter();
+    assert_eq!(hand_over.filter(|o| o["operator"] == "label.hand_over").count(), 1);
+    let wrong = fails(&["eval", "--label-only", "--limit", "1"]);
+    assert!(wrong.contains("--backend he"), "{wrong}");
+    if !cfg!(feature = "label-only") {
+        for verb in ["demo", "eval --backend he --limit 1", "serve"] {
+            let args: Vec<&str> = verb.split(' ').chain(["--label-only"]).collect();
+            let message = fails(&args);
+            assert!(message.contains("--features label-only"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_label_needs_calibrated_logits() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    let out = model.to_str().unwrap();
+    ok(&[
+        "model", "random", "--tokens", "8", "--width", "16", "--heads", "2", "--ffn", "32",
+        "--out", out,
+    ]);
+    ok(&["estimate", "--label-only", "--model", out]);
+    let path = model.join("config.json");
+    let mut config = json(&path);
+    config.as_object_mut().unwrap().remove("logit_difference_max").unwrap();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let message = fails(&["estimate", "--label-only", "--model", out]);
+    assert!(message.contains("cipherform model logits"), "{message}");
+    ok(&["estimate", "--model", out]);
 }
 
 #[test]

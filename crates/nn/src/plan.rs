@@ -207,8 +207,8 @@ impl Plan {
             Error::Planner { op: "choose_parameters", detail: "no candidates".into() };
         for name in CANDIDATES {
             let params = presets::get(name)?;
-            let fastest = Packing::new(&model.config, params.slots()).and_then(|packing| {
-                let (_, head) = ending(model, &params, mode)?;
+            let fastest = ending(model, &params, mode).and_then(|(_, head)| {
+                let packing = Packing::new(&model.config, params.slots())?;
                 schedules(model, &packing, &params, &costs.of(&params), head, None)
             });
             match fastest {

@@ -139,12 +139,7 @@ struct Encrypted {
 /// Recordings that a report is made of, at most: each holds every span of a run.
 const RECORDINGS: usize = 16;
 
-fn encrypted(
-    model: &Model,
-    context: &Context,
-    mode: Mode,
-    inputs: &[Matrix],
-) -> Result<Encrypted> {
+fn encrypted(model: &Model, context: &Context, mode: Mode, inputs: &[Matrix]) -> Result<Encrypted> {
     let mut session = Session::new(model, context, mode)?;
     let plan = session.model.description().plan().clone();
     let lengths = || inputs.iter().map(Matrix::rows);
@@ -321,9 +316,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let far = |(_, of): &&(usize, f64)| *of > margin;
         let beyond = compared.disagreements.iter().filter(far).count();
         if args.label_only {
-            let clear = compared.accuracy.map_or(String::new(), |a| {
-                format!("; accuracy in the clear {:.2} %", a * 100.0)
-            });
+            let clear = compared
+                .accuracy
+                .map_or(String::new(), |a| format!("; accuracy in the clear {:.2} %", a * 100.0));
             println!("6 sigma is a margin of {margin:.3}; {beyond} labels differ beyond it{clear}");
         } else {
             println!("predicted error {error:.1e}; {beyond} labels differ beyond twice of it");

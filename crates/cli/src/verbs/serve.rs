@@ -3,6 +3,7 @@
 use crate::output::{time, write_json};
 use crate::verbs::{DEFAULT_MODEL, context, load_model, mode, priced};
 use anyhow::{Context as _, Result};
+use cipherform_nn::Mode;
 use cipherform_server::{Config, Registry, Server};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -60,6 +61,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut registry = Registry::new();
     let mut served = Vec::new();
     let mode = mode(args.label_only);
+    if mode == Mode::Label {
+        cipherform_exact::check_built()?;
+    }
     for name in &args.models {
         let model = load_model(name)?;
         let replica = |name: &String| {

@@ -5,6 +5,7 @@ use crate::calibrate::MachineCosts;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::program::{Crossing, Instruction, Opcode, Program};
+use crate::label::Mode;
 use crate::session::ModelDescription;
 use crate::weights::Model;
 use cipherform_ckks::{Parameters, PublicKey, SeededKey};
@@ -88,7 +89,7 @@ impl HybridPlan {
         let crossing = |program: &Program, instruction: &Instruction| {
             passage(program, instruction)?.map_or(Ok(0.0), |p| price(params, network, &p))
         };
-        let (plan, program, _) = Plan::searched(model, params, costs, Some(&crossing))?;
+        let (plan, program, _) = Plan::searched(model, params, costs, Mode::Logits, Some(&crossing))?;
         let passages = program
             .instructions()
             .iter()

@@ -51,8 +51,7 @@ impl Handlers {
                     .map_err(failed)?;
                 return Ok(vec![(BlobKind::Label, label.to_bytes().into())]);
             }
-            let outputs =
-                model.run(&keys.evaluation, inputs, &length, monitor).map_err(failed)?;
+            let outputs = model.run(&keys.evaluation, inputs, &length, monitor).map_err(failed)?;
             let bytes = outputs
                 .iter()
                 .map(|output| Ok((BlobKind::Ciphertext, Bytes::from(output.to_bytes()?))));

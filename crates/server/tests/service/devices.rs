@@ -63,8 +63,8 @@ async fn two_devices_share_the_clients() {
     let (mut on_a, mut on_b) = (|_: &JobEvent| {}, |_: &JobEvent| {});
     let (first, second) = (input(0), input(1));
     let (first, second) = tokio::join!(a.infer(&first, &mut on_a), b.infer(&second, &mut on_b));
-    assert_logits(&first.unwrap().logits, 0);
-    assert_logits(&second.unwrap().logits, 1);
+    assert_logits(first.unwrap().logits(), 0);
+    assert_logits(second.unwrap().logits(), 1);
 }
 
 #[test]
@@ -184,7 +184,7 @@ async fn a_card_answers_as_the_cpu_does() {
     let server = start(vec![small_on(card)]);
     let session = open_with_keys(&server.url()).await;
     let prediction = session.infer(&input(2), &mut |_| {}).await.unwrap();
-    assert_logits(&prediction.logits, 2);
+    assert_logits(prediction.logits(), 2);
 }
 
 /// The shipped model, its parameter set and an image for it.

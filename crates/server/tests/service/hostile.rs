@@ -68,7 +68,7 @@ impl Maker {
         generator.evaluation_key(&self.secret, spec, &mut rng()).unwrap().to_bytes().unwrap()
     }
 
-    fn ciphertext(&self, level: usize, scale: f64) -> Vec<u8> {
+    pub(crate) fn ciphertext(&self, level: usize, scale: f64) -> Vec<u8> {
         let values = [Complex64::new(0.25, 0.0)];
         let plain = Encoder::new(&self.context).encode(&values, level, scale).unwrap();
         let encryptor = Encryptor::with_secret_key(&self.context, &self.secret).unwrap();

@@ -49,7 +49,7 @@ async fn an_encrypted_inference_end_to_end() -> Result<()> {
 
     let mut events = Vec::new();
     let prediction = session.infer(&input(0), &mut |e| events.push(e.clone())).await?;
-    assert_logits(&prediction.logits, 0);
+    assert_logits(prediction.logits(), 0);
     // What was predicted before any key existed is what happened, on the wire and in the evaluator.
     let sizes = plan.sizes(session.parameters());
     assert_eq!(last.bytes + prediction.uploaded_bytes, sizes.upload_bytes);
@@ -335,7 +335,7 @@ async fn a_foreign_key_gives_a_typed_error() -> Result<()> {
     let Err(Error::Refused(fault)) = outcome else { panic!("{outcome:?}") };
     assert!(fault.to_string().contains("another secret"), "{fault}");
     let prediction = session.infer(&input(0), &mut |_| {}).await?;
-    assert_logits(&prediction.logits, 0);
+    assert_logits(prediction.logits(), 0);
     Ok(())
 }
 

@@ -4,6 +4,8 @@
 mod boundary;
 mod devices;
 mod hostile;
+#[cfg(feature = "label-only")]
+mod label;
 mod loopback;
 mod support;
 mod text;

@@ -147,7 +147,7 @@ pub(crate) async fn still_serves() {
     let mut session = client.session(described, context, bundle).unwrap();
     session.ensure_keys(&mut |keys| assert_eq!(keys.bytes, 0)).await.unwrap();
     let prediction = session.infer(&input(0), &mut |_| {}).await.unwrap();
-    assert_logits(&prediction.logits, 0);
+    assert_logits(prediction.logits(), 0);
 }
 
 #[derive(Clone)]
