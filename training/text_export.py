@@ -83,6 +83,7 @@ def config(shape: TextShape, ranges: list[dict], logit: float, name: str, datase
         "norm_eps": shape.norm_eps, "structure": structure,
         "layers": [layer | {"activation": shape.activation, "ranges": r} for r in ranges],
         "logit_abs_max": logit,
+        "logit_difference_max": 2 * logit,  # a bound of what was met
         "approximation": {"tolerance": approximations.TOLERANCE, "widen_top": approximations.WIDEN_TOP,
                           "widen_bottom": approximations.WIDEN_BOTTOM},
     }
@@ -163,7 +164,7 @@ def write_folder(work, name: str, best: Candidate, rows: list[dict], seconds: fl
         "training": {"hardware": hardware(work.device), "torch": str(torch.__version__), "seconds_all_runs": round(seconds, 1),
                      "chosen": best.row, "run": best.run.config.as_dict(), "runs": rows},
         "accuracy": accuracy(work, best, rows, teacher),
-        "polynomials": best.polynomials.describe(), "ranges": best.ranges, "logit_abs_max": best.logit, "ranges_met_on_test": best.met,
+        "polynomials": best.polynomials.describe(), "ranges": best.ranges, "logit_abs_max": best.logit, "logit_difference_max": 2 * best.logit, "ranges_met_on_test": best.met,
     }
     content = {"config.json": config(best.shape, best.ranges, best.logit, name, dataset), "card.json": card}
     if not causal:

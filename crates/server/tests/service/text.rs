@@ -67,7 +67,7 @@ async fn sentences_of_any_length() {
         assert_eq!(input.rows(), tokens, "{text}");
         let prediction = session.infer(&input, &mut |_| {}).await.unwrap();
         let tolerance = 2.0_f64.powi(-10) * model.config.logit_abs_max;
-        for (got, want) in prediction.logits.iter().zip(clear.run(&input).unwrap()) {
+        for (got, want) in prediction.logits().iter().zip(clear.run(&input).unwrap()) {
             assert!(
                 (got - want).abs() < tolerance,
                 "{text}: {got} where the clear executor has {want}"
