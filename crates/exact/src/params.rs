@@ -43,7 +43,7 @@ pub const VALUE_ROUNDS: usize = 8;
 
 /// Milliseconds of one programmable bootstrap on one core of an AMD EPYC with AVX-512, measured
 /// (benches/results/2026-11-25-label-only.md); what plans are priced with.
-pub const BOOTSTRAP_MS: f64 = 14.2;
+pub const BOOTSTRAP_MS: f64 = 17.3;
 
 /// Milliseconds of a switch of one scalar sample, likewise, for each 1024 coordinates of the dimension before it.
 pub const SWITCH_MS: f64 = 1.3;

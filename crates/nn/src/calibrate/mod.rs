@@ -141,9 +141,9 @@ impl MachineCosts {
         let params = step.params();
         let threads = rayon::current_num_threads();
         let ms = |stage: StageCost| {
-            let switches = stage.cost.get(Counter::KeySwitches) as f64;
-            switches * self.key_switch.at(switched_limbs(params, 0))
-                + stage.exact_ms(params, threads)
+            // Two limbs, one digit: the fixed part of the line belongs to larger ones.
+            let transforms = stage.cost.get(Counter::LimbNtts) as f64;
+            self.key_switch.slope * transforms + stage.exact_ms(params, threads)
         };
         step.stages().into_iter().map(ms).collect()
     }
