@@ -3,9 +3,9 @@
 use super::cross::Passage;
 use crate::calibrate::MachineCosts;
 use crate::error::{Error, Result};
+use crate::label::Mode;
 use crate::plan::Plan;
 use crate::program::{Crossing, Instruction, Opcode, Program};
-use crate::label::Mode;
 use crate::session::ModelDescription;
 use crate::weights::Model;
 use cipherform_ckks::{Parameters, PublicKey, SeededKey};
