@@ -68,17 +68,8 @@ pub(crate) fn schedules(
     let ladder = Ladder::real(params, refreshing);
     let approximations = approximations(model)?;
     let approximations = &approximations;
-    let search = Search {
-        model,
-        packing,
-        params,
-        costs,
-        crossing,
-        ladder,
-        bootstrap,
-        approximations,
-        head,
-    };
+    let search =
+        Search { model, packing, params, costs, crossing, ladder, bootstrap, approximations, head };
     let mut tails = BTreeMap::from([(0, Tail { ms: 0.0, layers: Vec::new() })]);
     for index in (0..model.config.layers.len()).rev() {
         tails = search.layer(index, &tails)?;

@@ -89,7 +89,8 @@ impl HybridPlan {
         let crossing = |program: &Program, instruction: &Instruction| {
             passage(program, instruction)?.map_or(Ok(0.0), |p| price(params, network, &p))
         };
-        let (plan, program, _) = Plan::searched(model, params, costs, Mode::Logits, Some(&crossing))?;
+        let (plan, program, _) =
+            Plan::searched(model, params, costs, Mode::Logits, Some(&crossing))?;
         let passages = program
             .instructions()
             .iter()
