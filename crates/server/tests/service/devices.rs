@@ -219,7 +219,7 @@ async fn a_card_serves_text() {
     let Some(card) = card() else { return };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/bert-tiny-he");
     let model = Model::load(&path).unwrap();
-    let params = Plan::choose_parameters(&model, &CostTable::nominal()).unwrap();
+    let params = Plan::choose_parameters(&model, &CostTable::nominal(), Mode::Logits).unwrap();
     let tokenizer = Tokenizer::from_json(&model.config, model.tokenizer.as_deref().unwrap());
     let input = tokenizer.unwrap().encode("a charming and often moving film").unwrap();
     compare(&model, &params, &input, card).await;
