@@ -475,11 +475,11 @@ fn accuracy_against_latency_of_a_card() {
     let card = serde_json::json!({
         "name": "searched",
         "dataset": { "name": "a data set" },
-        "shape": { "tokens": 8, "width": 32, "ffn": 32, "heads": 2, "layers": 1 },
+        "shape": { "tokens": 8, "width": 32, "ffn": 32, "heads": 2, "layers": 1, "norm_eps": 1e-3 },
         "points": [
             point("all", ["relu", "relu"], "gelu", 80.0),
             point("none", ["scale", "scale"], "none", 70.0),
-            point("worse", ["softmax", "scale"], "gelu", 75.0),
+            point("worse", ["softmax", "softmax"], "gelu", 75.0),
         ],
     });
     std::fs::write(model.join("card.json"), card.to_string()).unwrap();

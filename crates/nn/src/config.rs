@@ -35,16 +35,18 @@ mod limit {
 /// x = center(patches · We + position)
 /// per layer: u = x / sqrt(mean_f x² + norm_eps) · gain + bias,  q, k, v = u W + b,  s_ij = q_i · k_j / sqrt(d/H)
 ///            power head:  w_ij = s_ij^p / (T (eps + mean_j s_ij^p));   undivided: w_ij = s_ij^p / T;   scaled: w_ij = s_ij / T
+///            relu head:   w_ij = max(s_ij, 0) / (T (eps + mean_j max(s_ij, 0)));   softmax: w_ij = exp(s_ij) / sum_j exp(s_ij)
 ///            shifted layer: s_ij / p + c_h in place of s_ij under the power
 ///            y = x + center(concat_h(w v) Wo + bo)
-///            a = act(norm2(y) W1 + b1),  act(h) = a0 + a1 h + a2 h² + ... per channel
+///            a = act(norm2(y) W1 + b1),  act(h) = a0 + a1 h + a2 h² + ... per channel, h Phi(h) (GELU), or h
 ///            x = y + center(a W2 + b2)
 /// logits = mean_t(x) Wc + bc
 /// ```
 /// [`Structure`] says what else there is. A sentence of n tokens has n rows: T above is n, padding exists in packings only,
 /// and of causal attention T is the number of keys that a query sees. The gain of an undivided head is part of its values.
 ///
-/// Power-Softmax: Zimerman et al. 2024 (arXiv 2410.09457); scaled heads: MPCViT (arXiv 2211.13955).
+/// Power-Softmax: Zimerman et al. 2024 (arXiv 2410.09457); scaled and ReLU-softmax heads: MPCViT (arXiv 2211.13955). Softmax,
+/// ReLU-softmax, GELU and no activation run in the clear and between two parties, not encrypted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
@@ -88,7 +90,7 @@ pub struct ModelConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum InputKind {
-    /// A grey image cut into square patches, row-major in the image and inside each patch. Pixels become
+    /// An image cut into square patches, row-major in the image and inside each patch, channels innermost. Pixels become
     /// `(value / 255 - mean) / std`; padding has the normalised value of black.
     Image {
         /// Rows of pixels.
@@ -102,9 +104,9 @@ pub enum InputKind {
         /// Black border added on every side, in pixels.
         padding: usize,
         /// Subtracted from a pixel in [0, 1].
-        mean: f64,
+        mean: Levels,
         /// Divides a pixel after that.
-        std: f64,
+        std: Levels,
     },
     /// One vector per token, taken as it is.
     Vectors {
@@ -120,6 +122,27 @@ pub enum InputKind {
         /// Word pieces that have a vector.
         vocabulary: usize,
     },
+}
+
+/// One number a channel of an image: of a grey one a number, of a colour one three (red, green, blue).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Levels {
+    /// Of a grey image.
+    Grey(f64),
+    /// Of a colour image.
+    Colour([f64; 3]),
+}
+
+impl Levels {
+    /// The numbers, one a channel.
+    #[must_use]
+    pub fn channels(&self) -> &[f64] {
+        match self {
+            Self::Grey(level) => std::slice::from_ref(level),
+            Self::Colour(levels) => levels,
+        }
+    }
 }
 
 impl InputKind {
@@ -188,6 +211,10 @@ pub enum HeadKind {
     Scaled,
     /// `s^p / T`: a power without division, for layers whose output a norm bounds.
     Undivided,
+    /// ReLU-softmax: `max(s, 0) / (T (eps + mean_j max(s, 0)))`.
+    Relu,
+    /// `exp(s) / sum_j exp(s)`.
+    Softmax,
 }
 
 impl HeadKind {
@@ -198,7 +225,7 @@ impl HeadKind {
     }
 }
 
-/// The learned polynomial of the feed-forward block.
+/// What stands between the two products of the feed-forward block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
@@ -208,17 +235,28 @@ pub enum Activation {
     Cubic,
     /// Up to `h⁴`.
     Quartic,
+    /// `h Phi(h)`, Phi the normal distribution function.
+    Gelu,
+    /// `h`: the two products are one.
+    None,
 }
 
 impl Activation {
-    /// Degree of the polynomial.
+    /// Degree of the learned polynomial; absent where nothing is learned.
     #[must_use]
-    pub const fn degree(self) -> usize {
+    pub const fn degree(self) -> Option<usize> {
         match self {
-            Self::Quadratic => 2,
-            Self::Cubic => 3,
-            Self::Quartic => 4,
+            Self::Quadratic => Some(2),
+            Self::Cubic => Some(3),
+            Self::Quartic => Some(4),
+            Self::Gelu | Self::None => None,
         }
+    }
+
+    /// Learned coefficients of a channel.
+    #[must_use]
+    pub fn coefficients(self) -> usize {
+        self.degree().map_or(0, |degree| degree + 1)
     }
 }
 
@@ -257,7 +295,7 @@ pub struct LayerConfig {
     /// Whether heads that raise their scores raise `s / p + c` instead, with a learned c a head.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shifted: bool,
-    /// The polynomial of the feed-forward block.
+    /// Of the feed-forward block.
     pub activation: Activation,
     /// Ranges on training data.
     pub ranges: Ranges,
@@ -269,7 +307,8 @@ pub struct LayerConfig {
 pub struct Ranges {
     /// Largest |s_ij| per head.
     pub score_abs_max: Vec<f64>,
-    /// `eps + mean_j s_ij^p` per head, after the shift; of heads that do not divide as well: their slots go through the same
+    /// `eps + mean_j s_ij^p` per head, after the shift (`eps + mean_j max(s_ij, 0)` of ReLU-softmax, `mean_j exp(s_ij - max_j s_ij)` of
+    /// softmax); of heads that do not divide as well: their slots go through the same
     /// circuit, and the scale of undivided powers follows from it.
     pub denominator: Vec<Range>,
     /// Mean square that norm 1 sees, without eps.
@@ -332,11 +371,11 @@ impl ModelConfig {
         Ok(text)
     }
 
-    /// Numbers that one token feeds into the embedding: `patch²`, the vector's size, or the one number of a word piece.
+    /// Numbers that one token feeds into the embedding: `patch²` a channel, the vector's size, or the one number of a word piece.
     #[must_use]
     pub fn input_size(&self) -> usize {
         match self.input {
-            InputKind::Image { patch, .. } => patch * patch,
+            InputKind::Image { patch, mean, .. } => patch * patch * mean.channels().len(),
             InputKind::Vectors { size, .. } => size,
             InputKind::Text { .. } => 1,
         }
@@ -429,8 +468,13 @@ impl ModelConfig {
                 size("input.patch", patch, limit::PATCH_SIDE)?;
                 size("input.stride", stride, limit::IMAGE_SIDE)?;
                 check(padding < patch, "input.padding", "less than the patch", &padding)?;
-                check(mean.is_finite(), "input.mean", "a finite number", &mean)?;
-                positive("input.std", std)?;
+                let (mean, std) = (mean.channels(), std.channels());
+                let rule = format!("as many numbers as input.mean, {}", mean.len());
+                check(mean.len() == std.len(), "input.std", &rule, &std.len())?;
+                for (mean, std) in mean.iter().zip(std) {
+                    check(mean.is_finite(), "input.mean", "finite numbers", mean)?;
+                    positive("input.std", *std)?;
+                }
                 let along =
                     |side: usize| (side + 2 * padding).checked_sub(patch).map(|r| r / stride + 1);
                 let (Some(down), Some(across)) = (along(height), along(width)) else {

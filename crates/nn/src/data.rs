@@ -1,10 +1,10 @@
-//! Images in: the Fashion-MNIST files, PNG and JPEG, and the cut into patches.
+//! Images in: the Fashion-MNIST files, folders of JPEG files, PNG and JPEG, and the cut into patches.
 
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
-use image::{ImageReader, Limits, imageops};
+use image::{DynamicImage, ImageReader, Limits, imageops};
 use serde::Deserialize;
 
 use crate::config::{InputKind, ModelConfig};
@@ -30,14 +30,14 @@ pub const IMAGE_LIMIT: u64 = 16 << 20;
 /// Deflate cannot do better than 1032 to 1, so a header that claims more than that lies.
 const DEFLATE_RATIO: u64 = 1040;
 
-/// A grey image.
+/// A grey or a colour image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     /// Rows of pixels.
     pub height: usize,
     /// Columns of pixels.
     pub width: usize,
-    /// Row-major, 0 is black; `height * width` of them.
+    /// Row-major, 0 is black; `height * width` of them, or three times as many: red, green, blue of every pixel.
     pub pixels: Vec<u8>,
 }
 
@@ -205,13 +205,69 @@ impl FashionMnist {
     }
 }
 
-/// Decodes a PNG or JPEG file to grey, and scales it to `height` by `width` unless it has that size already. Nothing
+/// A folder `test/CLASS/NAME.jpg` (or `train/..`): CIFAR-10 as JPEG files. Image i is of class `i mod C`, classes and names in
+/// alphabetical order, so that the first n images hold every class.
+#[derive(Clone, Debug)]
+pub struct ImageFolder {
+    /// By class.
+    files: Vec<Vec<PathBuf>>,
+    side: usize,
+}
+
+impl ImageFolder {
+    /// Lists the files of a split; images are `side` by `side` in colour.
+    ///
+    /// # Errors
+    /// `DatasetMissing` without the split's folder or a class's files; `Io`.
+    pub fn open(dir: &Path, split: Split, classes: &[String], side: usize) -> Result<Self> {
+        let dir = dir.join(if split == Split::Train { "train" } else { "test" });
+        let files = classes.iter().map(|class| {
+            let folder = dir.join(class);
+            let missing = || Error::DatasetMissing { dir: folder.clone() };
+            let entries = std::fs::read_dir(&folder).map_err(|_| missing())?;
+            let mut files: Vec<PathBuf> = entries
+                .filter_map(|e| e.ok().map(|e| e.path()))
+                .filter(|p| p.extension().is_some_and(|e| e == "jpg"))
+                .collect();
+            files.sort();
+            if files.is_empty() { Err(missing()) } else { Ok(files) }
+        });
+        Ok(Self { files: files.collect::<Result<_>>()?, side })
+    }
+
+    /// Number of images: as many of every class as the smallest has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.files.len() * self.files.iter().map(Vec::len).min().unwrap_or(0)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Image `index` and its label.
+    ///
+    /// # Errors
+    /// `IndexOutOfBounds`; `Io`, and as [`decode_image`].
+    pub fn get(&self, index: usize) -> Result<(Image, usize)> {
+        let label = index % self.files.len().max(1);
+        let path = self.files.get(label).and_then(|f| f.get(index / self.files.len()));
+        let (what, count) = ("image folder", self.len());
+        let path = path.ok_or(Error::IndexOutOfBounds { what, index, count })?;
+        let bytes = read_bounded(path, "image file", IMAGE_LIMIT)?;
+        Ok((decode_image(&bytes, self.side, self.side, true)?, label))
+    }
+}
+
+/// Decodes a PNG or JPEG file, to grey unless in `colour`, and scales it to `height` by `width` unless it has that size already. Nothing
 /// is inverted: Fashion-MNIST shows light clothes on black.
 ///
 /// # Errors
 /// `TooLarge` beyond [`IMAGE_LIMIT`]; `Image` for other formats, broken files, more than 8192 pixels a side, or more
 /// than 256 MiB of decoder memory.
-pub fn decode_image(bytes: &[u8], height: usize, width: usize) -> Result<Image> {
+pub fn decode_image(bytes: &[u8], height: usize, width: usize, colour: bool) -> Result<Image> {
     if bytes.len() as u64 > IMAGE_LIMIT {
         let bytes = bytes.len() as u64;
         return Err(Error::TooLarge { what: "image file", bytes, limit: IMAGE_LIMIT });
@@ -225,20 +281,22 @@ pub fn decode_image(bytes: &[u8], height: usize, width: usize) -> Result<Image> 
     limits.max_image_height = Some(8192);
     limits.max_alloc = Some(256 << 20);
     reader.limits(limits);
-    let grey = reader.decode().map_err(refused)?.into_luma8();
+    let decoded = reader.decode().map_err(refused)?;
+    let decoded: DynamicImage =
+        if colour { decoded.into_rgb8().into() } else { decoded.into_luma8().into() };
     let (w, h) = (width as u32, height as u32);
-    let grey = if grey.dimensions() == (w, h) {
-        grey
+    let decoded = if (decoded.width(), decoded.height()) == (w, h) {
+        decoded
     } else {
-        imageops::resize(&grey, w, h, imageops::FilterType::Triangle)
+        decoded.resize_exact(w, h, imageops::FilterType::Triangle)
     };
-    Ok(Image { height, width, pixels: grey.into_raw() })
+    Ok(Image { height, width, pixels: decoded.into_bytes() })
 }
 
-/// Cuts an image into the model's patches: `[T, patch²]`, normalised; padding has the normalised value of black.
+/// Cuts an image into the model's patches: `[T, patch²]` a channel, normalised; padding has the normalised value of black.
 ///
 /// # Errors
-/// `InvalidConfig`, also when the model does not take images; `ShapeMismatch` for another image size.
+/// `InvalidConfig`, also when the model does not take images; `ShapeMismatch` for another image size or number of channels.
 pub fn patches(config: &ModelConfig, image: &Image) -> Result<Matrix> {
     config.validate()?;
     let InputKind::Image { height, width, patch, stride, padding, mean, std } = config.input else {
@@ -248,25 +306,28 @@ pub fn patches(config: &ModelConfig, image: &Image) -> Result<Matrix> {
             got: "vectors".to_owned(),
         });
     };
-    let (expected, got) = (Shape::new(height, width), Shape::new(image.height, image.width));
-    if expected != got || image.pixels.len() != got.len() {
+    let channels = mean.channels().len();
+    let expected = Shape::new(height, width * channels);
+    let got = Shape::new(image.height, image.pixels.len() / image.height.max(1));
+    if expected != got || image.width != width {
         return Err(Error::ShapeMismatch { op: "patches", expected, got });
     }
-    let pixel = |y: usize, x: usize| {
+    let pixel = |y: usize, x: usize, c: usize| {
         // y and x count from the padded corner.
         let inside = y.checked_sub(padding).zip(x.checked_sub(padding));
         let value = match inside {
-            Some((y, x)) if y < height && x < width => image.pixels[y * width + x],
+            Some((y, x)) if y < height && x < width => image.pixels[(y * width + x) * channels + c],
             _ => 0,
         };
-        (f64::from(value) / 255.0 - mean) / std
+        (f64::from(value) / 255.0 - mean.channels()[c]) / std.channels()[c]
     };
     let across = (width + 2 * padding - patch) / stride + 1;
-    let mut out = Matrix::zeros(config.tokens, patch * patch);
+    let mut out = Matrix::zeros(config.tokens, config.input_size());
     for t in 0..config.tokens {
         let (top, left) = (t / across * stride, t % across * stride);
         for (i, value) in out.row_mut(t).iter_mut().enumerate() {
-            *value = pixel(top + i / patch, left + i % patch);
+            let (i, c) = (i / channels, i % channels);
+            *value = pixel(top + i / patch, left + i % patch, c);
         }
     }
     Ok(out)
@@ -310,7 +371,7 @@ pub fn samples() -> Result<Vec<Sample>> {
         .into_iter()
         .zip(files)
         .map(|(Entry { index, label, class }, png)| {
-            Ok(Sample { index, image: decode_image(png, side, side)?, label, class })
+            Ok(Sample { index, image: decode_image(png, side, side, false)?, label, class })
         })
         .collect()
 }

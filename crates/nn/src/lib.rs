@@ -45,7 +45,7 @@ mod session;
 pub mod shape;
 pub mod weights;
 
-pub use config::{Activation, HeadKind, InputKind, LayerConfig, ModelConfig, Range};
+pub use config::{Activation, HeadKind, InputKind, LayerConfig, Levels, ModelConfig, Range};
 pub use embedding::{ClientWeights, Embedded, client_embedding};
 pub use error::{Error, Result};
 pub use exec::{Functions, Progress};
@@ -58,7 +58,7 @@ pub use num_complex::Complex64;
 pub use op::Op;
 pub use packing::Packing;
 pub use plan::{PLAN_FORMAT, Plan, Sizes, StepInfo};
-pub use random::{RandomModel, random_input};
+pub use random::{RandomModel, draw, random_input};
 pub use session::{HeModel, ModelDescription, argmax};
 pub use shape::Shape;
 pub use weights::{Model, Weights};

@@ -92,7 +92,8 @@ pub enum Op {
     /// `concat_h(w v)` of query, key and value. Three times `[T, d] -> [T, d]`.
     ///
     /// `s_ij = q_i · k_j / sqrt(d/H)` over the head's columns `h d/H ..`; power heads
-    /// `w_ij = s_ij^p / (T (eps + mean_j s_ij^p))`, undivided heads `w_ij = s_ij^p / T`, scaled heads `w_ij = s_ij / T`;
+    /// `w_ij = s_ij^p / (T (eps + mean_j s_ij^p))`, undivided heads `w_ij = s_ij^p / T`, scaled heads `w_ij = s_ij / T`, ReLU-softmax
+    /// as power heads with `max(s_ij, 0)`, softmax with `exp(s_ij)` and no eps;
     /// T counts the keys that query i sees. The division comes last ("late normalisation"): weights are never formed.
     Attention {
         /// The layer it belongs to.
@@ -108,11 +109,11 @@ pub enum Op {
         /// Whether query i sees keys up to i only.
         causal: bool,
     },
-    /// `Σ_k a_k h^k`, coefficients per column. Any shape, kept.
+    /// `Σ_k a_k h^k`, coefficients per column; GELU; or `h`. Any shape, kept.
     Activation {
         /// The layer it belongs to.
         layer: usize,
-        /// Degree and name.
+        /// Which one.
         polynomial: Activation,
     },
     /// The sum of two values of one shape.
@@ -269,9 +270,14 @@ impl Op {
                 let mixing = Mixing { layer, heads, power, eps, shift, causal };
                 Ok(attention([q, k, v], mixing, context.functions, observer))
             }
-            (Self::Activation { layer, .. }, [x]) => {
-                activate(x, &self.layer_weights(weights, *layer)?.activation)
-            }
+            (Self::Activation { layer, polynomial }, [x]) => match polynomial {
+                Activation::Gelu => {
+                    let data = x.data().iter().map(|h| cipherform_mpc::ops::gelu(*h)).collect();
+                    Matrix::from_vec(x.rows(), x.columns(), data)
+                }
+                Activation::None => Ok((*x).clone()),
+                _ => activate(x, &self.layer_weights(weights, *layer)?.activation),
+            },
             (Self::Add, [x, y]) => add(x, y),
             (Self::MeanPool, [x]) => Ok(mean_rows(x)),
             (Self::FirstToken, [x]) if x.rows() > 0 => {
@@ -513,17 +519,24 @@ fn attention(
             for (j, (s, raised)) in scores.iter_mut().zip(&mut powers).take(seen).enumerate() {
                 *s = score_factor * dot(query, &k.row(j)[columns.clone()]);
                 let base = shift.map_or(*s, |c| *s / f64::from(power) + c[head]);
-                *raised = base.powi(power as i32);
+                *raised =
+                    if *kind == HeadKind::Relu { s.max(0.0) } else { base.powi(power as i32) };
+            }
+            if *kind == HeadKind::Softmax {
+                let max = scores[..seen].iter().fold(f64::NEG_INFINITY, |m, s| m.max(*s));
+                powers.iter_mut().zip(&scores[..seen]).for_each(|(p, s)| *p = (s - max).exp());
             }
             let (scores, powers) = (&scores[..seen], &powers[..seen]);
             observer.scores(layer, head, scores);
+            let eps = if *kind == HeadKind::Softmax { 0.0 } else { eps };
             let denominator = powers.iter().sum::<f64>() * per_token + eps;
             *slot = denominator;
             let factor = match kind {
                 HeadKind::Power => per_token * functions.reciprocal(layer, head, denominator),
+                HeadKind::Relu | HeadKind::Softmax => per_token / denominator,
                 HeadKind::Scaled | HeadKind::Undivided => per_token,
             };
-            let weights = if kind.raises() { powers } else { scores };
+            let weights = if *kind == HeadKind::Scaled { scores } else { powers };
             let row = &mut out.row_mut(i)[columns.clone()];
             for (j, weight) in weights.iter().enumerate() {
                 for (o, x) in row.iter_mut().zip(&v.row(j)[columns.clone()]) {

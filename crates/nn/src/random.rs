@@ -106,45 +106,7 @@ impl RandomModel {
     /// # Errors
     /// `InvalidConfig`; `TooLarge` when the weights would exceed the limit of a model file.
     pub fn generate(&self) -> Result<Model> {
-        let config = self.config()?;
-        config.validate()?;
-        within_limit(&config, 0)?;
-        let mut normals = Normals::new(self.seed, 0);
-        let query_scale = self.query_scale();
-        let weights = Weights::build(&config, |name, shape| {
-            let count = shape.iter().product::<usize>();
-            let rows = shape.first().copied().unwrap_or(1).max(1);
-            let (mean, deviation) = match name {
-                n if n.ends_with("gain") => (1.0, 0.1),
-                n if n.ends_with("bias") => (0.0, 0.1),
-                n if n.ends_with("shift") => (1.0, 0.1),
-                "embed.position" => (0.0, 0.5),
-                "embed.weight" if self.vocabulary.is_some() => (0.0, 1.0),
-                n if n.ends_with("query.weight") => (0.0, query_scale / (rows as f64).sqrt()),
-                _ => (0.0, 1.0 / (rows as f64).sqrt()),
-            };
-            if name.ends_with("activation") {
-                // Near the quadratic that trained models start from, a little different in every channel.
-                let columns = count / rows;
-                let start = [0.12, 0.5, 0.17];
-                let value = |i: usize, noise: f64| {
-                    start.get(i / columns).map_or(0.0, |a| a * (1.0 + 0.1 * noise))
-                };
-                return Ok((0..count).map(|i| round(value(i, normals.next()))).collect());
-            }
-            Ok((0..count).map(|_| round(mean + deviation * normals.next())).collect())
-        })?;
-        let mut model = Model { config, weights, tokenizer: None };
-        let mut ranges = RangeObserver::new(&model.config);
-        let executor = ClearExecutor::new(&model, Functions::Exact)?;
-        for index in 0..CALIBRATION_INPUTS {
-            // Inputs of another seed than those that a caller evaluates.
-            let input = random_input(&model.config, !self.seed, index)?;
-            executor.run_observed(&input, &mut ranges)?;
-        }
-        ranges.apply(&mut model.config);
-        model.config.validate()?;
-        Ok(model)
+        draw(self.config()?, self.seed)
     }
 
     fn config(&self) -> Result<ModelConfig> {
@@ -204,13 +166,60 @@ impl RandomModel {
             },
         })
     }
+}
 
-    /// With unit-variance scores the mean of `s^p` would be `(p-1)!! = 1, 3, 15, 105`.
-    fn query_scale(&self) -> f64 {
-        let p = self.power.clamp(2, 8);
-        let double_factorial: f64 = (1..p).step_by(2).map(f64::from).product();
-        double_factorial.powf(-1.0 / f64::from(p))
+/// A model of this config with weights drawn and ranges calibrated as [`RandomModel::generate`] does; the config's own ranges do not
+/// matter. The config then says `random_weights`.
+///
+/// # Errors
+/// `InvalidConfig`; `TooLarge` when the weights would exceed the limit of a model file.
+pub fn draw(mut config: ModelConfig, seed: u64) -> Result<Model> {
+    config.random_weights = true;
+    config.validate()?;
+    within_limit(&config, 0)?;
+    let mut normals = Normals::new(seed, 0);
+    let query_scale = query_scale(config.layers.first().map_or(2, |l| l.power));
+    let weights = Weights::build(&config, |name, shape| {
+        let count = shape.iter().product::<usize>();
+        let rows = shape.first().copied().unwrap_or(1).max(1);
+        let (mean, deviation) = match name {
+            n if n.ends_with("gain") => (1.0, 0.1),
+            n if n.ends_with("bias") => (0.0, 0.1),
+            n if n.ends_with("shift") => (1.0, 0.1),
+            "embed.position" => (0.0, 0.5),
+            "embed.weight" if matches!(config.input, InputKind::Text { .. }) => (0.0, 1.0),
+            n if n.ends_with("query.weight") => (0.0, query_scale / (rows as f64).sqrt()),
+            _ => (0.0, 1.0 / (rows as f64).sqrt()),
+        };
+        if name.ends_with("activation") {
+            // Near the quadratic that trained models start from, a little different in every channel.
+            let columns = count / rows;
+            let start = [0.12, 0.5, 0.17];
+            let value = |i: usize, noise: f64| {
+                start.get(i / columns).map_or(0.0, |a| a * (1.0 + 0.1 * noise))
+            };
+            return Ok((0..count).map(|i| round(value(i, normals.next()))).collect());
+        }
+        Ok((0..count).map(|_| round(mean + deviation * normals.next())).collect())
+    })?;
+    let mut model = Model { config, weights, tokenizer: None };
+    let mut ranges = RangeObserver::new(&model.config);
+    let executor = ClearExecutor::new(&model, Functions::Exact)?;
+    for index in 0..CALIBRATION_INPUTS {
+        // Inputs of another seed than those that a caller evaluates.
+        let input = random_input(&model.config, !seed, index)?;
+        executor.run_observed(&input, &mut ranges)?;
     }
+    ranges.apply(&mut model.config);
+    model.config.validate()?;
+    Ok(model)
+}
+
+/// With unit-variance scores the mean of `s^p` would be `(p-1)!! = 1, 3, 15, 105`.
+fn query_scale(power: u32) -> f64 {
+    let p = power.clamp(2, 8);
+    let double_factorial: f64 = (1..p).step_by(2).map(f64::from).product();
+    double_factorial.powf(-1.0 / f64::from(p))
 }
 
 /// Input `index` of the sequence with this seed: `[T, input_size]` independent standard normals; of random length where

@@ -91,7 +91,7 @@ pub struct LayerWeights {
     pub norm2: NormWeights,
     /// `[d, F]`.
     pub ffn_in: LinearWeights,
-    /// `[degree + 1, F]`: row k holds the coefficients of `h^k`.
+    /// `[degree + 1, F]`: row k holds the coefficients of `h^k`; no rows where nothing is learned.
     pub activation: Matrix,
     /// `[F, d]`.
     pub ffn_out: LinearWeights,
@@ -150,7 +150,10 @@ impl Weights {
                 ffn_in: linear(s, &format!("{at}.ffn.in"), d, f)?,
                 activation: {
                     let name = format!("{at}.ffn.activation");
-                    matrix(s, &name, layer.activation.degree() + 1, f)?
+                    match layer.activation.coefficients() {
+                        0 => Matrix::zeros(0, f),
+                        rows => matrix(s, &name, rows, f)?,
+                    }
                 },
                 ffn_out: linear(s, &format!("{at}.ffn.out"), f, d)?,
             });
@@ -176,7 +179,9 @@ impl Weights {
             push_linear(&mut list, &format!("{at}.attention.output"), &layer.output);
             push_norm(&mut list, &format!("{at}.norm2"), &layer.norm2);
             push_linear(&mut list, &format!("{at}.ffn.in"), &layer.ffn_in);
-            push_matrix(&mut list, &format!("{at}.ffn.activation"), &layer.activation);
+            if layer.activation.rows() > 0 {
+                push_matrix(&mut list, &format!("{at}.ffn.activation"), &layer.activation);
+            }
             push_linear(&mut list, &format!("{at}.ffn.out"), &layer.ffn_out);
         }
         push_linear(&mut list, "head", &self.head);
@@ -297,8 +302,8 @@ pub(crate) fn within_limit(config: &ModelConfig, bytes: u64) -> Result<u64> {
     let outer = (config.embedding_rows() + config.tokens + 2) as u64 * d;
     let classes = config.classes.len() as u64;
     let per_layer = |l: &LayerConfig| {
-        let degree = l.activation.degree() as u64;
-        4 * d * d + 2 * d * f + 9 * d + (degree + 2) * f + l.heads.len() as u64
+        let learned = l.activation.coefficients() as u64;
+        4 * d * d + 2 * d * f + 9 * d + (learned + 1) * f + l.heads.len() as u64
     };
     let layers: u64 = config.layers.iter().map(per_layer).sum();
     let payload = 4 * (outer + layers + (d + 1) * classes);

@@ -6,10 +6,10 @@ mod common;
 use std::io::Write;
 
 use cipherform_nn::data::{
-    FASHION_MNIST_DIR, FashionMnist, IDX_LIMIT, IMAGE_LIMIT, Idx, Image, Split, decode_image,
-    patches, samples,
+    FASHION_MNIST_DIR, FashionMnist, IDX_LIMIT, IMAGE_LIMIT, Idx, Image, ImageFolder, Split,
+    decode_image, patches, samples,
 };
-use cipherform_nn::{Error, RandomModel};
+use cipherform_nn::{Error, InputKind, Levels, RandomModel};
 use common::fixture;
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
@@ -115,17 +115,19 @@ fn images_are_decoded_scaled_and_bounded() {
     };
     for format in [image::ImageFormat::Png, image::ImageFormat::Jpeg] {
         for (w, h) in [(28, 28), (1, 1), (100, 37)] {
-            let image = decode_image(&encode(format, w, h), 28, 28).unwrap();
+            let image = decode_image(&encode(format, w, h), 28, 28, false).unwrap();
             assert_eq!((image.height, image.width, image.pixels.len()), (28, 28, 784));
             assert!(image.pixels.iter().all(|p| p.abs_diff(200) <= 2));
         }
     }
+    let colour = decode_image(&encode(image::ImageFormat::Png, 28, 28), 28, 28, true).unwrap();
+    assert_eq!(colour.pixels, vec![200; 3 * 784]);
     let wide = encode(image::ImageFormat::Png, 9000, 1);
-    assert!(matches!(decode_image(&wide, 28, 28), Err(Error::Image { .. })));
-    assert!(matches!(decode_image(b"not an image", 28, 28), Err(Error::Image { .. })));
-    assert!(matches!(decode_image(&[], 28, 28), Err(Error::Image { .. })));
+    assert!(matches!(decode_image(&wide, 28, 28, false), Err(Error::Image { .. })));
+    assert!(matches!(decode_image(b"not an image", 28, 28, false), Err(Error::Image { .. })));
+    assert!(matches!(decode_image(&[], 28, 28, false), Err(Error::Image { .. })));
     let long = vec![0; IMAGE_LIMIT as usize + 1];
-    assert!(matches!(decode_image(&long, 28, 28), Err(Error::TooLarge { .. })));
+    assert!(matches!(decode_image(&long, 28, 28, false), Err(Error::TooLarge { .. })));
 }
 
 #[test]
@@ -150,6 +152,45 @@ fn patches_are_cut_row_by_row_over_a_black_border() {
     assert!(matches!(patches(&vectors, &small), Err(Error::InvalidConfig { .. })));
 }
 
+#[test]
+fn colour_patches_have_channels_innermost_and_folders_go_round_the_classes() {
+    let mut config = fixture().model.config;
+    let InputKind::Image { mean, std, .. } = &mut config.input else { panic!() };
+    (*mean, *std) = (Levels::Colour([0.25, 0.5, 0.0]), Levels::Colour([0.5, 0.25, 1.0]));
+    assert_eq!(config.input_size(), 48);
+    let pixels: Vec<u8> = (0..108).collect();
+    let input = patches(&config, &Image { height: 6, width: 6, pixels: pixels.clone() }).unwrap();
+    let normal = |value: u8, c: usize| {
+        (f64::from(value) / 255.0 - [0.25, 0.5, 0.0][c]) / [0.5, 0.25, 1.0][c]
+    };
+    // Patch 4 begins at pixel (1, 1), the eighth.
+    assert_eq!(input.row(4)[..4], [normal(21, 0), normal(22, 1), normal(23, 2), normal(24, 0)]);
+    assert_eq!(input.row(0)[..3], [normal(0, 0), normal(0, 1), normal(0, 2)]);
+    let grey = Image { height: 6, width: 6, pixels: pixels[..36].to_vec() };
+    assert!(matches!(patches(&config, &grey), Err(Error::ShapeMismatch { .. })));
+
+    let dir = tempfile::tempdir().unwrap();
+    let classes: Vec<String> = ["cat", "dog"].map(String::from).into();
+    let missing = ImageFolder::open(dir.path(), Split::Test, &classes, 4);
+    assert!(matches!(missing, Err(Error::DatasetMissing { .. })));
+    for (class, red) in [("cat", [10, 20]), ("dog", [110, 120])] {
+        std::fs::create_dir_all(dir.path().join("test").join(class)).unwrap();
+        for (name, red) in ["b", "a"].iter().zip(red) {
+            let picture = image::RgbImage::from_pixel(4, 4, image::Rgb([red, 0, 0]));
+            let path = dir.path().join("test").join(class).join(format!("{name}.jpg"));
+            picture.save(path).unwrap();
+        }
+    }
+    let folder = ImageFolder::open(dir.path(), Split::Test, &classes, 4).unwrap();
+    assert_eq!(folder.len(), 4);
+    for (index, (red, label)) in [(20, 0), (120, 1), (10, 0), (110, 1)].into_iter().enumerate() {
+        let (image, got) = folder.get(index).unwrap();
+        assert_eq!((got, image.pixels.len()), (label, 48));
+        assert!(image.pixels[0].abs_diff(red) <= 3, "{index}: {}", image.pixels[0]);
+    }
+    assert!(matches!(folder.get(4), Err(Error::IndexOutOfBounds { .. })));
+}
+
 proptest! {
     #[test]
     fn arbitrary_files_never_panic(
@@ -159,6 +200,6 @@ proptest! {
             [&[], &[0, 0, 8, 3], &[0x1f, 0x8b, 8, 0], &[0x89, b'P', b'N', b'G', 13, 10, 26, 10]];
         let bytes = [prefixes[kind], &bytes[..]].concat();
         let _ = Idx::parse(&bytes);
-        let _ = decode_image(&bytes, 28, 28);
+        let _ = decode_image(&bytes, 28, 28, false);
     }
 }

@@ -12,13 +12,13 @@
 mod common;
 
 use cipherform_nn::approx::{InverseSqrt, layer_approximations};
-use cipherform_nn::config::{NormOrder, Pooling, Structure};
+use cipherform_nn::config::{Activation, NormOrder, Pooling, Structure};
 use cipherform_nn::data::patches;
 use cipherform_nn::exec::{ClearExecutor, Observer, RangeObserver};
-use cipherform_nn::weights::{LinearWeights, NormWeights};
+use cipherform_nn::weights::{LinearWeights, NormWeights, Weights};
 use cipherform_nn::{
     ClientWeights, Error, Functions, Graph, HeadKind, InputKind, Matrix, Model, Node, RandomModel,
-    client_embedding, random_input,
+    client_embedding, draw, random_input,
 };
 use common::{fixture, max_difference, small_model};
 
@@ -135,8 +135,8 @@ fn straightforward(model: &Model, input: &Matrix, polynomial: bool) -> Vec<f64> 
         x = center(&x);
     }
     for (i, (layer, lw)) in config.layers.iter().zip(&w.layers).enumerate() {
-        let fits = layer_approximations(config, i).unwrap();
-        let norm1 = root_of(fits.norm1);
+        let fits = polynomial.then(|| layer_approximations(config, i).unwrap());
+        let norm1 = root_of(fits.as_ref().and_then(|f| f.norm1.clone()));
         let u = if post { x.clone() } else { norm(&x, &lw.norm1, &norm1) };
         let (q, k, v) = (linear(&u, &lw.query), linear(&u, &lw.key), linear(&u, &lw.value));
         let size = config.width / layer.heads.len();
@@ -148,7 +148,10 @@ fn straightforward(model: &Model, input: &Matrix, polynomial: bool) -> Vec<f64> 
                 layer.ranges.denominator[h].min / config.approximation.widen_bottom / (2.0 * top(h))
             })
             .fold(f64::INFINITY, f64::min);
-        let steps = fits.denominator.map_or(0, |d| d.reciprocal.steps.len());
+        let steps = fits
+            .as_ref()
+            .and_then(|f| f.denominator.as_ref())
+            .map_or(0, |d| d.reciprocal.steps.len());
         let reciprocal = |h: usize, den: f64| {
             let (mut b, mut e, mut y) = (den / (2.0 * top(h)), e, 1.0 / (2.0 * top(h)));
             for _ in 0..steps {
@@ -181,6 +184,14 @@ fn straightforward(model: &Model, input: &Matrix, polynomial: bool) -> Vec<f64> 
                                 power(j) / n * reciprocal(h, den) * v[j][c]
                             }
                             HeadKind::Power => power(j) / (n * den) * v[j][c],
+                            HeadKind::Relu => {
+                                let all: f64 = (0..seen).map(|j| score(j).max(0.0)).sum();
+                                score(j).max(0.0) / (all + n * layer.eps) * v[j][c]
+                            }
+                            HeadKind::Softmax => {
+                                let all: f64 = (0..seen).map(|j| score(j).exp()).sum();
+                                score(j).exp() / all * v[j][c]
+                            }
                         })
                         .sum();
                 }
@@ -190,11 +201,24 @@ fn straightforward(model: &Model, input: &Matrix, polynomial: bool) -> Vec<f64> 
         if post {
             y = norm(&center(&y), &lw.norm1, &norm1);
         }
-        let norm2 = root_of(Some(fits.norm2));
+        let norm2 = root_of(fits.map(|f| f.norm2));
         let read = if structure.parallel { &x } else { &y };
         let read = if post { y.clone() } else { norm(read, &lw.norm2, &norm2) };
         let hidden = linear(&read, &lw.ffn_in);
         let act = |h: f64, c: usize| -> f64 {
+            match layer.activation {
+                // The normal distribution function by Simpson's rule from 0.
+                Activation::Gelu => {
+                    let density = |x: f64| (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt();
+                    let at = |i: u32| density(h * f64::from(i) / 200.0);
+                    let weight =
+                        |i: u32| if i == 0 || i == 200 { 1.0 } else { f64::from(2 + 2 * (i % 2)) };
+                    let area: f64 = (0..=200).map(|i| weight(i) * at(i)).sum::<f64>() * h / 600.0;
+                    return h * (0.5 + area);
+                }
+                Activation::None => return h,
+                _ => {}
+            }
             rows(&lw.activation).iter().enumerate().map(|(e, a)| a[c] * h.powi(e as i32)).sum()
         };
         let activated: Rows = hidden
@@ -226,6 +250,34 @@ fn shapes() -> Vec<RandomModel> {
         RandomModel { power: 8, heads: 1, classes: 2, seed: 4, ..base.clone() },
         RandomModel { scaled_heads: vec![0, 1, 2, 3], layers: 2, seed: 5, ..base },
     ]
+}
+
+#[test]
+fn heads_and_activations_without_polynomials_follow_their_formulas_and_are_not_encrypted() {
+    use Activation::{Gelu, None as Nothing};
+    use HeadKind::{Relu, Scaled, Softmax};
+    let shape = RandomModel { layers: 2, scaled_heads: vec![0, 1, 2, 3], ..RandomModel::default() };
+    let kinds = [
+        ([vec![Relu; 4], vec![Relu, Scaled, Relu, Scaled]], [Gelu, Nothing]),
+        ([vec![Softmax; 4], vec![Scaled; 4]], [Nothing, Gelu]),
+    ];
+    for (seed, (heads, activations)) in kinds.into_iter().enumerate() {
+        let mut config = shape.generate().unwrap().config;
+        for ((layer, heads), activation) in config.layers.iter_mut().zip(heads).zip(activations) {
+            (layer.heads, layer.activation) = (heads, activation);
+        }
+        let model = draw(config, seed as u64).unwrap();
+        let bytes = model.weights.to_safetensors().unwrap();
+        assert_eq!(Weights::from_safetensors(&model.config, &bytes).unwrap(), model.weights);
+        let input = random_input(&model.config, 7, 0).unwrap();
+        let got = ClearExecutor::new(&model, Functions::Exact).unwrap().run(&input).unwrap();
+        let want = straightforward(&model, &input, false);
+        for (got, want) in got.iter().zip(&want) {
+            assert!((got - want).abs() < 1e-8, "{got} {want}");
+        }
+        let refused = ClearExecutor::new(&model, Functions::Polynomial);
+        assert!(matches!(refused, Err(Error::Unsupported { .. })));
+    }
 }
 
 /// Each feature beyond the pre-norm encoder, some together.

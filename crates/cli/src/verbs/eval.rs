@@ -9,10 +9,12 @@ use crate::verbs::{DEFAULT_MODEL, context, load_model, mode};
 use anyhow::{Context as _, Result, bail};
 use cipherform_ckks::Context;
 use cipherform_mpc::WeightMask;
-use cipherform_nn::data::{FashionMnist, Split, patches};
+use cipherform_nn::data::{FashionMnist, ImageFolder, Split, patches};
 use cipherform_nn::estimate::precision_bits_of;
 use cipherform_nn::exec::{ClearExecutor, MpcOutput, MpcPlan, Progress};
-use cipherform_nn::{ClientWeights, Functions, Matrix, Mode, Model, argmax, random_input};
+use cipherform_nn::{
+    ClientWeights, Functions, InputKind, Matrix, Mode, Model, argmax, random_input,
+};
 use cipherform_profile::Report;
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -109,6 +111,24 @@ fn inputs(model: &Model, args: &Args) -> Result<Inputs> {
         Some("sst2") => {
             let Sst2 { sentences, labels } = Sst2::load(model, args.data.as_ref(), offset, limit)?;
             Ok(Inputs { dataset: "sst2".into(), offset, matrices: sentences, labels: Some(labels) })
+        }
+        Some("cifar10-jpeg") => {
+            let Some(dir) = args.data.as_deref() else {
+                bail!("pass --data FOLDER with test/CLASS/NAME.jpg: CIFAR-10 is in no package");
+            };
+            let InputKind::Image { height, .. } = config.input else {
+                bail!("the model {} does not take images", config.name);
+            };
+            let data = ImageFolder::open(dir, Split::Test, &config.classes, height)?;
+            let available = data.len().saturating_sub(offset);
+            let count = limit.unwrap_or(available).min(available);
+            let (mut matrices, mut labels) = (Vec::new(), Vec::new());
+            for index in offset..offset + count {
+                let (image, label) = data.get(index)?;
+                matrices.push(patches(config, &image)?);
+                labels.push(label);
+            }
+            Ok(Inputs { dataset: "cifar10-jpeg".into(), offset, matrices, labels: Some(labels) })
         }
         Some(other) => bail!("no loader for the data set {other} of this model"),
         None => {

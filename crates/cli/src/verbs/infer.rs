@@ -48,7 +48,7 @@ pub(crate) struct Args {
 const FILE_LIMIT: u64 = 64 << 20;
 
 fn images(config: &ModelConfig, path: &Path, args: &Args) -> Result<Vec<(String, Image)>> {
-    let InputKind::Image { height, width, .. } = config.input else {
+    let InputKind::Image { height, width, mean, .. } = config.input else {
         bail!("the model {} does not take images", config.name);
     };
     let name = path.display().to_string();
@@ -65,7 +65,8 @@ fn images(config: &ModelConfig, path: &Path, args: &Args) -> Result<Vec<(String,
         let chosen = all.into_iter().enumerate().skip(args.offset).take(args.limit);
         return Ok(chosen.map(|(i, image)| (format!("{name}[{i}]"), image)).collect());
     }
-    let image = decode_image(&content, height, width).with_context(|| name.clone())?;
+    let colour = mean.channels().len() > 1;
+    let image = decode_image(&content, height, width, colour).with_context(|| name.clone())?;
     Ok(vec![(name, image)])
 }
 

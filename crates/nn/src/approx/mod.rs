@@ -52,12 +52,21 @@ const GRID: u32 = 64;
 /// only have to stay at or below 1, where the recurrence is bounded.
 ///
 /// # Errors
-/// `IndexOutOfBounds` for a layer that does not exist; `Approximation` when a range is too wide for the tolerance.
+/// `IndexOutOfBounds` for a layer that does not exist; `Unsupported` for heads and activations without a polynomial; `Approximation` when a
+/// range is too wide for the tolerance.
 pub fn layer_approximations(config: &ModelConfig, layer: usize) -> Result<LayerApproximations> {
     let count = config.layers.len();
     let what = "layers";
     let out_of_bounds = Error::IndexOutOfBounds { what, index: layer, count };
     let settings = config.layers.get(layer).ok_or(out_of_bounds)?;
+    if settings.activation.degree().is_none()
+        || settings.heads.iter().any(|h| matches!(h, HeadKind::Relu | HeadKind::Softmax))
+    {
+        return Err(Error::Unsupported {
+            what: "softmax, ReLU-softmax, GELU and no activation as polynomials",
+            hint: "run this model in the clear with exact functions or between two parties",
+        });
+    }
     let policy = config.approximation;
     let norm = |variance: Range| {
         let low = variance.min / policy.widen_bottom + config.norm_eps;

@@ -32,7 +32,7 @@ impl Terms {
             let rest = (0..a0.len()).map(|f| a0[f] - a1[f] * a1[f] / (4.0 * a2[f])).collect();
             return Self { shift, factors: vec![a2], rest };
         }
-        let factors = (1..=activation.degree()).map(row).collect();
+        let factors = (1..activation.coefficients()).map(row).collect();
         Self { shift: vec![0.0; a0.len()], factors, rest: a0 }
     }
 

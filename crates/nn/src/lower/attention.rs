@@ -160,7 +160,8 @@ impl Pass<'_> {
         let gain = |h: usize| match layer.heads[h] {
             HeadKind::Power => 2.0,
             HeadKind::Undivided => 2.0 * counted / (boost as f64 * scale[h] * tokens),
-            HeadKind::Scaled => 1.0 / (gamma[h] * tokens),
+            // ReLU-softmax and softmax have no approximations: the layer was refused before.
+            HeadKind::Scaled | HeadKind::Relu | HeadKind::Softmax => 1.0 / (gamma[h] * tokens),
         };
         let gains: Vec<f64> = (0..heads).map(gain).collect();
         let powers = powers.map(|p| p[1]);

@@ -127,8 +127,10 @@ fn activations() {
             for (config, weights) in model.config.layers.iter_mut().zip(&mut model.weights.layers) {
                 config.activation = activation;
                 let mut rows = weights.activation.data().to_vec();
-                rows.extend((0..24 * (activation.degree() - 2)).map(|i| 0.02 - 0.001 * i as f64));
-                weights.activation = Matrix::from_vec(activation.degree() + 1, 24, rows).unwrap();
+                rows.extend(
+                    (0..24 * (activation.coefficients() - 3)).map(|i| 0.02 - 0.001 * i as f64),
+                );
+                weights.activation = Matrix::from_vec(activation.coefficients(), 24, rows).unwrap();
             }
             check_model(&model);
         }

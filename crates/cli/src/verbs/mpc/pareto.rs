@@ -1,19 +1,20 @@
 //! `cipherform mpc pareto`: accuracy against latency of the models that a search has found.
 //!
 //! Reads `card.json` of every folder. A card's `points` say what every head and activation is and how accurate the trained model was; bytes, rounds
-//! and the network's time follow from the circuit, the time to compute is measured here, with random weights: it does not depend on them.
+//! and the network's time follow from the circuit that `run --model` and `eval` lower the same architecture to; the time to compute is
+//! measured here, with random weights: it does not depend on them.
 
+use super::entropy;
 use super::pair::loopback;
 use super::picture::{Panel, Point as Dot, draw, page};
-use super::{activation, entropy, head};
 use crate::output::{bar, bytes, write_json};
 use anyhow::{Context as _, Result, bail};
-use cipherform_mpc::model::{Architecture, Output, Weights, prepare};
-use cipherform_mpc::ops::{BlockKind, BlockShape};
-use cipherform_mpc::{Cost, Network, ServerModel, WeightMask};
+use cipherform_mpc::{Cost, Network, WeightMask};
+use cipherform_nn::exec::{MpcOutput, MpcPlan};
+use cipherform_nn::{
+    Activation, ClientWeights, HeadKind, ModelConfig, RandomModel, draw as draw_model, random_input,
+};
 use cipherform_profile::cpu_model;
-use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -61,6 +62,7 @@ struct Shape {
     ffn: usize,
     heads: usize,
     layers: usize,
+    norm_eps: f64,
     #[serde(default = "ten")]
     classes: usize,
 }
@@ -86,26 +88,52 @@ struct Accuracy {
     test: f64,
 }
 
+/// Kind of a head and, where it raises its scores, the power.
+fn head(name: &str) -> Result<(HeadKind, Option<u32>)> {
+    Ok(match name {
+        "scale" => (HeadKind::Scaled, None),
+        "relu" => (HeadKind::Relu, None),
+        "softmax" => (HeadKind::Softmax, None),
+        other => {
+            let power = other.strip_prefix("power").and_then(|p| p.parse().ok());
+            let power = power.with_context(|| format!("no head is called {other}"))?;
+            (HeadKind::Power, Some(power))
+        }
+    })
+}
+
+fn activation(name: &str) -> Result<Activation> {
+    Ok(match name {
+        "gelu" => Activation::Gelu,
+        "square" => Activation::Quadratic,
+        "none" => Activation::None,
+        other => bail!("no searched model has the activation {other}: gelu, square, none"),
+    })
+}
+
 impl Point {
-    fn architecture(&self, shape: &Shape) -> Result<Architecture> {
+    /// The model's config; ranges come with the weights that are drawn for it.
+    fn config(&self, shape: &Shape) -> Result<ModelConfig> {
         let layers = (self.heads.len(), self.activations.len());
         if layers != (shape.layers, shape.layers) {
             bail!("{}: heads and activations of {layers:?} layers of {}", self.name, shape.layers);
         }
-        let blocks = self.heads.iter().zip(&self.activations).map(|(heads, name)| {
-            Ok(BlockKind {
-                heads: heads.iter().map(|h| head(h)).collect::<Result<_>>()?,
-                activation: activation(name)?,
-                eps: self.eps_row_sum,
-                score: 4,
-                scores_first: false,
-                norm_eps: 1e-5,
-            })
-        });
-        let blocks = blocks.collect::<Result<_>>().with_context(|| self.name.clone())?;
-        let Shape { tokens, width, ffn: hidden, heads, classes, .. } = *shape;
-        let shape = BlockShape { tokens, width, heads, hidden };
-        Ok(Architecture { shape, blocks, classes, output: Output::Label })
+        let Shape { tokens, width, ffn, heads, classes, .. } = *shape;
+        let plain =
+            RandomModel { tokens, width, ffn, heads, classes, layers: 1, ..RandomModel::default() };
+        let mut config = plain.generate()?.config;
+        let layer = config.layers.remove(0);
+        config.norm_eps = shape.norm_eps;
+        for (names, act) in self.heads.iter().zip(&self.activations) {
+            let kinds = names.iter().map(|name| head(name)).collect::<Result<Vec<_>>>()?;
+            let mut layer = layer.clone();
+            layer.power = kinds.iter().find_map(|(_, power)| *power).unwrap_or(layer.power);
+            layer.heads = kinds.into_iter().map(|(kind, _)| kind).collect();
+            layer.activation = activation(act)?;
+            layer.eps = (self.eps_row_sum / tokens as f64).max(1e-6);
+            config.layers.push(layer);
+        }
+        Ok(config)
     }
 }
 
@@ -146,14 +174,14 @@ fn cards(folder: &Path) -> Result<(Vec<Card>, Vec<String>)> {
 }
 
 fn measure(card: &Card, point: &Point, networks: &[(String, Network)], runs: usize) -> Result<Row> {
-    let a = point.architecture(&card.shape)?;
-    let circuit = a.circuit().with_context(|| point.name.clone())?;
-    let mut rng = ChaCha20Rng::seed_from_u64(0);
-    let weights = Weights::random(&a, &mut rng);
-    let inputs = a.encode(&a.random_tokens(&mut rng))?;
-    let mask = WeightMask::random(&mut entropy()?);
-    let server = ServerModel::new(&circuit, &prepare(&a, &weights)?, mask)?;
-    let compute = loopback(&circuit, &server, &inputs, runs)?.wall.as_secs_f64();
+    let config = point.config(&card.shape).with_context(|| point.name.clone())?;
+    let model = draw_model(config, 0).with_context(|| point.name.clone())?;
+    let plan = MpcPlan::new(&model.config, MpcOutput::Label).with_context(|| point.name.clone())?;
+    let circuit = plan.circuit();
+    let input = random_input(&model.config, 0, 0)?;
+    let inputs = plan.encode(&ClientWeights::from_model(&model)?, &input)?;
+    let server = plan.server(&model, WeightMask::random(&mut entropy()?))?;
+    let compute = loopback(circuit, &server, &inputs, runs)?.wall.as_secs_f64();
     let on = |network: &Network| compute + circuit.network_time(*network).as_secs_f64();
     Ok(Row {
         data: card.dataset.name.clone(),

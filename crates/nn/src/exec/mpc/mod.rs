@@ -2,7 +2,12 @@
 //!
 //! The client embeds and normalises as it does for the encrypted run; everything after that happens on shares. What the encrypted plan folds into
 //! weights is folded here too: centring, gains and biases of norms, constant factors of scores. A learned quadratic
-//! `a2 h^2 + a1 h + a0` is the square gate and a linear part `z W1 diag(a1) W2` that rides on the message of `z W1`.
+//! `a2 h^2 + a1 h + a0` is the square gate and a linear part `z W1 diag(a1) W2` that rides on the message of `z W1`; without an activation
+//! `W1 W2` is one matrix. Scores of ReLU-softmax are divided by a power of two, and their eps with them, where row sums would
+//! be too large: the weights stay what they are.
+
+mod ranges;
+mod tensors;
 
 use crate::config::{Activation, HeadKind, LayerConfig, ModelConfig, Structure};
 use crate::embedding::{ClientWeights, client_embedding};
@@ -10,9 +15,11 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Node};
 use crate::matrix::Matrix;
 use crate::op::{LinearRole, NormIndex, Op};
-use crate::weights::{LayerWeights, LinearWeights, Model};
-use cipherform_mpc::ops::{self, Attention, BlockKind, BlockShape, lift_to};
+use crate::weights::Model;
+use cipherform_mpc::ops::{self, BlockShape, lift_to};
 use cipherform_mpc::{Builder, Circuit, Role, ServerModel, Share, Tensors, View, WeightMask};
+use ranges::{ACTIVATION_LIMIT, FEATURE, LOGIT, STREAM, block_kind, unsupported};
+use tensors::layer_tensors;
 
 /// What the client learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,26 +38,12 @@ const FFN_IN: u32 = 14;
 const HEAD: u32 = 20;
 /// Fraction bits of the first norm's result, which the client computes.
 const NORMED: u32 = 29;
-/// log2 of bounds: features, the stream, logits.
-const FEATURE: f64 = 6.0;
-const STREAM: f64 = 6.5;
-const LOGIT: f64 = 5.0;
-/// Input range of the square gate.
-const ACTIVATION_LIMIT: f64 = 32.0;
-/// Range of the reciprocal of row sums.
-const ROW_SUM: (f64, f64) = (1.0 / 64.0, 512.0);
-
 /// A model's plan between two parties: public, the same at both.
 #[derive(Clone, Debug)]
 pub struct MpcPlan {
     config: ModelConfig,
     output: MpcOutput,
     circuit: Circuit,
-}
-
-fn unsupported(what: &str, hint: &str) -> Error {
-    let detail = format!("{what}; {hint}");
-    Error::Mpc(cipherform_mpc::Error::Unsupported { op: "two-party plan", detail })
 }
 
 /// `layer.0` and `attention.query` of a node's name.
@@ -63,87 +56,6 @@ fn place(node: &Node) -> (&str, &str) {
     }
 }
 
-fn kind(head: HeadKind, power: u32) -> Attention {
-    match head {
-        HeadKind::Power | HeadKind::Undivided => Attention::Power(power),
-        HeadKind::Scaled => Attention::Scale,
-    }
-}
-
-/// Kinds in the model's order, and the order of the circuit.
-fn heads(layer: &LayerConfig) -> (Vec<Attention>, Vec<usize>) {
-    let kinds: Vec<Attention> = layer.heads.iter().map(|&h| kind(h, layer.power)).collect();
-    let order = ops::head_order(&kinds);
-    (kinds, order)
-}
-
-/// log2 of what powers of scores are divided by before they are summed: `(s / 2)^p`, or `(s / 4)^p` for p above 4.
-fn power_shift(power: u32) -> u32 {
-    if power > 4 { 2 } else { 1 }
-}
-
-/// How the attention of one layer is computed; refuses ranges the gates do not have.
-fn block_kind(config: &ModelConfig, index: usize, layer: &LayerConfig) -> Result<BlockKind> {
-    let at = |what: &str| format!("layer {index}: {what}");
-    let widen = config.approximation.widen_top;
-    let (kinds, order) = heads(layer);
-    let unit = 2f64.powi((power_shift(layer.power) * layer.power) as i32) / config.tokens as f64;
-    let mut score = 3;
-    for (h, kind) in kinds.iter().enumerate() {
-        let largest = layer.ranges.score_abs_max.get(h).copied().unwrap_or(0.0) * widen.sqrt();
-        let needed = largest.max(1.0).log2().ceil() as u32;
-        if needed > 6 {
-            return Err(unsupported(
-                &at(&format!("scores up to {largest:.0}")),
-                "train with smaller scores",
-            ));
-        }
-        if *kind == Attention::Scale {
-            continue;
-        }
-        score = score.max(needed);
-        let range = layer.ranges.denominator.get(h).map_or((1.0, 1.0), |r| (r.min, r.max));
-        let (low, high) =
-            (range.0 / unit / config.approximation.widen_bottom, range.1 / unit * widen);
-        if low < ROW_SUM.0 || high >= ROW_SUM.1 {
-            return Err(unsupported(
-                &at(&format!("row sums between {low:.1e} and {high:.1e}")),
-                "train with a larger eps or smaller scores",
-            ));
-        }
-    }
-    for (what, largest, log2) in [
-        ("values", layer.ranges.value_abs_max, FEATURE),
-        ("a stream", layer.ranges.residual_abs_max, STREAM),
-    ] {
-        if largest * widen >= log2.exp2() {
-            let hint = format!("scale them below {:.0}", log2.exp2() / widen);
-            return Err(unsupported(&at(&format!("{what} up to {largest:.0}")), &hint));
-        }
-    }
-    if layer.activation != Activation::Quadratic {
-        return Err(unsupported(
-            &at("an activation of degree above 2"),
-            "quadratics run on shares",
-        ));
-    }
-    if layer.ranges.activation_abs_max * widen >= ACTIVATION_LIMIT {
-        let largest = layer.ranges.activation_abs_max;
-        return Err(unsupported(
-            &at(&format!("pre-activations up to {largest:.0}")),
-            "scale them below 16",
-        ));
-    }
-    Ok(BlockKind {
-        heads: order.iter().map(|&h| kinds[h]).collect(),
-        activation: ops::Activation::Square,
-        eps: layer.eps / unit,
-        score,
-        scores_first: true,
-        norm_eps: config.norm_eps,
-    })
-}
-
 /// A node's value while the circuit is written.
 #[derive(Clone, Copy)]
 enum Value {
@@ -151,15 +63,18 @@ enum Value {
     Client,
     /// The residual stream, or a normalised or joined value, in shares.
     Share(Share),
-    /// Hidden features and, beside them, the linear part of their activation.
-    Hidden { features: Share, linear: Share },
+    /// Hidden features and, beside them, the linear part of their activation if it has one.
+    Hidden { features: Share, linear: Option<Share> },
+    /// The result of both products without an activation between them, without bias.
+    Fused(Share),
 }
 
 impl MpcPlan {
     /// Lowers the graph of `config`.
     ///
     /// # Errors
-    /// `Unsupported` for structures other than the default, shifted or undivided powers, activations above degree 2 and ranges outside the gates'; `InvalidConfig`; `Mpc` when a range does not fit a ring.
+    /// `Unsupported` for structures other than the default, shifted or undivided powers, layers whose heads divide in two ways, activations above
+    /// degree 2 and ranges outside the gates'; `InvalidConfig`; `Mpc` when a range does not fit a ring.
     pub fn new(config: &ModelConfig, output: MpcOutput) -> Result<Self> {
         let undivided = |l: &LayerConfig| l.heads.contains(&HeadKind::Undivided);
         if config.structure != Structure::default() || config.input.is_variable() {
@@ -278,12 +193,49 @@ impl Lowering<'_> {
         BlockShape { tokens, width, heads: layer.heads.len(), hidden }
     }
 
+    /// Into the feed-forward block.
+    fn hidden(&mut self, layer: usize, activation: Activation, z: Share) -> Result<Value> {
+        let (t, d, f) = (self.config.tokens, self.config.width, self.config.ffn);
+        let b = &mut self.b;
+        if activation == Activation::None {
+            let w = b.weight(&format!("layer.{layer}.ffn"), d, d, OUT);
+            return Ok(Value::Fused(b.linear(z, w, STREAM)?));
+        }
+        // The linear part of a polynomial rides along.
+        let beside = if activation == Activation::Gelu { 0 } else { d };
+        let w = b.weight(&format!("layer.{layer}.in"), d, f + beside, FFN_IN);
+        let y = b.linear(z, w, FEATURE)?;
+        let whole = View::of(&[t, f + beside]);
+        let (features, linear) = if beside == 0 {
+            (y, None)
+        } else {
+            let features = b.view(y, whole.clone().slice(1, 0, f)?)?;
+            (features, Some(b.view(y, whole.slice(1, f, f + d)?)?))
+        };
+        let features = b.add_server(features, &format!("layer.{layer}.in.bias"), FEATURE);
+        Ok(Value::Hidden { features: b.calibrate(features, ACTIVATION_LIMIT.log2()), linear })
+    }
+
+    /// Out of it.
+    fn joined(&mut self, layer: usize, features: Share, linear: Option<Share>) -> Result<Share> {
+        let b = &mut self.b;
+        let w = b.weight(&format!("layer.{layer}.ffn"), self.config.ffn, self.config.width, OUT);
+        let mut y = b.linear(features, w, STREAM)?;
+        if let Some(linear) = linear {
+            y = b.add(y, linear)?;
+            y = b.calibrate(y, STREAM);
+        }
+        Ok(b.add_server(y, &format!("layer.{layer}.ffn.bias"), STREAM))
+    }
+
     fn node(&mut self, node: &Node, args: &[Value]) -> Result<Value> {
         let invalid = || Error::InvalidGraph {
             node: node.name.clone(),
             detail: "this executor does not know the order of operators".into(),
         };
-        let (t, d, f) = (self.config.tokens, self.config.width, self.config.ffn);
+        let (t, d) = (self.config.tokens, self.config.width);
+        let config = self.config;
+        let settings = |layer: usize| config.layers.get(layer).ok_or_else(invalid);
         let b = &mut self.b;
         Ok(match (&node.op, args) {
             (Op::Input { .. } | Op::PatchEmbedding { .. }, _) => Value::Client,
@@ -317,29 +269,18 @@ impl Lowering<'_> {
                     Value::Share(b.add_server(y, &format!("layer.{layer}.out.bias"), STREAM))
                 }
                 (LinearRole::FfnIn, Value::Share(z)) => {
-                    let w = b.weight(&format!("layer.{layer}.in"), d, f + d, FFN_IN);
-                    let y = b.linear(*z, w, FEATURE)?;
-                    let whole = View::of(&[t, f + d]);
-                    let features = b.view(y, whole.clone().slice(1, 0, f)?)?;
-                    let features =
-                        b.add_server(features, &format!("layer.{layer}.in.bias"), FEATURE);
-                    let linear = b.view(y, whole.slice(1, f, f + d)?)?;
-                    Value::Hidden {
-                        features: b.calibrate(features, ACTIVATION_LIMIT.log2()),
-                        linear,
-                    }
+                    self.hidden(*layer, settings(*layer)?.activation, *z)?
                 }
                 (LinearRole::FfnOut, Value::Hidden { features, linear }) => {
-                    let w = b.weight(&format!("layer.{layer}.ffn"), f, d, OUT);
-                    let y = b.linear(*features, w, STREAM)?;
-                    let y = b.add(y, *linear)?;
-                    let y = b.calibrate(y, STREAM);
-                    Value::Share(b.add_server(y, &format!("layer.{layer}.ffn.bias"), STREAM))
+                    Value::Share(self.joined(*layer, *features, *linear)?)
+                }
+                (LinearRole::FfnOut, Value::Fused(y)) => {
+                    Value::Share(b.add_server(*y, &format!("layer.{layer}.ffn.bias"), STREAM))
                 }
                 _ => return Err(invalid()),
             },
             (Op::Attention { layer, .. }, [Value::Share(qkv), ..]) => {
-                let settings = self.config.layers.get(*layer).ok_or_else(invalid)?;
+                let settings = settings(*layer)?;
                 let kind = block_kind(self.config, *layer, settings)?;
                 let shape = self.shape(settings);
                 Value::Share(ops::attention(
@@ -350,10 +291,12 @@ impl Lowering<'_> {
                     *qkv,
                 )?)
             }
-            (Op::Activation { .. }, [Value::Hidden { features, linear }]) => {
+            (Op::Activation { .. }, [fused @ Value::Fused(_)]) => *fused,
+            (Op::Activation { polynomial, .. }, [Value::Hidden { features, linear }]) => {
+                let gelu = *polynomial == Activation::Gelu;
+                let kind = if gelu { ops::Activation::Gelu } else { ops::Activation::Square };
                 let m = b.open(*features)?;
-                let features = ops::gate(b, m, ops::Activation::Square)?;
-                Value::Hidden { features, linear: *linear }
+                Value::Hidden { features: ops::gate(b, m, kind)?, linear: *linear }
             }
             (Op::Add, [Value::Share(x), Value::Share(y)]) => {
                 let more = b.scale(*y).saturating_sub(b.scale(*x));
@@ -379,99 +322,11 @@ impl Lowering<'_> {
     }
 }
 
-/// `v W`
-fn times(v: &[f64], w: &Matrix) -> Vec<f64> {
-    let mut out = vec![0.0; w.columns()];
-    for (row, v) in v.iter().enumerate() {
-        out.iter_mut().zip(w.row(row)).for_each(|(o, w)| *o += v * w);
-    }
-    out
-}
-
-fn sum(a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| a + b).collect()
-}
-
-fn centred(row: &[f64]) -> impl Iterator<Item = f64> + '_ {
-    let mean = row.iter().sum::<f64>() / row.len().max(1) as f64;
-    row.iter().map(move |w| w - mean)
-}
-
-fn rows(w: &Matrix) -> impl Iterator<Item = &[f64]> {
-    (0..w.rows()).map(|r| w.row(r))
-}
-
-/// The tensors of one layer as the circuit names them.
-fn layer_tensors(
-    out: &mut Tensors,
-    config: &ModelConfig,
-    index: usize,
-    layer: &LayerConfig,
-    w: &LayerWeights,
-) -> Result<()> {
-    let (d, f) = (config.width, config.ffn);
-    let (kinds, order) = heads(layer);
-    let dh = d / kinds.len().max(1);
-    let mut put =
-        |part: &str, tensor: Vec<f64>| out.insert(format!("layer.{index}.{part}"), tensor);
-    // The client applies gain and bias of the very first norm.
-    let own = (index > 0).then_some(&w.norm1);
-    let parts: [(&LinearWeights, f64, f64); 3] = [
-        (&w.query, ops::query_factor(dh), ops::query_factor(dh)),
-        (&w.key, 1.0, ops::key_factor(config.tokens)),
-        (&w.value, 1.0, 1.0),
-    ];
-    // (part, column, factor) of every column of the circuit.
-    let columns: Vec<(usize, usize, f64)> = (0..3)
-        .flat_map(|part| order.iter().map(move |&h| (part, h)))
-        .flat_map(|(part, h)| {
-            let (_, normal, scaled) = parts[part];
-            let factor = if kinds[h] == Attention::Scale { scaled } else { normal };
-            (h * dh..(h + 1) * dh).map(move |c| (part, c, factor))
-        })
-        .collect();
-    let mut qkv = Vec::with_capacity(3 * d * d);
-    for row in 0..d {
-        let gain = own.map_or(1.0, |n| n.gain[row]);
-        qkv.extend(
-            columns.iter().map(|(p, c, factor)| gain * factor * parts[*p].0.weight.row(row)[*c]),
-        );
-    }
-    put("qkv", qkv);
-    let biases = parts.map(|(linear, ..)| match own {
-        Some(norm) => sum(&linear.bias, &times(&norm.bias, &linear.weight)),
-        None => linear.bias.clone(),
-    });
-    put("qkv.bias", columns.iter().map(|(p, c, factor)| factor * biases[*p][*c]).collect());
-    let kept = order.iter().flat_map(|h| h * dh..(h + 1) * dh);
-    put("out", kept.flat_map(|r| centred(w.output.weight.row(r)).collect::<Vec<_>>()).collect());
-    put("out.bias", centred(&w.output.bias).collect());
-
-    let (a0, a1, a2) = (w.activation.row(0), w.activation.row(1), w.activation.row(2));
-    let second: Vec<f64> =
-        rows(&w.ffn_out.weight).flat_map(|r| centred(r).collect::<Vec<_>>()).collect();
-    let second = Matrix::from_vec(f, d, second)?;
-    let scaled = |v: &[f64], by: &[f64]| v.iter().zip(by).map(|(v, b)| v * b).collect::<Vec<_>>();
-    let mut first = Vec::with_capacity(d * (f + d));
-    for (row, gain) in rows(&w.ffn_in.weight).zip(&w.norm2.gain) {
-        let row: Vec<f64> = row.iter().map(|w| w * gain).collect();
-        first.extend_from_slice(&row);
-        first.extend(times(&scaled(&row, a1), &second));
-    }
-    put("in", first);
-    let bias = sum(&w.ffn_in.bias, &times(&w.norm2.bias, &w.ffn_in.weight));
-    let constant = sum(&scaled(&bias, a1), a0);
-    put("ffn", rows(&second).zip(a2).flat_map(|(r, a)| r.iter().map(move |w| w * a)).collect());
-    put("ffn.bias", sum(&centred(&w.ffn_out.bias).collect::<Vec<_>>(), &times(&constant, &second)));
-    put("in.bias", bias);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::exec::{ClearExecutor, Functions};
-    use crate::random::{RandomModel, random_input};
+    use crate::random::{RandomModel, draw, random_input};
     use cipherform_mpc::{Channel, Link, Model as Side, Prepared, deal, run, simulate};
     use rand_core::SeedableRng;
     use std::time::Duration;
@@ -522,7 +377,7 @@ mod tests {
             let best = crate::argmax(&want) as f64;
             assert_eq!(between_two(&label, &shipped, input, i as u64), [best]);
         }
-        let random = RandomModel {
+        let shape = RandomModel {
             tokens: 12,
             width: 24,
             heads: 3,
@@ -530,13 +385,56 @@ mod tests {
             seed: 5,
             ..RandomModel::default()
         };
-        let random = random.generate().unwrap();
-        let plan = MpcPlan::new(&random.config, MpcOutput::Logits).unwrap();
-        let input = random_input(&random.config, 0, 1).unwrap();
-        let want = ClearExecutor::new(&random, Functions::Exact).unwrap().run(&input).unwrap();
-        let got = between_two(&plan, &random, &input, 9);
-        let error = got.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max);
-        println!("random {error:.1e}");
-        assert!(error < 0.05, "{error}");
+        // Powers with a learned quadratic; then what a search finds: ReLU-softmax, scaled heads, GELU and none; softmax.
+        let config = shape.generate().unwrap().config;
+        let with = |heads: [[HeadKind; 3]; 2], activations: [Activation; 2]| {
+            let mut config = config.clone();
+            for ((layer, heads), act) in config.layers.iter_mut().zip(heads).zip(activations) {
+                (layer.heads, layer.activation, layer.eps) = (heads.to_vec(), act, 0.02);
+            }
+            config
+        };
+        let (relu, scaled, softmax) = (HeadKind::Relu, HeadKind::Scaled, HeadKind::Softmax);
+        let configs = [
+            config.clone(),
+            with([[relu; 3], [scaled, relu, scaled]], [Activation::Gelu, Activation::None]),
+            with([[scaled; 3], [scaled; 3]], [Activation::None, Activation::Gelu]),
+            with([[softmax; 3], [softmax; 3]], [Activation::Gelu, Activation::Gelu]),
+        ];
+        for (i, config) in configs.into_iter().enumerate() {
+            let mut random = draw(config, 5).unwrap();
+            for turn in 0..2 {
+                let plan = MpcPlan::new(&random.config, MpcOutput::Logits).unwrap();
+                let input = random_input(&random.config, 0, 1).unwrap();
+                let exact = ClearExecutor::new(&random, Functions::Exact).unwrap();
+                let want = exact.run(&input).unwrap();
+                let got = between_two(&plan, &random, &input, 9);
+                let error = got.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max);
+                println!("random {i} {error:.1e}");
+                assert!(error < 0.05, "{i} {error}");
+                // Ranges that ask for ReLU-softmax to be scaled: the same function.
+                let first = &random.config.layers[0];
+                assert_eq!(ranges::relu_shift(&random.config, first) > 0, turn == 1 && i == 1);
+                if i != 1 {
+                    break;
+                }
+                for layer in &mut random.config.layers {
+                    layer.ranges.score_abs_max = vec![40.0; 3];
+                }
+            }
+        }
+        let refused = |change: &dyn Fn(&mut LayerConfig)| {
+            let mut config = config.clone();
+            change(&mut config.layers[1]);
+            let error = MpcPlan::new(&config, MpcOutput::Logits).err();
+            matches!(error, Some(Error::Mpc(cipherform_mpc::Error::Unsupported { .. })))
+        };
+        assert!(refused(&|l| l.heads = vec![HeadKind::Power, HeadKind::Relu, HeadKind::Scaled]));
+        assert!(refused(&|l| l.activation = Activation::Cubic));
+        assert!(refused(&|l| l.ranges.residual_abs_max = 100.0));
+        assert!(refused(&|l| {
+            l.heads = vec![HeadKind::Softmax; 3];
+            l.ranges.score_abs_max = vec![16.0; 3];
+        }));
     }
 }
