@@ -60,12 +60,11 @@ def choose(runs: list[dict], dataset: Dataset, shape: Shape) -> tuple[dict, dict
 
 
 def config_input(shape: Shape) -> dict:
-    """The format cuts grey images itself; of colour images it takes the patches as vectors, normalised and channels innermost."""
+    """The format cuts images itself: one mean and deviation of grey ones, three of colour ones."""
     image = shape.image
-    if image.channels > 1:
-        return {"kind": "vectors", "size": shape.patch_size}
+    levels = lambda each: each[0] if image.channels == 1 else list(each)
     return {"kind": "image", "height": image.side, "width": image.side, "patch": shape.patch, "stride": shape.stride,
-            "padding": shape.padding, "mean": image.mean[0], "std": image.std[0]}
+            "padding": shape.padding, "mean": levels(image.mean), "std": levels(image.std)}
 
 
 def config(dataset: Dataset, shape: Shape, ranges: list[dict], logit: float, difference: float, name: str) -> dict:

@@ -169,10 +169,19 @@ class Attention(nn.Module):
     def forward(self, u: torch.Tensor, functions: Functions) -> torch.Tensor:
         q, k, v = self.split(self.query(u)), self.split(self.key(u)), self.split(self.value(u))
         if self.kind == "softmax":
+            if functions is not EXACT:
+                self.look(q, k, v, functions)
             mixed = F.scaled_dot_product_attention(q, k, v)
         else:
             mixed = self.mix((q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2), v, functions)
         return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def look(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, functions: Functions) -> None:
+        """Shows what softmax heads do inside their one kernel."""
+        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
+        functions.watch(self, "score", scores)
+        functions.watch(self, "value", v)
+        functions.reciprocal(self, (scores - scores.amax(-1, keepdim=True)).exp().mean(-1))
 
     def mix(self, scores: torch.Tensor, v: torch.Tensor, functions: Functions) -> torch.Tensor:
         functions.watch(self, "score", scores)

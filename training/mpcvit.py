@@ -166,7 +166,7 @@ def read(folder: Path) -> tuple[dict, dict[str, dict]]:
 
 def search_and_train(work: Task, dataset: Dataset, folder: Path, out: Path, epochs: tuple[int, int], minutes: tuple[float, float],
                      device, seed: int = 1, resume: bool = False, half: bool = True, compiled: bool = False,
-                     notes: tuple[str, ...] = ()) -> tuple[dict, bool]:
+                     notes: tuple[str, ...] = (), network: str = "lan") -> tuple[dict, bool]:
     """Both stages and the card; false if a stage stopped at its time limit (the card then says how far it came)."""
     dataset = replace(dataset, **{part: getattr(dataset, part).to(device) for part in ("train", "validation", "test")})
     framed = frame(dataset.train.pixels, work.settings["shift"])
@@ -174,7 +174,7 @@ def search_and_train(work: Task, dataset: Dataset, folder: Path, out: Path, epoc
     for each in folders:
         each.mkdir(parents=True, exist_ok=True)
     first = points(work, seed, epochs[0], half)
-    latencies = {"search relu": Latency.read(work.name, "relu"), "search power2": Latency.read(work.name, "power2")}
+    latencies = {f"search {kind}": Latency.read(work.name, kind, network) for kind in ("relu", "power2")}
     runs = [PointRun(p, work.shape, dataset.train, framed, latencies.get(label), compiled=compiled) for label, p in first.items()]
     finished = train(runs, folders[0], minutes[0], resume)
     del runs
@@ -200,7 +200,7 @@ def search_and_train(work: Task, dataset: Dataset, folder: Path, out: Path, epoc
         "training": {"hardware": retrain["hardware"], "torch": retrain["torch"], "finished": finished,
                      "seconds_search": round(search["seconds"], 1), "seconds_retraining": round(retrain["seconds"], 1),
                      "epochs_planned": list(epochs), "settings": work.settings, "bfloat16": half, "lasso": LASSO, "notes": list(notes)},
-        "latency": {"source": LATENCIES.name, **{label: asdict(latency) for label, latency in latencies.items()}},
+        "latency": {"source": LATENCIES.name, "network": network, **{label: asdict(latency) for label, latency in latencies.items()}},
         "search": {label: dict(zip(("alpha", "beta"), shares(searched[label]))) for label in latencies},
         "exported": exported,
         "points": [point(state, work, dataset) for state in (searched["softmax, the teacher"], *states.values())],
@@ -275,6 +275,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, nargs=2, default=(1e3, 1e3), help="limits of the two stages")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoints in --work")
+    parser.add_argument("--network", choices=["lan", "wan"], default="lan", help="whose latency weighs the search")
     parser.add_argument("--compile", action="store_true", help="compile the layers: faster steps, minutes of compilation")
     parser.add_argument("--note", action="append", default=[], help="a sentence for the card; may be repeated")
     parser.add_argument("--smoke", action="store_true", help="everything on a CPU in a minute, on synthetic images")
@@ -293,7 +294,7 @@ def main() -> None:
     load = data.load if options.dataset == "fashion-mnist" else cifar.load
     card, finished = search_and_train(
         task(options.dataset), load(options.data), options.work, options.out, tuple(options.epochs), tuple(options.minutes),
-        options.device, options.seed, options.resume, compiled=options.compile, notes=options.note)
+        options.device, options.seed, options.resume, compiled=options.compile, notes=options.note, network=options.network)
     print(markdown(card))
     if not finished:
         sys.stdout.flush()
