@@ -84,7 +84,7 @@ fn round<'a>(
         Some(read(keys, &shifted(together, up), &last))
     };
     let products: Vec<Sample> = having.par_iter().filter_map(both).collect();
-    let any = any(keys, products.clone());
+    let any = any(keys, &products);
     let none = negated(any.clone());
     for w in alive.iter_mut() {
         *w = sum(w.clone(), &none);
@@ -98,7 +98,7 @@ fn round<'a>(
 }
 
 /// Whether any of some bits is set: fifteen at a time, then whether any of these.
-fn any(keys: &LabelKeys, bits: Vec<Sample>) -> Sample {
+fn any(keys: &LabelKeys, bits: &[Sample]) -> Sample {
     let bootstraps = any_bootstraps(bits.len());
     count(Counter::LweSwitches, bootstraps);
     count(Counter::ProgrammableBootstraps, bootstraps);

@@ -115,7 +115,9 @@ fn many_classes_are_compared_digit_by_digit() {
     let mut logits: Vec<f64> = (0..17).map(|i| f64::from(i * 5 % 7) - 4.0).collect();
     // The range bounds logits less their mean.
     let mean = logits.iter().sum::<f64>() / 17.0;
-    logits.iter_mut().for_each(|z| *z -= mean);
+    for z in &mut logits {
+        *z -= mean;
+    }
     for winner in [0, 16] {
         let mut logits = logits.clone();
         logits[winner] = 9.0;
