@@ -363,13 +363,12 @@ impl Session {
     /// `NotReady` for a job that is not done.
     pub async fn result(&self, job: Id) -> Result<Bytes> {
         let doing = "fetching a result";
-        let (kind, limit) = match self.description().plan().label_step(self.parameters()) {
-            Some(step) => (BlobKind::Label, step.label_bytes()),
-            None => {
-                let level = self.description().plan().output_level();
-                let limit = Ciphertext::serialized_len(self.parameters(), level, 1, false);
-                (BlobKind::Ciphertext, limit)
-            }
+        let plan = self.description().plan();
+        let (kind, limit) = if let Some(step) = plan.label_step(self.parameters()) {
+            (BlobKind::Label, step.label_bytes())
+        } else {
+            let level = plan.output_level();
+            (BlobKind::Ciphertext, Ciphertext::serialized_len(self.parameters(), level, 1, false))
         };
         let mut infer = rpc!(self, infer_client, InferClient);
         let mut parts = self.client.call(doing, infer.result(wire::result_request(job, 0))).await?;

@@ -272,6 +272,17 @@ impl Compared {
         let accuracy = inputs.labels.as_ref().map(|truth| share(labels, truth));
         Ok(Some(Self { equal, difference, disagreements, accuracy }))
     }
+
+    fn print(&self, count: usize) {
+        let apart = match self.difference {
+            Some(difference) => format!("logits within {difference:.1e}"),
+            None => "no logits".to_owned(),
+        };
+        println!("{} of {count} labels as in the clear, {apart}", self.equal);
+        for (row, margin) in &self.disagreements {
+            println!("row {row} differs; its margin in the clear is {margin:.1e}");
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -323,13 +334,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(accuracy) => println!("accuracy {:.2} %", accuracy * 100.0),
         None => println!("labels {labels:?}"),
     }
-    if let Some(Compared { equal, difference, disagreements, .. }) = &compared {
-        let count = labels.len();
-        let apart = difference.map_or("no logits".to_owned(), |d| format!("logits within {d:.1e}"));
-        println!("{equal} of {count} labels as in the clear, {apart}");
-        for (row, margin) in disagreements {
-            println!("row {row} differs; its margin in the clear is {margin:.1e}");
-        }
+    if let Some(compared) = &compared {
+        compared.print(labels.len());
     }
     if let (Some(run), Some(compared)) = (&he, &compared) {
         let (error, margin) = (run.predicted_error, run.margin);

@@ -118,7 +118,7 @@ pub(crate) fn lower(
     let input = pass.input(NORMALIZED, schedule.input, packing.input_blocks(), 1.0);
     let mut flow = Flow::Normalized(input);
     for (index, layer) in schedule.layers.iter().enumerate() {
-        flow = pass.layer(index, flow, layer)?;
+        flow = pass.layer(index, &flow, layer)?;
     }
     Ok(Lowered { program: pass.b.finish(flow.registers()), inputs: pass.inputs })
 }
@@ -152,7 +152,7 @@ pub(crate) fn sketch_layer(
         Ok(root) => Flow::Stream(Stream { register, alpha: stream_factor(root, pass.width()) }),
         Err(_) => Flow::Normalized(register),
     };
-    let flow = pass.layer(index, entry, schedule)?;
+    let flow = pass.layer(index, &entry, schedule)?;
     Ok(pass.b.finish(flow.registers()))
 }
 
@@ -231,14 +231,14 @@ fn stream_factor(root: &InverseSqrt, width: usize) -> f64 {
 
 impl<'a> Pass<'a> {
     /// One layer; the last one's result are the logits.
-    fn layer(&mut self, index: usize, flow: Flow, at: &LayerSchedule) -> Result<Flow> {
+    fn layer(&mut self, index: usize, flow: &Flow, at: &LayerSchedule) -> Result<Flow> {
         let model: &'a Model = self.model;
         let (layer, weights) = (&model.config.layers[index], &model.weights.layers[index]);
         let approximations: &'a LayerApproximations = &self.approximations[index];
         let last = index + 1 == model.config.layers.len();
         self.b.layer(format!("layer.{index}"));
         // The client applies gain and bias of the very first norm.
-        let (input, stream) = match flow {
+        let (input, stream) = match *flow {
             Flow::Normalized(register) => (Normalized { register, factor: 1.0, norm: None }, None),
             Flow::Stream(stream) => {
                 let normalized = self.first_norm(stream, index, at)?;

@@ -44,14 +44,21 @@ impl Handlers {
         let work: Work = Box::new(move |on_progress| {
             let model = served.on(device)?;
             let failed = |error| convert::nn(&error);
-            let monitor = &mut &mut *on_progress;
             if let Some(label_keys) = &keys.label {
                 let label = model
-                    .run_label(&keys.evaluation, label_keys, inputs, &length, monitor)
+                    .run_label(
+                        &keys.evaluation,
+                        label_keys,
+                        inputs,
+                        &length,
+                        &mut &mut *on_progress,
+                    )
                     .map_err(failed)?;
                 return Ok(vec![(BlobKind::Label, label.to_bytes().into())]);
             }
-            let outputs = model.run(&keys.evaluation, inputs, &length, monitor).map_err(failed)?;
+            let outputs = model
+                .run(&keys.evaluation, inputs, &length, &mut &mut *on_progress)
+                .map_err(failed)?;
             let bytes = outputs
                 .iter()
                 .map(|output| Ok((BlobKind::Ciphertext, Bytes::from(output.to_bytes()?))));
