@@ -60,6 +60,20 @@ pub fn hoisted_rotations(params: &Parameters, level: usize, amounts: u64) -> Cos
         + Cost::of(Counter::LimbNtts, transforms)
 }
 
+/// A sum of rotated ciphertexts, `amounts` of them moved: their key switches share one division.
+#[must_use]
+pub fn sum_rotated(params: &Parameters, level: usize, amounts: u64) -> Cost {
+    if amounts == 0 {
+        return Cost::default();
+    }
+    let transforms =
+        amounts * decompose_transforms(params, level) + mod_down_transforms(params, level);
+    Cost::of(Counter::Rotations, amounts)
+        + Cost::of(Counter::KeySwitches, amounts)
+        + Cost::of(Counter::Lazy, amounts)
+        + Cost::of(Counter::LimbNtts, transforms)
+}
+
 /// A doubly hoisted linear transform at a level: `products` with plaintexts, `babies` and `giants` that are rotations.
 /// The same with a rescaling, which only adds itself to the counts unless nothing is rotated.
 #[must_use]

@@ -213,6 +213,12 @@ pub enum Error {
         /// What is wrong.
         detail: String,
     },
+    /// A sum of no terms.
+    #[error("{op}: no terms; a sum needs at least one")]
+    EmptySum {
+        /// The operation.
+        op: &'static str,
+    },
     /// Bytes that are not a valid serialised object.
     #[error("malformed {what}: {detail}")]
     Malformed {

@@ -47,6 +47,12 @@ impl Evaluator {
         check_levels(op, a.level, b.level)
     }
 
+    /// What a sum asks of two operands.
+    pub(crate) fn check_sum(&self, op: &'static str, a: &Ciphertext, b: &Ciphertext) -> Result<()> {
+        self.check_pair(op, a, b)?;
+        check_scales(op, a.scale, b.scale)
+    }
+
     fn check_plain(&self, op: &'static str, a: &Ciphertext, b: &Plaintext) -> Result<()> {
         self.check(op, a)?;
         self.ctx.params().require_same(op, &b.params)?;
@@ -66,8 +72,7 @@ impl Evaluator {
     /// # Errors
     /// [`Error::ParameterMismatch`], [`Error::LevelMismatch`], [`Error::ScaleMismatch`].
     pub fn add_assign(&self, a: &mut Ciphertext, b: &Ciphertext) -> Result<()> {
-        self.check_pair("add", a, b)?;
-        check_scales("add", a.scale, b.scale)?;
+        self.check_sum("add", a, b)?;
         a.seed = None;
         for (x, y) in a.polys.iter_mut().zip(&b.polys) {
             x.add_assign(y)?;

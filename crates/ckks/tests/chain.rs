@@ -117,6 +117,20 @@ fn rotations_shift_left() {
             assert!(error < bound, "rotation {k}: {error:e} v {bound:e}");
         }
     }
+    // One division for all: not more noise than one rotation a term, and one rounding instead of four.
+    let y = f.random_slots(slots);
+    let other = f.encrypt(&y, 5);
+    let terms: Vec<_> = [&ct, &other, &other, &ct, &ct].into_iter().zip(amounts).collect();
+    let got = f.decrypt(&f.evaluator.sum_rotated(&terms, &keys).unwrap());
+    let at = |values: &[Complex64], j: i64| values[j.rem_euclid(slots as i64) as usize];
+    let want: Vec<Complex64> = (0..slots as i64)
+        .map(|j| {
+            let sources = [&x, &y, &y, &x, &x].into_iter().zip(amounts);
+            sources.map(|(values, k)| at(values, j + k)).sum()
+        })
+        .collect();
+    let error = max_error(&want, &got);
+    assert!(error < 5.0 * bound, "sum of rotations: {error:e} v {:e}", 5.0 * bound);
     let want: Vec<Complex64> = x.iter().map(Complex64::conj).collect();
     let got = f.evaluator.conjugate(&ct, &keys).unwrap();
     assert!(max_error(&want, &f.decrypt(&got)) < bound);

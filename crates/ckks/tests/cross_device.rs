@@ -109,6 +109,10 @@ fn operations(f: &mut Fixture, level: usize) -> Vec<(String, Vec<u8>)> {
         ("rescale".to_owned(), e.rescale(product.clone()).unwrap()),
         ("rotate".to_owned(), e.rotate(&a, 3, &keys).unwrap()),
         ("conjugate".to_owned(), e.conjugate(&a, &keys).unwrap()),
+        (
+            "sum_rotated".to_owned(),
+            e.sum_rotated(&[(&a, 3), (&b, 0), (&b, 3), (&a, 0)], &keys).unwrap(),
+        ),
         ("linear".to_owned(), e.linear_transform(&a, &map, &keys).unwrap()),
         ("linear, rescaled".to_owned(), e.linear_transform_rescale(&a, &map, &keys).unwrap()),
     ];

@@ -164,6 +164,19 @@ fn counters() {
                 seen(&|| e.hoisted_rotations(&a, &[2, 0, 1], &keys).unwrap().remove(0)),
             ),
             (
+                "sum_rotated",
+                cost::sum_rotated(&params, level, 3),
+                seen(&|| {
+                    let terms = [(&a, 1), (&a, 0), (&a, 2), (&a, 1025)];
+                    e.sum_rotated(&terms, &keys).unwrap()
+                }),
+            ),
+            (
+                "sum_rotated, none moved",
+                cost::sum_rotated(&params, level, 0),
+                seen(&|| e.sum_rotated(&[(&a, 0), (&a, 1024)], &keys).unwrap()),
+            ),
+            (
                 "hoisted identity",
                 Cost::default(),
                 seen(&|| e.hoisted_rotations(&a, &[0], &keys).unwrap().remove(0)),
@@ -201,11 +214,19 @@ fn levels_and_scales_must_agree() {
     assert!(matches!(e.mul_plain_add_assign(&mut sum, &a, &p), Err(Error::ScaleMismatch { .. })));
     assert!(c.reinterpret_scale(0.0).is_err() && c.reinterpret_scale(f64::NAN).is_err());
 
+    let keys = EvaluationKeys::new(&f.ctx);
+    assert!(levels(e.sum_rotated(&[(&a, 0), (&b, 0)], &keys)));
+    assert!(scales(e.sum_rotated(&[(&a, 0), (&c, 0)], &keys)));
+    assert!(matches!(e.sum_rotated(&[], &keys), Err(Error::EmptySum { .. })));
+
     assert!(matches!(e.mul(&bottom, &bottom), Err(Error::ValueTooLarge { .. })));
     assert!(matches!(e.rescale(bottom), Err(Error::LevelExhausted { level: 0, needed: 1, .. })));
     assert!(matches!(e.drop_level(&a, 4), Err(Error::LevelTooHigh { level: 4, max: 3, .. })));
     let product = e.mul(&a, &a).unwrap();
-    let keys = EvaluationKeys::new(&f.ctx);
+    assert!(matches!(
+        e.sum_rotated(&[(&product, 0)], &keys),
+        Err(Error::DegreeMismatch { degree: 2, needed: 1, .. })
+    ));
     assert!(matches!(e.mul(&product, &a), Err(Error::DegreeMismatch { degree: 2, needed: 1, .. })));
     assert!(matches!(
         e.relinearize(&a, &keys),
@@ -233,6 +254,10 @@ fn missing_keys_are_named() {
     );
     let hoisted = e.hoisted_rotations(&a, &[0, 7], &keys).map(|mut v| v.remove(0));
     assert!(text(hoisted).starts_with("no key for rotation 7 at level 3"));
+    assert!(
+        text(e.sum_rotated(&[(&a, 0), (&a, 7)], &keys))
+            .starts_with("no key for rotation 7 at level 3")
+    );
     let wanted = [f.rotation(5, 2), f.rotation(5, 3), KeySpec::conjugation(0)];
     assert_eq!(keys.missing(&wanted), wanted[1..]);
     assert_eq!(keys.specs(), [low]);

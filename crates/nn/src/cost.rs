@@ -18,6 +18,11 @@ pub fn bootstrap_estimate(
     Ok(program.refresh().map(|options| BootstrapEstimate::new(params, options)).transpose()?)
 }
 
+/// How many of these amounts rotate at all.
+pub(crate) fn moved(slots: usize, amounts: &[i64]) -> u64 {
+    amounts.iter().filter(|by| by.rem_euclid(slots as i64) != 0).count() as u64
+}
+
 /// The cost of one instruction of a program whose bootstraps are as estimated.
 ///
 /// # Errors
@@ -44,6 +49,9 @@ pub fn instruction_cost(
         Opcode::Rotate(_) | Opcode::Conjugate => cost::rotate(params, level),
         Opcode::HoistedRotations(amounts) => {
             cost::hoisted_rotations(params, level, amounts.len() as u64)
+        }
+        Opcode::SumRotated(amounts) => {
+            cost::sum_rotated(params, level, moved(params.slots(), amounts))
         }
         Opcode::DotPlain(ids) => Cost::of(Counter::CtPt, ids.len() as u64),
         Opcode::Tensor => Cost::of(Counter::CtCt, 1),
@@ -79,7 +87,7 @@ pub fn required_keys(
         let level = instruction.args.first().map_or(0, |&r| program.meta(r).level);
         match &instruction.op {
             Opcode::Rotate(by) => need(KeyKind::rotation(*by, slots), level),
-            Opcode::HoistedRotations(amounts) => {
+            Opcode::HoistedRotations(amounts) | Opcode::SumRotated(amounts) => {
                 for &by in amounts {
                     need(KeyKind::rotation(by, slots), level);
                 }

@@ -159,12 +159,13 @@ pub fn precision_bits_of(
 ) -> Result<f64> {
     let client = ClientWeights::from_model(model)?;
     let embedded = client_embedding(&model.config, &client, input)?;
-    let packed = || plan.inputs().iter().map(|i| i.pack(plan.packing(), &embedded)).collect();
+    let layout = plan.layout();
+    let packed = || plan.inputs().iter().map(|i| layout.pack(i, &embedded)).collect();
     let mut go_on = |_: &Progress| ControlFlow::Continue(());
     let exact = execute(program, &mut Slots::new(program, packed()), &[], &mut go_on)?;
     let mut noisy = Slots::new(program, packed()).with_noise(params)?;
     let noisy = execute(program, &mut noisy, &[], &mut go_on)?;
-    let logits = |out: &[Vec<Complex64>]| plan.logits_of_slots(params, out);
+    let logits = |out: &[Vec<Complex64>]| plan.logits_of_slots(&model.config, params, out);
     let worst = logits(&exact)
         .iter()
         .zip(logits(&noisy))

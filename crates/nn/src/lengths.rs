@@ -5,8 +5,8 @@
 
 use crate::error::{Error, Result};
 use crate::exec::{Encoded, Replaced};
+use crate::layout::Layout;
 use crate::lower::{Lowered, lower};
-use crate::packing::Packing;
 use crate::planner::Scheduled;
 use crate::program::Program;
 use crate::weights::Model;
@@ -63,16 +63,15 @@ pub(crate) struct Lengths {
 #[derive(Debug)]
 struct Source {
     model: Model,
-    packing: Packing,
+    layout: Layout,
     scheduled: Scheduled,
 }
 
 impl Lengths {
-    pub(crate) fn new(model: &Model, packing: &Packing, scheduled: Scheduled, kept: usize) -> Self {
+    pub(crate) fn new(model: &Model, layout: &Layout, scheduled: Scheduled, kept: usize) -> Self {
         let variable = model.config.input.is_variable();
-        let source =
-            variable.then(|| Source { model: model.clone(), packing: *packing, scheduled });
-        Self { source, longest: packing.tokens, kept, ready: Mutex::default() }
+        let source = variable.then(|| Source { model: model.clone(), layout: *layout, scheduled });
+        Self { source, longest: layout.tokens(), kept, ready: Mutex::default() }
     }
 
     /// The program of a length, with values.
@@ -83,9 +82,9 @@ impl Lengths {
             Some(_) => return Err(Error::InputLength { tokens, limit: self.longest }),
             None => return Err(Error::FixedLength { tokens, length: self.longest }),
         };
-        let packing = source.packing.with_tokens(tokens)?;
+        let layout = source.layout.with_tokens(tokens)?;
         let Scheduled { schedule, ladder, head, .. } = &source.scheduled;
-        let lowered = lower(&source.model, &packing, ladder.clone(), schedule, *head)?;
+        let lowered = lower(&source.model, &layout, ladder.clone(), schedule, *head)?;
         let Lowered { program, .. } = lowered;
         Ok(Some(program))
     }

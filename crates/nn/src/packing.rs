@@ -9,6 +9,11 @@
 //! next block and, at the end of a row, into the next token. The blocks that the features leave idle hold shifted copies
 //! of the keys and values, so that all scores of a head come out of a few products.
 
+mod pair;
+
+pub use self::pair::PairPacking;
+pub(crate) use self::pair::{Features, HeadGroup};
+
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::lower::BABY_STEPS;
@@ -71,17 +76,6 @@ impl Packing {
         fits("key tiles (two a shift of all key blocks)", packing.tiles(), head_width)?;
         fits("hidden and stream features", (hidden + block).next_power_of_two(), columns)?;
         Ok(packing)
-    }
-
-    /// The same layout for an input of `tokens` tokens, at most this one's.
-    ///
-    /// # Errors
-    /// `InputLength`.
-    pub fn with_tokens(self, tokens: usize) -> Result<Self> {
-        if tokens == 0 || tokens > self.tokens {
-            return Err(Error::InputLength { tokens, limit: self.tokens });
-        }
-        Ok(Self { tokens, ..self })
     }
 
     /// Blocks of a row.

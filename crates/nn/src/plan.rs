@@ -8,8 +8,8 @@ use crate::config::ModelConfig;
 use crate::cost::{bootstrap_estimate, instruction_cost, peak_register_limbs, required_keys};
 use crate::error::{Error, Result};
 use crate::label::{self, LogitRange, Mode};
-use crate::lower::{Head, InputSpec, Lowered, NORMALIZED, RESIDUAL, lower};
-use crate::packing::Packing;
+use crate::layout::Layout;
+use crate::lower::{Head, InputSpec, Lowered, NORMALIZED, RESIDUAL, lower, refuse};
 use crate::planner::{CrossingPrice, Scheduled, schedules};
 use crate::program::Program;
 use crate::weights::Model;
@@ -21,13 +21,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// The format tag of a serialised plan.
-pub const PLAN_FORMAT: &str = "cipherform.plan/3";
+pub const PLAN_FORMAT: &str = "cipherform.plan/4";
 
 /// Sets that a model may be planned for when none is named.
 const CANDIDATES: [&str; 6] = ["lev14", "lev15", "lev16_36", "boot16", "boot16_deep", "boot16_hp"];
 
-/// More keys than any plan of this planner needs: a few dozen.
-const MAX_KEYS: usize = 256;
+/// More keys than any plan of this planner needs: a few hundred.
+const MAX_KEYS: usize = 2048;
 
 /// More operators than any plan of this planner has.
 const MAX_STEPS: usize = 1 << 14;
@@ -79,7 +79,7 @@ pub struct Plan {
     format: String,
     parameter_set: String,
     parameter_fingerprint: [u8; 32],
-    packing: Packing,
+    layout: Layout,
     inputs: Vec<InputSpec>,
     output_level: usize,
     keys: Vec<KeySpec>,
@@ -138,17 +138,14 @@ impl Plan {
     ) -> Result<(Plan, Program, Scheduled)> {
         let (label, head) = ending(model, params, mode)?;
         let label = label.map(|range| LabelEnd { classes: model.config.classes.len(), range });
-        let packing = Packing::new(&model.config, params.slots())?;
-        let found = schedules(model, &packing, params, costs, head, crossing)?.into_iter().next();
-        let scheduled =
-            found.ok_or(Error::Planner { op: "build", detail: "no schedule".into() })?;
-        let lowered = |packing: &Packing| {
-            lower(model, packing, scheduled.ladder.clone(), &scheduled.schedule, head)
+        let (layout, scheduled) = Self::fastest(model, params, costs, head, crossing)?;
+        let lowered = |layout: &Layout| {
+            lower(model, layout, scheduled.ladder.clone(), &scheduled.schedule, head)
         };
-        let Lowered { mut program, inputs } = lowered(&packing)?;
+        let Lowered { mut program, inputs } = lowered(&layout)?;
         if model.config.input.is_variable() {
             // The shortest input differs from the longest in every constant that depends on the length.
-            program.mark_varying(&lowered(&packing.with_tokens(1)?)?.program)?;
+            program.mark_varying(&lowered(&layout.with_tokens(1)?)?.program)?;
         }
         let bootstrap = bootstrap_estimate(params, &program)?;
         let mut steps = Vec::with_capacity(program.steps().len());
@@ -186,7 +183,7 @@ impl Plan {
             format: PLAN_FORMAT.to_owned(),
             parameter_set: params.name().to_owned(),
             parameter_fingerprint: params.fingerprint(),
-            packing,
+            layout,
             inputs,
             output_level,
             keys,
@@ -195,6 +192,46 @@ impl Plan {
             label,
         };
         Ok((plan, program, scheduled))
+    }
+
+    /// The schedule with the least predicted time in the first layout that has one: P-tile, whose keys are a tenth in
+    /// number, wherever a model fits it.
+    fn fastest(
+        model: &Model,
+        params: &Parameters,
+        costs: &MachineCosts,
+        head: Head,
+        crossing: Option<CrossingPrice<'_>>,
+    ) -> Result<(Layout, Scheduled)> {
+        let mut refusal = Error::Planner { op: "build", detail: "no schedule".into() };
+        for layout in Layout::all(&model.config, params.slots()) {
+            let found = layout.and_then(|layout| {
+                if let Layout::Pair(_) = layout {
+                    let hint = "ask for logits of an encrypted run alone, or use a model that fits layout P-tile";
+                    let refusals = [
+                        (crossing.is_some(), "crossing to shares in layout P-pair"),
+                        (head != Head::Logits, "answering with a label in layout P-pair"),
+                    ];
+                    refuse(&refusals, hint)?;
+                }
+                let found = schedules(model, &layout, params, costs, head, crossing)?;
+                Ok((layout, found.into_iter().next()))
+            });
+            match found {
+                Ok((layout, Some(scheduled))) => return Ok((layout, scheduled)),
+                Ok((_, None)) => {}
+                // Too few levels in a layout that fits say more than that another one does not fit.
+                Err(e) => {
+                    if !matches!(
+                        refusal,
+                        Error::LevelsInsufficient { .. } | Error::StretchTooLong { .. }
+                    ) {
+                        refusal = e;
+                    }
+                }
+            }
+        }
+        Err(refusal)
     }
 
     /// The secure set for which `model` has the least predicted time.
@@ -208,13 +245,11 @@ impl Plan {
         for name in CANDIDATES {
             let params = presets::get(name)?;
             let fastest = ending(model, &params, mode).and_then(|(_, head)| {
-                let packing = Packing::new(&model.config, params.slots())?;
-                schedules(model, &packing, &params, &costs.of(&params), head, None)
+                Self::fastest(model, &params, &costs.of(&params), head, None)
             });
             match fastest {
                 Err(e) => refusal = e,
-                Ok(found) => {
-                    let ms = found.first().map_or(f64::INFINITY, |s| s.ms);
+                Ok((_, Scheduled { ms, .. })) => {
                     if best.as_ref().is_none_or(|(least, _)| ms < *least) {
                         best = Some((ms, params));
                     }
@@ -238,8 +273,8 @@ impl Plan {
 
     /// The layout.
     #[must_use]
-    pub fn packing(&self) -> &Packing {
-        &self.packing
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// What the client encrypts, in order.
@@ -323,9 +358,15 @@ impl Plan {
 
     /// The logits in the slots of the program's results: one a row; or in a plan that answers with a label, where nobody sees them
     /// but a simulation, the means of the slots.
-    pub(crate) fn logits_of_slots(&self, params: &Parameters, out: &[Vec<Complex64>]) -> Vec<f64> {
+    pub(crate) fn logits_of_slots(
+        &self,
+        config: &ModelConfig,
+        params: &Parameters,
+        out: &[Vec<Complex64>],
+    ) -> Vec<f64> {
         let Some(LabelEnd { classes, range }) = self.label else {
-            return out.iter().flatten().step_by(self.packing.columns).map(|z| z.re).collect();
+            let slots = out.first().map_or(&[][..], Vec::as_slice);
+            return self.layout.logits(config, slots).into_iter().flatten().collect();
         };
         let factor = label::step(classes, params, range).map_or(1.0, |(_, factor)| factor);
         let mean =
@@ -336,7 +377,7 @@ impl Plan {
     /// Bytes that the registers hold at their peak.
     #[must_use]
     pub fn peak_register_bytes(&self) -> u64 {
-        (self.peak_register_limbs * self.packing.slots * 2 * size_of::<u64>()) as u64
+        (self.peak_register_limbs * self.layout.slots() * 2 * size_of::<u64>()) as u64
     }
 
     /// Exact sizes on the wire and of the expanded keys.
@@ -375,18 +416,20 @@ impl Plan {
         if self.parameter_fingerprint != params.fingerprint() {
             return fail(format!("set {} has another fingerprint here", self.parameter_set));
         }
-        // The layout follows from the architecture alone, so nothing of it is taken on trust.
-        if self.packing != Packing::new(config, params.slots())? {
+        // Layouts follow from the architecture alone, so nothing of this one is taken on trust.
+        if !Layout::all(config, params.slots()).into_iter().flatten().any(|l| l == self.layout) {
             return fail("its layout is not the one of this architecture".into());
         }
         let top = params.max_level();
-        let p = &self.packing;
-        let names: BTreeSet<&str> = self.inputs.iter().map(|i| i.name.as_str()).collect();
-        let known = names.iter().all(|n| [NORMALIZED, RESIDUAL].contains(n));
+        let names: BTreeSet<(&str, usize)> =
+            self.inputs.iter().map(|i| (i.name.as_str(), i.part)).collect();
+        let known = names.iter().all(|(n, _)| [NORMALIZED, RESIDUAL].contains(n));
         if !known || names.len() != self.inputs.len() {
             return fail("inputs that no plan of this version has".into());
         }
-        let fits = |i: &InputSpec| i.level <= top && i.blocks <= p.blocks() && i.factor.is_finite();
+        let fits = |i: &InputSpec| {
+            i.level <= top && self.layout.takes(i, config.width) && i.factor.is_finite()
+        };
         if !self.inputs.iter().all(fits) || self.output_level > top {
             return fail("an input or the output does not fit the set".into());
         }

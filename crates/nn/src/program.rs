@@ -62,6 +62,8 @@ pub enum Opcode {
     Rotate(i64),
     /// One result for each amount; all share one digit decomposition.
     HoistedRotations(Vec<i64>),
+    /// Sum of the arguments, each rotated by its own amount; their key switches share one division.
+    SumRotated(Vec<i64>),
     /// Complex conjugation of every slot.
     Conjugate,
     /// Multiplication of every slot by i^k: a monomial, free.

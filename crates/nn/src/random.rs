@@ -73,7 +73,8 @@ impl Default for RandomModel {
 impl RandomModel {
     /// The shapes that publications report, by name: `bert-tiny` (2 layers, d = 128, 64 tokens), `minilm-l6` (6 layers,
     /// d = 384, 64 tokens), `pythia-70m` (6 layers, d = 512, 128 tokens, causal, parallel; without its final norm and with 2
-    /// classes in place of its vocabulary), `bert-base` (12 layers, d = 768, 128 tokens). All with p = 2.
+    /// classes in place of its vocabulary), `bert-base` (12 layers, d = 768, 128 tokens), `mpcvit` (7 layers, d = 256, 65
+    /// tokens of which the first is classified). All with p = 2.
     #[must_use]
     pub fn literature(name: &str) -> Option<Self> {
         let bert =
@@ -85,16 +86,18 @@ impl RandomModel {
             pooling: Pooling::Tokens,
             ..Structure::default()
         };
-        let (layers, width, heads, tokens, structure) = match name {
-            "bert-tiny" => (2, 128, 2, 64, pre),
-            "minilm-l6" => (6, 384, 12, 64, bert),
-            "pythia-70m" => (6, 512, 8, 128, pythia),
-            "bert-base" => (12, 768, 12, 128, bert),
+        let vit = Structure { pooling: Pooling::First, ..Structure::default() };
+        let (layers, width, heads, ffn, tokens, structure) = match name {
+            "bert-tiny" => (2, 128, 2, 512, 64, pre),
+            "minilm-l6" => (6, 384, 12, 1536, 64, bert),
+            "pythia-70m" => (6, 512, 8, 2048, 128, pythia),
+            "bert-base" => (12, 768, 12, 3072, 128, bert),
+            "mpcvit" => (7, 256, 4, 512, 65, vit),
             _ => return None,
         };
-        let variable = !structure.causal;
-        let shape =
-            Self { tokens, width, heads, layers, ffn: 4 * width, classes: 2, ..Self::default() };
+        let variable = structure != vit && !structure.causal;
+        let classes = if structure == vit { 10 } else { 2 };
+        let shape = Self { tokens, width, heads, layers, ffn, classes, ..Self::default() };
         Some(Self { structure, variable, ..shape })
     }
 

@@ -95,8 +95,8 @@ impl ModelDescription {
     pub fn encode(&self, input: &Matrix) -> Result<Vec<Vec<Complex64>>> {
         let embedded = client_embedding(&self.config, &self.client, input)?;
         embedded.check_ranges(&self.config)?;
-        let packing = self.plan.packing();
-        Ok(self.plan.inputs().iter().map(|i| i.pack(packing, &embedded)).collect())
+        let layout = self.plan.layout();
+        Ok(self.plan.inputs().iter().map(|i| layout.pack(i, &embedded)).collect())
     }
 
     /// Refuses ciphertexts that are not the plan's inputs.
@@ -127,7 +127,7 @@ impl ModelDescription {
         Ok(())
     }
 
-    /// The logits from the decrypted slots of the result.
+    /// The logits from the decrypted slots of the result; one row a token of a model that classifies every token.
     ///
     /// # Errors
     /// `WrongAnswer` for a plan that answers with a label; `Malformed` when the slots are too few or not finite.
@@ -135,8 +135,9 @@ impl ModelDescription {
         if self.plan.mode() != Mode::Logits {
             return Err(Error::WrongAnswer { has: "labels", asked: "logits" });
         }
-        (0..self.config.classes.len())
-            .map(|k| slots.get(k * self.plan.packing().columns).map(|z| z.re))
+        let logits = self.plan.layout().logits(&self.config, slots);
+        logits
+            .into_iter()
             .map(|logit| {
                 logit.filter(|v| v.is_finite()).ok_or_else(|| Error::Malformed {
                     what: "result",
@@ -247,7 +248,7 @@ impl HeModel {
         bytes.check(context.ring().device())?;
         let encoded = Encoded::new(&program, context)?;
         let (kept, _) = kept(context.params(), &program);
-        let lengths = Lengths::new(model, plan.packing(), scheduled, kept);
+        let lengths = Lengths::new(model, plan.layout(), scheduled, kept);
         let description = ModelDescription::new(model, plan)?;
         Ok(Self { description, context: context.clone(), program, encoded, bytes, lengths })
     }

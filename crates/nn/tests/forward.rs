@@ -309,14 +309,15 @@ fn text_model() -> Model {
 
 #[test]
 fn literature_shapes_are_what_they_say() {
-    for (name, layers, width) in [
-        ("bert-tiny", 2, 128),
-        ("minilm-l6", 6, 384),
-        ("pythia-70m", 6, 512),
-        ("bert-base", 12, 768),
+    for (name, layers, width, ffn) in [
+        ("bert-tiny", 2, 128, 512),
+        ("minilm-l6", 6, 384, 1536),
+        ("pythia-70m", 6, 512, 2048),
+        ("bert-base", 12, 768, 3072),
+        ("mpcvit", 7, 256, 512),
     ] {
         let shape = RandomModel::literature(name).unwrap();
-        assert_eq!((shape.layers, shape.width, shape.ffn), (layers, width, 4 * width));
+        assert_eq!((shape.layers, shape.width, shape.ffn), (layers, width, ffn));
         // Small in every dimension but keeping the structure, it can be made and run.
         let small =
             RandomModel { width: 24, ffn: 16, tokens: 6, layers: 2, heads: 2, ..shape }.generate();

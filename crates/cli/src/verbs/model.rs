@@ -172,7 +172,7 @@ fn show(name: &str) -> Result<serde_json::Value> {
 fn generate(args: &RandomArgs) -> Result<serde_json::Value> {
     let shape = match &args.like {
         Some(name) => RandomModel::literature(name).with_context(|| {
-            format!("no shape {name}: bert-tiny, minilm-l6, pythia-70m, bert-base")
+            format!("no shape {name}: bert-tiny, minilm-l6, pythia-70m, bert-base, mpcvit")
         })?,
         None => RandomModel {
             tokens: args.tokens,

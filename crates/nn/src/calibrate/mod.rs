@@ -6,7 +6,7 @@ mod table;
 
 pub use table::CostTable;
 
-use crate::cost::bootstrap_estimate;
+use crate::cost::{bootstrap_estimate, moved};
 use crate::error::Result;
 use crate::program::{Instruction, Opcode, Program};
 use cipherform_ckks::{Basis, BootstrapEstimate, Parameters, Polynomial};
@@ -91,6 +91,11 @@ impl MachineCosts {
                 let more = amounts.len().saturating_sub(1) as f64;
                 key_switch(level) + more * self.hoisted_more.at(switched_limbs(params, level))
             }
+            Opcode::SumRotated(amounts) => {
+                let moved = moved(params.slots(), amounts) as f64;
+                let added = (amounts.len() as f64 - 1.0) * self.add.at(limbs);
+                added + self.lazy_ms(params, level, moved)
+            }
             Opcode::MulImaginary(_)
             | Opcode::Add
             | Opcode::Sub
@@ -125,6 +130,17 @@ impl MachineCosts {
                 bootstrap.map_or(0.0, |b| self.bootstrap * self.switching_ms(&b.cost(*kind)))
             }
         })
+    }
+
+    /// Milliseconds of key switches that share one division: the digits of each, and the two results once.
+    fn lazy_ms(&self, params: &Parameters, level: usize, switches: f64) -> f64 {
+        if switches == 0.0 {
+            return 0.0;
+        }
+        let extended = (params.limbs_at(level) + params.special().len()) as f64;
+        let digits = params.digits_at(level).len() as f64;
+        switches * self.key_switch.fixed
+            + self.key_switch.slope * extended * (switches * digits + 2.0)
     }
 
     /// Milliseconds of these transforms and key switches, if the transforms were all inside them.

@@ -141,6 +141,12 @@ impl Machine for Encrypted<'_> {
                 return Ok(e.hoisted_rotations(&*next()?, amounts, keys)?);
             }
             Opcode::Conjugate => e.conjugate(&*next()?, keys)?,
+            Opcode::SumRotated(amounts) => {
+                let terms: Vec<Rc<Ciphertext>> = args.collect();
+                let terms: Vec<(&Ciphertext, i64)> =
+                    terms.iter().map(Rc::as_ref).zip(amounts.iter().copied()).collect();
+                return Ok(vec![e.sum_rotated(&terms, keys)?]);
+            }
             Opcode::MulImaginary(1) => e.mul_i(&*next()?)?,
             Opcode::MulImaginary(power) => {
                 // i^3 = -i, i^2 = -1.

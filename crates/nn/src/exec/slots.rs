@@ -51,7 +51,10 @@ impl Noise {
         let level = source.map_or(out.level, |m| m.level);
         let coefficient = match &instruction.op {
             Opcode::Input(_) | Opcode::Cross(_) => self.model.fresh_secret_key(),
+            // One rounding; what the key switches of a sum add before it is far below.
+            Opcode::SumRotated(amounts) if amounts.iter().all(|&by| by == 0) => return,
             Opcode::Rotate(_)
+            | Opcode::SumRotated(_)
             | Opcode::HoistedRotations(_)
             | Opcode::Conjugate
             | Opcode::Relinearize => self.model.key_switch(level),
@@ -160,6 +163,15 @@ impl Machine for Slots<'_> {
             Opcode::Input(index) => self.inputs[*index].clone(),
             Opcode::Rotate(by) => rotated(a, *by),
             Opcode::HoistedRotations(_) => Vec::new(),
+            Opcode::SumRotated(amounts) => {
+                let mut sum = vec![Complex64::default(); a.len()];
+                for (arg, &by) in args.iter().zip(amounts) {
+                    for (s, v) in sum.iter_mut().zip(rotated(arg, by)) {
+                        *s += v;
+                    }
+                }
+                sum
+            }
             Opcode::Conjugate => a.iter().map(Complex64::conj).collect(),
             Opcode::MulImaginary(k) => {
                 let unit = Complex64::i().powu(u32::from(*k));

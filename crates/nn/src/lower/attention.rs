@@ -1,6 +1,7 @@
 //! Attention: projections onto interlaced heads, scores of all heads and keys in one ciphertext, powers, late
 //! normalisation.
 
+use super::functions::{power_boost, power_factors, reciprocal};
 use super::{Attended, LayerSchedule, Normalized, Pass, RefreshPoint, real};
 use crate::approx::{LayerApproximations, Reciprocal, denominator_scale};
 use crate::config::{HeadKind, LayerConfig};
@@ -113,7 +114,7 @@ impl Pass<'_> {
 
         // Weights are small where a row has one strong key; boosted, they keep their bits through the value product.
         // An instruction, so it must not depend on the length.
-        let boost = Self::power_boost(layer, &weights.shift, &scale, most);
+        let boost = power_boost(layer, &weights.shift, &scale, most);
         let (powers, value_level) = if kinds.raises.contains(&true) {
             self.b.step("attention.power");
             let powers = self.power(scores, layer.power, boost)?;
@@ -219,29 +220,8 @@ impl Pass<'_> {
     /// where the integer, multiplied before the rescale, lifts the result above the rounding.
     fn power(&mut self, scores: Register, power: u32, boost: i64) -> Result<[Register; 2]> {
         let (re, im) = self.b.split(scores)?;
-        let mut halves = [[re, re], [im, im]];
-        for half in &mut halves {
-            let x = half[0];
-            *half = match power {
-                2 => [x, x],
-                4 => [self.b.mul(x, x)?; 2],
-                6 => {
-                    let square = self.b.mul(x, x)?;
-                    let fourth = self.b.mul(square, square)?;
-                    [fourth, self.b.set_level(square, self.b.level(fourth), 1.0)?]
-                }
-                8 => {
-                    let square = self.b.mul(x, x)?;
-                    [self.b.mul(square, square)?; 2]
-                }
-                other => {
-                    return Err(Error::Planner {
-                        op: "power",
-                        detail: format!("power {other} is not one of 2, 4, 6, 8"),
-                    });
-                }
-            };
-        }
+        let halves =
+            [power_factors(&mut self.b, re, power)?, power_factors(&mut self.b, im, power)?];
         let first = self.b.tensor(halves[0][0], halves[0][1])?;
         let turned = self.b.mul_i(halves[1][1]);
         let second = self.b.tensor(halves[1][0], turned)?;
@@ -249,27 +229,6 @@ impl Pass<'_> {
         let linear = self.b.relinearize(sum);
         let boosted = self.b.mul_integer(linear, boost);
         Ok([linear, self.b.rescale(boosted)?])
-    }
-
-    /// The largest power of two that keeps every boosted power at or below 4: beyond that the normaliser, divided by
-    /// it, would sink towards the rounding in its turn.
-    fn power_boost(layer: &LayerConfig, shift: &[f64], scale: &[f64], tokens: f64) -> i64 {
-        let base = |h: usize, score: f64| match shift.get(h) {
-            Some(c) => score / f64::from(layer.power) + c.abs(),
-            None => score,
-        };
-        let largest = layer
-            .heads
-            .iter()
-            .zip(scale)
-            .zip(&layer.ranges.score_abs_max)
-            .enumerate()
-            .filter(|(_, ((kind, _), _))| kind.raises())
-            .map(|(h, ((_, scale), &score))| {
-                scale * base(h, score).powi(layer.power as i32) / (2.0 * tokens)
-            })
-            .fold(f64::MIN_POSITIVE, f64::max);
-        (4.0 / largest).log2().floor().clamp(0.0, 10.0).exp2() as i64
     }
 
     /// Sums over all keys, doubled: valid at feature index 0 of block 0; partial sums elsewhere, none larger than the
@@ -354,28 +313,13 @@ impl Pass<'_> {
         // Idle head slots sit at 1/2, inside the interval.
         let shift = |h: usize| eps.get(h).copied().unwrap_or(0.5) - r.first_shift;
         let start = self.head_mask(shift, |_| true);
-        let mut z = self.b.add_plain(sums, real(start));
+        let z = self.b.add_plain(sums, real(start));
         // The powers that it will multiply are boosted.
         let beta = r.beta / boost as f64;
         let chosen = |h: usize| if divides.get(h) == Some(&true) { beta } else { 0.0 };
         let mask = self.head_mask(chosen, |i| i == 0);
         let mask = self.first_block(&mask);
-        let mut result = None;
-        for (i, step) in r.steps.iter().enumerate() {
-            let factor = self.b.add_number(z, step.offset);
-            result = Some(match result {
-                None => self.b.mul_plain(factor, mask.clone())?,
-                Some(w) => self.b.mul(w, factor)?,
-            });
-            if i + 1 < r.steps.len() {
-                let square = self.b.tensor(z, z)?;
-                let scaled = self.b.mul_integer(square, step.multiplier);
-                let closed = self.b.close_product(scaled)?;
-                z = self.b.add_number(closed, step.next);
-            }
-        }
-        let result =
-            result.ok_or(Error::Planner { op: "reciprocal", detail: "no steps".into() })?;
+        let result = reciprocal(&mut self.b, z, r, |b, factor| b.mul_plain(factor, mask))?;
         let spread = self.b.replicate(result, self.p.heads, self.p.head_width)?;
         if divides.iter().all(|&d| d) {
             return Ok(spread);

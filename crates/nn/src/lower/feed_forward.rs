@@ -1,6 +1,7 @@
 //! The residual stream, the norms, the feed-forward block, pooling and the classifier.
 
 use super::activation::Terms;
+use super::functions::{centered, normalized_factor, root_shift, stream_bound};
 use super::{
     Attended, Head, LayerSchedule, Normalized, Pass, RESIDUAL, RefreshPoint, Stream, Summed, real,
     stream_factor,
@@ -31,7 +32,7 @@ impl Pass<'_> {
         let heads = self.model.config.layers[0].heads.len();
         let head_width = self.width() / heads;
         let rows: Vec<Vec<f64>> =
-            (0..self.width()).map(|r| Self::centered(weights.output.weight.row(r))).collect();
+            (0..self.width()).map(|r| centered(weights.output.weight.row(r))).collect();
         let columns = self.columns(|columns| {
             for f in 0..self.width() {
                 let mut column = vec![0.0; p.block];
@@ -47,7 +48,7 @@ impl Pass<'_> {
             }
         });
         let product = self.matrix(&babies, &columns, p.block)?;
-        let bias = self.block_row(&Self::centered(&weights.output.bias), blocks, alpha);
+        let bias = self.block_row(&centered(&weights.output.bias), blocks, alpha);
         let bias = self.live(&bias);
         let branch = self.b.add_plain(product, bias);
 
@@ -59,7 +60,7 @@ impl Pass<'_> {
             }
             Some(stream) => self.add_residual(branch, stream, alpha)?,
         };
-        let bound = self.stream_bound(alpha);
+        let bound = alpha * stream_bound(&self.model.config);
         let register = self.maybe_refresh(register, RefreshPoint::Attended, at, bound)?;
         if at.landing(RefreshPoint::Attended).is_some() {
             self.b.step("norm2");
@@ -76,13 +77,6 @@ impl Pass<'_> {
         let branch = self.b.set_level(branch, level, 1.0)?;
         let residual = self.b.set_level(stream.register, level, alpha / stream.alpha)?;
         self.b.add(branch, residual)
-    }
-
-    /// Largest part of a slot of `alpha` times the stream.
-    fn stream_bound(&self, alpha: f64) -> f64 {
-        let config = &self.model.config;
-        let largest = config.layers.iter().map(|l| l.ranges.residual_abs_max).fold(0.0, f64::max);
-        alpha * largest * config.approximation.widen_top
     }
 
     /// A row with `values * factor` in each of the first `blocks` blocks.
@@ -111,7 +105,7 @@ impl Pass<'_> {
         let squares = self.b.add(first, second)?;
         let sums = self.sum_product(squares, 1, self.p.block)?;
         let eps = self.model.config.norm_eps;
-        let shift = (2.0 * eps - root.low - root.high) / (root.high - root.low);
+        let shift = root_shift(root, eps);
         if let (Some(landing), true) = (at.landing(point), self.b.crosses()) {
             return self.crossed_roots(sums, root, landing, point, shift);
         }
@@ -169,7 +163,7 @@ impl Pass<'_> {
         let (re2, im2) = self.b.split(stream.register)?;
         let (r_re, r_im) = self.inverse_roots([re2, im2], root, RefreshPoint::FirstNormSums, at)?;
         let refreshed = at.landing(RefreshPoint::Normalized).is_some();
-        let factor = if refreshed { self.normalized_factor(index) } else { 1.0 };
+        let factor = if refreshed { normalized_factor(&self.model.config, index) } else { 1.0 };
         // Halves are twice the parts, and a factor takes a level.
         let level = self.b.level(r_re).min(self.b.level(re2).saturating_sub(1));
         let halves = 0.5 * factor / stream.alpha;
@@ -180,16 +174,6 @@ impl Pass<'_> {
         let normalized = self.b.pair_product([re, im], [r_re, r_im])?;
         let register = self.maybe_refresh(normalized, RefreshPoint::Normalized, at, 1.0)?;
         Ok(Normalized { register, factor, norm: None })
-    }
-
-    /// What makes a normalised value at most one: the square root of the width, or the largest value over the smallest
-    /// deviation, bounds it.
-    fn normalized_factor(&self, index: usize) -> f64 {
-        let (config, policy) = (&self.model.config, self.model.config.approximation);
-        let ranges = &config.layers[index].ranges;
-        let smallest = ranges.norm1_variance.min / policy.widen_bottom + config.norm_eps;
-        let largest = ranges.residual_abs_max * policy.widen_top / smallest.sqrt();
-        (-largest.min((config.width as f64).sqrt()).log2().ceil()).exp2()
     }
 
     /// The two halves of the hidden values, shifted as the activation's terms ask; the norm is applied after the matrix
@@ -264,13 +248,13 @@ impl Pass<'_> {
         }
         let made = blocks.div_ceil(copied);
         let copies = (made * p.block + p.hidden).div_ceil(p.hidden).next_power_of_two();
-        let mut constant = Self::centered(&weights.ffn_out.bias);
+        let mut constant = centered(&weights.ffn_out.bias);
         let mut sources = Vec::new();
         for (power, factors) in powers.into_iter().zip(&terms.factors) {
             let replicated = self.b.replicate(power, p.hidden, copies)?;
             let columns = self.columns(|columns| {
                 for (f, factor) in factors.iter().enumerate() {
-                    let row = Self::centered(weights.ffn_out.weight.row(f));
+                    let row = centered(weights.ffn_out.weight.row(f));
                     for (d, w) in row.iter().enumerate() {
                         for block in 0..made {
                             let column =
@@ -283,7 +267,7 @@ impl Pass<'_> {
             sources.push((self.babies(replicated), columns));
         }
         for (f, rest) in terms.rest.iter().enumerate() {
-            let row = Self::centered(weights.ffn_out.weight.row(f));
+            let row = centered(weights.ffn_out.weight.row(f));
             for (c, w) in constant.iter_mut().zip(row) {
                 *c += rest * w;
             }
@@ -294,7 +278,7 @@ impl Pass<'_> {
         let branch = self.b.add_plain(product, bias);
         self.b.step("ffn.residual");
         let sum = self.add_residual(branch, summed.stream, alpha)?;
-        let bound = self.stream_bound(alpha);
+        let bound = alpha * stream_bound(&self.model.config);
         let fresh = self.maybe_refresh(sum, RefreshPoint::Output, at, bound)?;
         let out = at.out.unwrap_or(self.b.level(fresh));
         Ok(Stream { register: self.b.set_level(fresh, out, 1.0)?, alpha })

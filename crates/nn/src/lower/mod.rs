@@ -8,21 +8,23 @@
 mod activation;
 mod attention;
 mod feed_forward;
-#[cfg_attr(not(test), expect(dead_code, reason = "the planner does not choose this layout yet"))]
+mod functions;
 mod pair;
 mod schedule;
 #[cfg(test)]
 mod tests;
 
 use self::activation::Terms;
+use self::functions::refresh_at;
 pub(crate) use self::schedule::{LayerSchedule, RefreshPoint, Schedule};
 use crate::approx::{InverseSqrt, LayerApproximations, layer_approximations};
 use crate::config::{ModelConfig, NormOrder, Pooling, Structure};
-use crate::embedding::Embedded;
 use crate::error::{Error, Result};
+use crate::layout::Layout;
 use crate::packing::Packing;
 use crate::program::{Builder, Crossing, Function, Ladder, Parts, Plain, Program, Register};
 use crate::weights::{LinearWeights, Model, NormWeights};
+use cipherform_ckks::BootstrapKind;
 use num_complex::Complex64;
 
 /// Hoisted rotations of a matrix product: 1..8; its giant steps are rotations by 8.
@@ -35,8 +37,10 @@ pub struct InputSpec {
     pub name: String,
     /// Level at which it enters.
     pub level: usize,
-    /// Blocks that hold a copy.
+    /// Blocks that hold a copy; 1 in layout P-pair.
     pub blocks: usize,
+    /// Which of the ciphertexts that hold the features; 0 in layout P-tile.
+    pub part: usize,
     /// Factor on the values.
     pub factor: f64,
 }
@@ -46,14 +50,6 @@ pub(crate) const NORMALIZED: &str = "normalized";
 
 /// The client's input that holds the centred embedding.
 pub(crate) const RESIDUAL: &str = "residual";
-
-impl InputSpec {
-    /// The slots of this input.
-    pub(crate) fn pack(&self, packing: &Packing, embedded: &Embedded) -> Vec<Complex64> {
-        let source = if self.name == RESIDUAL { &embedded.x } else { &embedded.u };
-        packing.pack(source, self.blocks, self.factor)
-    }
-}
 
 /// How a program ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,6 +71,14 @@ pub(crate) struct Lowered {
     pub(crate) inputs: Vec<InputSpec>,
 }
 
+/// Refuses what a layout has no program for.
+pub(crate) fn supports(config: &ModelConfig, layout: &Layout) -> Result<()> {
+    match layout {
+        Layout::Tile(_) => check_structure(config),
+        Layout::Pair(_) => pair::check_structure(config),
+    }
+}
+
 /// Refuses what layout P-tile has no program for.
 fn check_structure(config: &ModelConfig) -> Result<()> {
     let Structure { norm, parallel, causal, pooling, .. } = config.structure;
@@ -87,25 +91,34 @@ fn check_structure(config: &ModelConfig) -> Result<()> {
             "pooling other than the mean, under encryption in layout P-tile,",
         ),
     ];
+    refuse(&refusals, "use a pre-norm encoder with mean pooling, or run it in the clear")
+}
+
+/// The first refusal that applies.
+pub(crate) fn refuse(refusals: &[(bool, &'static str)], hint: &'static str) -> Result<()> {
     match refusals.iter().find(|(refused, _)| *refused) {
-        Some((_, what)) => {
-            let hint = "use a pre-norm encoder with mean pooling, or run it in the clear";
-            Err(Error::Unsupported { what, hint })
-        }
+        Some(&(_, what)) => Err(Error::Unsupported { what, hint }),
         None => Ok(()),
     }
 }
 
-/// Writes the program of `model` for inputs of `packing.tokens` tokens, whose number changes constants only: neither
-/// instructions nor levels. A sketch has no values in its constants and is good for counting and pricing only.
+/// Writes the program of `model` for inputs of as many tokens as the layout says, whose number changes constants only:
+/// neither instructions nor levels.
 pub(crate) fn lower(
     model: &Model,
-    packing: &Packing,
+    layout: &Layout,
     ladder: Ladder,
     schedule: &Schedule,
     head: Head,
 ) -> Result<Lowered> {
     let approximations = approximations(model)?;
+    let packing = match layout {
+        Layout::Tile(packing) => packing,
+        Layout::Pair(packing) => {
+            let pass = pair::PairPass::new(model, &approximations, *packing, ladder, false);
+            return pass.lower(schedule);
+        }
+    };
     let mut pass = Pass {
         model,
         approximations: &approximations,
@@ -125,11 +138,11 @@ pub(crate) fn lower(
 
 /// The scalar functions of every layer.
 pub(crate) fn approximations(model: &Model) -> Result<Vec<LayerApproximations>> {
-    check_structure(&model.config)?;
     (0..model.config.layers.len()).map(|i| layer_approximations(&model.config, i)).collect()
 }
 
-/// One layer alone as a sketch, from a stream (or the client's input) that enters at `level`.
+/// One layer alone as a sketch, from a stream (or the client's input) that enters at `level`. A sketch has no values in its
+/// constants and is good for counting and pricing only.
 #[expect(
     clippy::too_many_arguments,
     reason = "the search has all of them at hand, and nobody else calls this"
@@ -137,15 +150,22 @@ pub(crate) fn approximations(model: &Model) -> Result<Vec<LayerApproximations>> 
 pub(crate) fn sketch_layer(
     model: &Model,
     approximations: &[LayerApproximations],
-    packing: &Packing,
+    layout: &Layout,
     ladder: Ladder,
     index: usize,
     level: usize,
     schedule: &LayerSchedule,
     head: Head,
 ) -> Result<Program> {
+    let p = match layout {
+        Layout::Tile(packing) => *packing,
+        Layout::Pair(packing) => {
+            let pass = pair::PairPass::new(model, approximations, *packing, ladder, true);
+            return pass.sketch_layer(index, level, schedule);
+        }
+    };
     let b = Builder::new(ladder, true);
-    let mut pass = Pass { model, approximations, p: *packing, head, b, inputs: Vec::new() };
+    let mut pass = Pass { model, approximations, p, head, b, inputs: Vec::new() };
     pass.b.step("input");
     let register = pass.b.input(0, level);
     let entry = match pass.norm1(index) {
@@ -290,9 +310,10 @@ impl<'a> Pass<'a> {
         at: &LayerSchedule,
         bound: f64,
     ) -> Result<Register> {
-        let Some(landing) = at.landing(point) else { return Ok(a) };
-        self.b.step(point.operator());
-        if self.b.crosses() {
+        if self.b.crosses()
+            && let Some(landing) = at.landing(point)
+        {
+            self.b.step(point.operator());
             let crossing = Crossing {
                 parts: Parts::all(self.p.slots),
                 function: Function::Identity,
@@ -303,12 +324,13 @@ impl<'a> Pass<'a> {
             };
             return self.b.cross(a, crossing, landing);
         }
-        let gain = (1.0 / bound).log2().floor().clamp(0.0, 10.0).exp2() as i64;
-        self.b.refresh(a, landing, gain)
+        let mut registers = [a];
+        refresh_at(&mut self.b, &mut registers, BootstrapKind::Complex, point, at, bound)?;
+        Ok(registers[0])
     }
 
     fn input(&mut self, name: &str, level: usize, blocks: usize, factor: f64) -> Register {
-        let spec = InputSpec { name: name.to_owned(), level, blocks, factor };
+        let spec = InputSpec { name: name.to_owned(), level, blocks, part: 0, factor };
         self.inputs.push(spec);
         self.b.input(self.inputs.len() - 1, level)
     }
@@ -329,12 +351,6 @@ impl<'a> Pass<'a> {
 
     fn width(&self) -> usize {
         self.model.config.width
-    }
-
-    /// The projection that removes the mean over the features, applied to the columns of `row . W`.
-    fn centered(row: &[f64]) -> Vec<f64> {
-        let mean = row.iter().sum::<f64>() / row.len() as f64;
-        row.iter().map(|v| v - mean).collect()
     }
 
     // ---- matrix product --------------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ use crate::embedding::{ClientWeights, client_embedding};
 use crate::exec::{ClearExecutor, Progress, Slots, execute};
 use crate::program::Ladder;
 use crate::{
-    Activation, Error, Functions, HeadKind, Matrix, Model, Packing, Plan, RandomModel, random_input,
+    Activation, Error, Functions, HeadKind, Layout, Matrix, Model, Packing, Plan, RandomModel,
+    random_input,
 };
 use cipherform_ckks::presets;
 use std::ops::ControlFlow;
@@ -49,7 +50,8 @@ fn check_refreshed(model: &Model, points: &[RefreshPoint]) {
 }
 
 fn check_inputs(model: &Model, points: &[RefreshPoint], inputs: impl Iterator<Item = Matrix>) {
-    let whole = Packing::new(&model.config, SLOTS).unwrap();
+    let packing = Packing::new(&model.config, SLOTS).unwrap();
+    let whole = Layout::Tile(packing);
     // Slots are exact at any level, so depth is no object here.
     let mut layer = LayerSchedule::default();
     for &point in points {
@@ -61,17 +63,18 @@ fn check_inputs(model: &Model, points: &[RefreshPoint], inputs: impl Iterator<It
     let clear = ClearExecutor::new(model, Functions::Polynomial).unwrap();
     for input in inputs {
         let want = clear.run(&input).unwrap();
-        let packing = whole.with_tokens(input.rows()).unwrap();
-        let lowered = lower(model, &packing, ladder.clone(), &schedule, Head::Logits).unwrap();
+        let layout = whole.with_tokens(input.rows()).unwrap();
+        let lowered = lower(model, &layout, ladder.clone(), &schedule, Head::Logits).unwrap();
         let embedded = client_embedding(&model.config, &client, &input).unwrap();
         let run = |lowered: &Lowered| {
-            let slots = lowered.inputs.iter().map(|i| i.pack(&packing, &embedded));
+            let slots = lowered.inputs.iter().map(|i| layout.pack(i, &embedded));
             let mut machine = Slots::new(&lowered.program, slots.collect());
             let mut go_on = |_: &Progress| ControlFlow::Continue(());
             execute(&lowered.program, &mut machine, &[], &mut go_on).unwrap()
         };
         let out = run(&lowered);
-        let got: Vec<f64> = (0..want.len()).map(|k| out[0][k * packing.columns].re).collect();
+        let got: Vec<f64> = layout.logits(&model.config, &out[0]).into_iter().flatten().collect();
+        assert_eq!(got.len(), want.len());
         let error = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         // f64 rounding through some hundred operations on values of order one.
         assert!(error < 1e-9, "error {error}: {want:?} {got:?}");
@@ -83,7 +86,7 @@ fn check_inputs(model: &Model, points: &[RefreshPoint], inputs: impl Iterator<It
         }
         // For a label: of each class the mean of the slots, less the mean of the classes; one level and all rotations less.
         let head = Head::Label { factor: FACTOR };
-        let label = lower(model, &packing, ladder.clone(), &schedule, head).unwrap();
+        let label = lower(model, &layout, ladder.clone(), &schedule, head).unwrap();
         let level = |lowered: &Lowered| lowered.program.meta(lowered.program.outputs()[0]).level;
         assert_eq!(level(&label), level(&lowered) + 1);
         let out = run(&label);
@@ -217,11 +220,17 @@ fn refusal(model: &Model) -> Error {
 
 #[test]
 fn refusals() {
-    let wide = RandomModel { classes: 4, ..shape(128, 256, 4, 256) }.generate().unwrap();
-    assert!(matches!(refusal(&wide), Error::DoesNotFit { .. }), "{}", refusal(&wide));
+    // Too wide for one layout, which the other has no levels for here.
+    let wide = RandomModel { layers: 3, ..shape(128, 256, 4, 256) }.generate().unwrap();
+    assert!(matches!(Packing::new(&wide.config, SLOTS), Err(Error::DoesNotFit { .. })));
+    assert!(matches!(refusal(&wide), Error::LevelsInsufficient { .. }), "{}", refusal(&wide));
+    let scaled = RandomModel { scaled_heads: vec![0], ..shape(128, 256, 4, 256) };
+    let structure = Structure { causal: true, ..Structure::default() };
+    let scaled = RandomModel { structure, ..scaled }.generate().unwrap();
+    assert!(matches!(refusal(&scaled), Error::Unsupported { .. }), "{}", refusal(&scaled));
     let mut mixed = RandomModel { layers: 2, ..shape(16, 16, 2, 16) }.generate().unwrap();
     mixed.config.layers[1].heads.truncate(1);
-    assert!(matches!(refusal(&mixed), Error::Unsupported { .. }), "{}", refusal(&mixed));
+    assert!(matches!(Packing::new(&mixed.config, SLOTS), Err(Error::Unsupported { .. })));
     let structures = [
         Structure { embedding_norm: true, norm: NormOrder::Post, ..Structure::default() },
         Structure { parallel: true, ..Structure::default() },
@@ -231,7 +240,9 @@ fn refusals() {
     ];
     for structure in structures {
         let model = RandomModel { structure, ..shape(16, 16, 2, 16) }.generate().unwrap();
-        assert!(matches!(refusal(&model), Error::Unsupported { .. }), "{}", refusal(&model));
+        let [tile, pair] = Layout::all(&model.config, SLOTS);
+        assert!(matches!(tile, Err(Error::Unsupported { .. })), "{tile:?}");
+        assert!(pair.is_ok(), "{pair:?}");
     }
     let deep = RandomModel { layers: 3, ..shape(16, 16, 2, 16) }.generate().unwrap();
     let error = refusal(&deep);

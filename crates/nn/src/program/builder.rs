@@ -103,6 +103,16 @@ impl From<Vec<Complex64>> for Plain {
     }
 }
 
+impl Plain {
+    /// With every value mapped.
+    pub(crate) fn map(mut self, f: impl Fn(Complex64) -> Complex64) -> Self {
+        for value in &mut self.values {
+            *value = f(*value);
+        }
+        self
+    }
+}
+
 /// Appends instructions, tracking level, scale and degree.
 #[derive(Debug)]
 pub(crate) struct Builder {
@@ -236,6 +246,22 @@ impl Builder {
         let count = amounts.len() as u32;
         let first = self.push(Opcode::HoistedRotations(amounts), vec![a], &metas);
         (0..count).map(|k| Register(first.0 + k)).collect()
+    }
+
+    /// Sum of `terms`, each rotated by its amount.
+    pub(crate) fn sum_rotated(&mut self, terms: &[(Register, i64)]) -> Result<Register> {
+        let Some(&(first, _)) = terms.first() else {
+            return Err(Error::Planner { op: "sum_rotated", detail: "no terms".into() });
+        };
+        if let [(only, 0)] = terms {
+            return Ok(*only);
+        }
+        for &(term, _) in terms {
+            self.same("sum_rotated", first, term)?;
+        }
+        let (args, amounts) = terms.iter().copied().unzip();
+        let meta = self.meta(first);
+        Ok(self.push(Opcode::SumRotated(amounts), args, &[meta]))
     }
 
     /// Twice the real and twice the imaginary parts, as two real ciphertexts. The factor 2 is the caller's to fold.
@@ -405,9 +431,15 @@ impl Builder {
         Ok(out)
     }
 
-    /// Bootstraps complex slots that are at most `1 / gain` in each part, and drops the result to `landing`. Where the drop
-    /// has a level to spare, the slots are `gain` times as large meanwhile, which keeps as many bits more.
-    pub(crate) fn refresh(&mut self, a: Register, landing: usize, gain: i64) -> Result<Register> {
+    /// Bootstraps `Complex` or `Real` slots that are at most `1 / gain` in each part, and drops the result to `landing`. Where
+    /// the drop has a level to spare, the slots are `gain` times as large meanwhile, which keeps as many bits more.
+    pub(crate) fn refresh(
+        &mut self,
+        a: Register,
+        kind: BootstrapKind,
+        landing: usize,
+        gain: i64,
+    ) -> Result<Register> {
         let (output, refresh) = match &self.ladder {
             Ladder::Endless { top, .. } => (*top, None),
             Ladder::Real { refresh: Some(r), .. } => (r.output_level, Some(*r)),
@@ -428,7 +460,7 @@ impl Builder {
             self.program.refresh = refresh.options;
         }
         let meta = Meta { level: output, scale: self.ladder.scale(output), degree: 1 };
-        let fresh = self.push(Opcode::Refresh(BootstrapKind::Complex), vec![a], &[meta]);
+        let fresh = self.push(Opcode::Refresh(kind), vec![a], &[meta]);
         self.set_level(fresh, landing, 1.0 / gain as f64)
     }
 

@@ -13,7 +13,7 @@ const VALUE_STEPS: i64 = 8;
 /// Ways in which the token shift of a value product is split between its two sides.
 const VALUE_SIDES: i64 = 2;
 
-impl Pair<'_> {
+impl Pair {
     /// `y[t, (i, h)] = x[(t + i) mod rows, (i, h)]`: each feature index moves by its own number of tokens. Moves by tokens
     /// are exact, so this is a matrix product over token shifts with masks of one row. One level.
     pub(super) fn skew(&mut self, x: Register, group: &HeadGroup) -> Result<Register> {
@@ -40,7 +40,7 @@ impl Pair<'_> {
                 terms.push((inner, self.p.shift(0, giant)));
             }
         }
-        let sum = self.sum_rotated(terms)?;
+        let sum = self.b.sum_rotated(&terms)?;
         self.b.rescale(sum)
     }
 
@@ -121,9 +121,11 @@ impl Pair<'_> {
     /// `o[t, (i, h)] = sum_j w[t, (j, h)] v_h[(t + j) mod rows + half * rows, i]`, summed over the halves, from complex weights
     /// and the halves of skewed values, one ciphertext of each for a half (or one for both). Valid at the slots of the
     /// group's first `heads`. Weights 1 level, values 2 (mask, product).
+    ///
+    /// `sources` are kinds of weights, each with what it counts for in each head of the group.
     pub(super) fn values(
         &mut self,
-        weights: &[Register],
+        sources: &[(Vec<Register>, Vec<f64>)],
         values: &[Register],
         group: &HeadGroup,
     ) -> Result<Register> {
@@ -140,9 +142,13 @@ impl Pair<'_> {
         };
         let diagonals = 1 - width..rows;
         let level = values.iter().map(|&v| self.b.level(v).saturating_sub(1));
-        let level = level.chain(weights.iter().map(|&w| self.b.level(w))).min().unwrap_or(0);
+        let all = sources.iter().flat_map(|(weights, _)| weights);
+        let level = level.chain(all.map(|&w| self.b.level(w))).min().unwrap_or(0);
         let mut sums: BTreeMap<(i64, i64), Option<Register>> = BTreeMap::new();
-        for (&weight, &value) in weights.iter().zip(values) {
+        let pairs = sources.iter().flat_map(|(weights, gains)| {
+            weights.iter().zip(values).map(move |(&weight, &value)| (weight, value, gains))
+        });
+        for (weight, value, gains) in pairs {
             let weight = self.b.set_level(weight, level, 1.0)?;
             let value = self.b.set_level(value, level + 1, 1.0)?;
             let mut of_weights = BTreeMap::new();
@@ -161,9 +167,11 @@ impl Pair<'_> {
             for d in diagonals.clone() {
                 let (giant, b, turn, far) = place(d);
                 let reached = (0..width).filter(|i| (0..rows).contains(&(i + d)));
-                let slots: Vec<i64> =
-                    reached.flat_map(|i| (0..stride).map(move |h| (i + b) * stride + h)).collect();
-                let mask = self.mask(slots);
+                let slots = reached.flat_map(|i| {
+                    let of = move |h: i64| (i + b) * stride + h;
+                    (0..stride).map(move |h| (of(h), gains[h as usize % group.heads]))
+                });
+                let mask = self.weighted_mask(slots);
                 let masked = self.b.mul_plain(moved_values[&(b, turn)], mask)?;
                 let sum = sums.entry((b, far)).or_insert(None);
                 self.accumulate(sum, moved_weights[&giant], masked)?;
@@ -182,7 +190,7 @@ impl Pair<'_> {
     /// Row sums over all keys of both halves, at feature index 0 of each head; partial sums elsewhere.
     pub(super) fn key_sums(&mut self, weights: &[Register], group: &HeadGroup) -> Result<Register> {
         let terms: Vec<_> = weights.iter().map(|&w| (w, 0)).collect();
-        let mut sum = self.sum_rotated(terms)?;
+        let mut sum = self.b.sum_rotated(&terms)?;
         if group.halves == 2 {
             let second = self.b.rotate(sum, self.p.shift(group.heads as i64, 0));
             sum = self.b.add(sum, second)?;

@@ -29,10 +29,13 @@ fn baby_steps(ranges: &[Vec<Option<RangeInclusive<i64>>>], columns: usize) -> i6
         let mut giants = BTreeSet::new();
         for (o, row) in ranges.iter().enumerate() {
             for (i, range) in row.iter().enumerate() {
-                for d in range.iter().cloned().flatten() {
-                    babies.insert((i, d.rem_euclid(steps)));
-                    giants.insert((o, d.div_euclid(steps)));
-                }
+                let Some(range) = range else { continue };
+                let (first, last) = (*range.start(), *range.end());
+                // As many in a row as there are residues reach them all.
+                babies.extend(
+                    (first..=last.min(first + steps - 1)).map(|d| (i, d.rem_euclid(steps))),
+                );
+                giants.extend((first.div_euclid(steps)..=last.div_euclid(steps)).map(|g| (o, g)));
             }
         }
         let babies = babies.iter().filter(|(_, b)| *b != 0).count();
@@ -43,7 +46,31 @@ fn baby_steps(ranges: &[Vec<Option<RangeInclusive<i64>>>], columns: usize) -> i6
     candidates.min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(1)
 }
 
-impl Pair<'_> {
+/// The slots of a row that are used, a bit each.
+struct Used(Vec<u64>);
+
+impl Used {
+    fn of(features: &Features) -> Self {
+        let word = |chunk: &[Option<usize>]| {
+            chunk.iter().rev().fold(0, |word, f| word << 1 | u64::from(f.is_some()))
+        };
+        Self(features.chunks(64).map(word).collect())
+    }
+
+    /// Whether any of its slots is used that lies `d` before one of `input`'s.
+    fn meets(&self, input: &Self, d: i64) -> bool {
+        let (words, bits) = (d.div_euclid(64), d.rem_euclid(64));
+        let word = |k: i64| {
+            usize::try_from(k).ok().and_then(|k| input.0.get(k)).copied().unwrap_or_default()
+        };
+        self.0.iter().zip(words..).any(|(&mine, k)| {
+            let high = if bits == 0 { 0 } else { word(k + 1) << (64 - bits) };
+            mine & (word(k) >> bits | high) != 0
+        })
+    }
+}
+
+impl Pair {
     /// `y = x W`, one level. `inputs[k]` says which row of `W` each slot of `xs[k]` meets, `outputs[k]` which column each
     /// slot of the k-th result is.
     ///
@@ -62,17 +89,18 @@ impl Pair<'_> {
             .iter()
             .map(|output| inputs.iter().map(|input| diagonals(input, output)).collect())
             .collect();
+        let used: Vec<Used> = inputs.iter().map(Used::of).collect();
         let steps = baby_steps(&ranges, self.p.columns);
         let mut babies: Vec<Vec<Option<Register>>> = Vec::with_capacity(xs.len());
         for (i, &x) in xs.iter().enumerate() {
-            let used: BTreeSet<i64> = ranges
+            let needed: BTreeSet<i64> = ranges
                 .iter()
                 .flat_map(|row| row[i].clone().into_iter().flatten())
                 .map(|d| d.rem_euclid(steps))
                 .collect();
-            let used: Vec<i64> = used.into_iter().collect();
+            let needed: Vec<i64> = needed.into_iter().collect();
             let mut versions = vec![None; steps as usize];
-            for (&b, version) in used.iter().zip(self.versions(x, &used)) {
+            for (&b, version) in needed.iter().zip(self.versions(x, &needed)) {
                 versions[b as usize] = Some(version);
             }
             babies.push(versions);
@@ -84,11 +112,13 @@ impl Pair<'_> {
                 .flat_map(|range| range.clone().into_iter().flatten())
                 .map(|d| d.div_euclid(steps))
                 .collect();
+            let written = Used::of(output);
             let mut terms = Vec::with_capacity(giants.len());
             for giant in giants {
                 let shift = giant * steps;
                 let (mut registers, mut plains) = (Vec::new(), Vec::new());
-                for ((input, versions), range) in inputs.iter().zip(&babies).zip(row) {
+                let sources = inputs.iter().zip(&used).zip(&babies).zip(row);
+                for (((input, used), versions), range) in sources {
                     for b in 0..steps {
                         let d = shift + b;
                         let Some(version) = versions[b as usize] else { continue };
@@ -97,7 +127,7 @@ impl Pair<'_> {
                             Some((*input.get(source)?.as_ref()?, output[f as usize]?))
                         };
                         let inside = range.as_ref().is_some_and(|range| range.contains(&d));
-                        if !inside || (0..columns).all(|f| reads(f).is_none()) {
+                        if !inside || !written.meets(used, d) {
                             continue;
                         }
                         registers.push(version);
@@ -114,7 +144,7 @@ impl Pair<'_> {
             }
             let shifted: Vec<_> =
                 terms.into_iter().map(|(r, by)| (r, self.p.shift(by, 0))).collect();
-            let sum = self.sum_rotated(shifted)?;
+            let sum = self.b.sum_rotated(&shifted)?;
             results.push(self.b.rescale(sum)?);
         }
         Ok(results)

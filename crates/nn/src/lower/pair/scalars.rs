@@ -16,7 +16,7 @@ pub(super) struct Gathered {
     pub(super) imaginary: usize,
 }
 
-impl Pair<'_> {
+impl Pair {
     /// Puts the first `width` slots of each source side by side, real parts first and imaginary parts behind them, as
     /// `scale * value + add(source, slot)`; where `add` is none, and in every other slot, stands `idle`. One level.
     pub(super) fn gather(
@@ -37,7 +37,7 @@ impl Pair<'_> {
             let masked = self.b.mul_plain(source, mask)?;
             terms.push((masked, self.p.shift(-((k * width) as i64), 0)));
         }
-        let all = self.sum_rotated(terms)?;
+        let all = self.b.sum_rotated(&terms)?;
         let (re, im) = self.b.split(all)?;
         let moved = self.b.rotate(im, self.p.shift(-(imaginary as i64), 0));
         let both = self.b.add(re, moved)?;
@@ -73,7 +73,7 @@ impl Pair<'_> {
             halves.push((masked, self.p.shift(start as i64, 0)));
         }
         halves[1].0 = self.b.mul_i(halves[1].0);
-        let sum = self.sum_rotated(halves)?;
+        let sum = self.b.sum_rotated(&halves)?;
         let home = self.b.rescale(sum)?;
         let spread = self.b.replicate(home, stride, count)?;
         self.b.split(spread)

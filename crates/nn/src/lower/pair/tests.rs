@@ -49,20 +49,21 @@ fn program(
     p: PairPacking,
     inputs: usize,
     sketch: bool,
-    build: impl FnOnce(&mut Pair<'_>, &[Register]) -> Result<Vec<Register>>,
+    build: impl FnOnce(&mut Pair, &[Register]) -> Result<Vec<Register>>,
 ) -> Program {
     let mut b =
         Builder::new(Ladder::Endless { log2_scale: 40.0, top: TOP, crosses: false }, sketch);
     b.step("emitter");
     let registers: Vec<Register> = (0..inputs).map(|i| b.input(i, TOP)).collect();
-    let out = build(&mut Pair { b: &mut b, p }, &registers).unwrap();
-    b.finish(out)
+    let mut pair = Pair { b, p };
+    let out = build(&mut pair, &registers).unwrap();
+    pair.b.finish(out)
 }
 
 fn run(
     p: PairPacking,
     inputs: Vec<Vec<Complex64>>,
-    build: impl FnOnce(&mut Pair<'_>, &[Register]) -> Result<Vec<Register>>,
+    build: impl FnOnce(&mut Pair, &[Register]) -> Result<Vec<Register>>,
 ) -> Vec<Vec<Complex64>> {
     let program = program(p, inputs.len(), false, build);
     let mut go_on = |_: &Progress| ControlFlow::Continue(());
@@ -76,7 +77,7 @@ fn close(got: f64, want: f64, what: &str) {
 #[test]
 fn products() {
     for (tokens, slots, from, to) in [(8, 64, 13, 16), (8, 64, 40, 20), (5, 128, 24, 70)] {
-        let p = PairPacking::new(tokens, slots).unwrap();
+        let p = PairPacking::of_tokens(tokens, slots).unwrap();
         let (x, w) = (random(tokens, from, 1), random(from, to, 2));
         let (inputs, outputs) = (p.natural(from), p.natural(to));
         // Whatever stands in idle slots is weighted with zero.
@@ -95,7 +96,7 @@ fn products() {
 }
 
 fn attention_case(tokens: usize, slots: usize, heads: usize, width: usize) {
-    let p = PairPacking::new(tokens, slots).unwrap();
+    let p = PairPacking::of_tokens(tokens, slots).unwrap();
     let d = heads * width;
     let [q, k, v] = [1, 2, 3].map(|seed| random(2 * p.rows, d, seed));
     for group in p.groups(heads, width) {
@@ -112,7 +113,8 @@ fn attention_case(tokens: usize, slots: usize, heads: usize, width: usize) {
             let scores = pair.scores(xs[0], &keys, &group)?;
             let values = pair.skew(xs[2], &group)?;
             let values = pair.halves(values, &group)?;
-            let mixed = pair.values(&scores, &values, &group)?;
+            let sources = [(scores.clone(), vec![1.0; group.heads])];
+            let mixed = pair.values(&sources, &values, &group)?;
             let sums = pair.key_sums(&scores, &group)?;
             Ok([scores, vec![mixed, sums]].concat())
         });
@@ -159,7 +161,7 @@ fn attention() {
 
 #[test]
 fn numbers() {
-    let p = PairPacking::new(8, 128).unwrap();
+    let p = PairPacking::of_tokens(8, 128).unwrap();
     let x = random(8, 3, 4);
     let y = random(8, 3, 5);
     let features = &p.natural(3)[0];
@@ -197,7 +199,7 @@ fn numbers() {
 
 #[test]
 fn squares() {
-    let p = PairPacking::new(8, 64).unwrap();
+    let p = PairPacking::of_tokens(8, 64).unwrap();
     let x = random(8, 27, 6);
     let packed = p.natural(27).iter().map(|features| pack(&p, &x, features, 0.0)).collect();
     let got = run(p, packed, |pair, xs| {
@@ -221,6 +223,9 @@ pub(super) fn counted(instructions: &[Instruction]) -> [usize; 5] {
         match &instruction.op {
             Opcode::HoistedRotations(amounts) => counts[0] += amounts.len(),
             Opcode::Rotate(_) => counts[1] += 1,
+            Opcode::SumRotated(amounts) => {
+                counts[1] += amounts.iter().filter(|&&by| by != 0).count();
+            }
             Opcode::Relinearize => counts[2] += 1,
             Opcode::DotPlain(ids) => counts[3] += ids.len(),
             Opcode::Tensor => counts[4] += 1,
@@ -231,7 +236,7 @@ pub(super) fn counted(instructions: &[Instruction]) -> [usize; 5] {
 }
 
 fn product_counts(tokens: usize, from: usize, to: usize) -> [usize; 5] {
-    let p = PairPacking::new(tokens, 1 << 15).unwrap();
+    let p = PairPacking::of_tokens(tokens, 1 << 15).unwrap();
     let (inputs, outputs) = (p.natural(from), p.natural(to));
     let program =
         program(p, inputs.len(), true, |pair, xs| pair.matrix(xs, &inputs, &outputs, &|_, _| 0.0));
@@ -240,7 +245,7 @@ fn product_counts(tokens: usize, from: usize, to: usize) -> [usize; 5] {
 }
 
 fn score_counts(tokens: usize, group: &HeadGroup) -> [usize; 5] {
-    let p = PairPacking::new(tokens, 1 << 15).unwrap();
+    let p = PairPacking::of_tokens(tokens, 1 << 15).unwrap();
     let program =
         program(p, 3, true, |pair, xs| pair.scores(xs[0], &xs[1..=2 / group.halves], group));
     assert_eq!(program.meta(program.outputs()[0]).level, TOP - 2);
@@ -253,7 +258,7 @@ fn counts() {
     assert_eq!(product_counts(128, 512, 512), [31, 31, 0, 1023, 0]);
     assert_eq!(product_counts(128, 768, 768)[..2], [62, 54]);
     assert_eq!(product_counts(128, 128, 128)[3], 255);
-    let p = PairPacking::new(128, 1 << 15).unwrap();
+    let p = PairPacking::of_tokens(128, 1 << 15).unwrap();
     let pythia = p.groups(8, 64);
     assert_eq!(pythia, [HeadGroup { first: 0, heads: 8, head_width: 64, halves: 1 }]);
     assert_eq!(score_counts(128, &pythia[0])[0], 93);
@@ -263,7 +268,7 @@ fn counts() {
     assert_eq!(score_counts(128, &bert[1])[0], 78);
     assert_eq!(score_counts(128, &bert[1])[4], 127);
     // Heads of 32 features, as many as rows.
-    let p = PairPacking::new(64, 1 << 15).unwrap();
+    let p = PairPacking::of_tokens(64, 1 << 15).unwrap();
     let mini = p.groups(12, 32);
     assert_eq!(mini, [HeadGroup { first: 0, heads: 12, head_width: 32, halves: 2 }]);
     assert_eq!(score_counts(64, &mini[0])[..], [46, 3, 4, 63, 63]);
