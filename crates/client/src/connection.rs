@@ -212,7 +212,7 @@ impl Client {
 }
 
 /// The innermost reason of an error: "connection refused" says more than "transport error".
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

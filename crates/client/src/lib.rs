@@ -28,6 +28,7 @@
 mod connection;
 mod error;
 mod key_file;
+mod peer;
 mod prediction;
 mod session;
 mod text;
@@ -38,6 +39,7 @@ pub use cipherform_proto::{Fault, Id};
 pub use connection::{Client, Described, Options};
 pub use error::{Error, Result};
 pub use key_file::{KeyBundle, entropy};
+pub use peer::connect_peer;
 pub use prediction::{Answer, Label, Logits, Prediction, Timings};
 pub use session::{EncryptedInput, KeyProgress, Session};
 pub use text::Tokenizer;

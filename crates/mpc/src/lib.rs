@@ -12,6 +12,8 @@
 
 mod channel;
 mod circuit;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod dealer;
 mod encoded;
 mod error;

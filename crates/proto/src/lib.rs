@@ -4,11 +4,14 @@
 //! travel in hashed chunks of 1 MiB, [ids and tokens](session), small messages that [`wire`] converts, and [`Fault`]s,
 //! the typed refusals. The generated types are in [`pb`]; only [`wire`] looks inside them.
 //!
+//! [`peer`] makes a two-party channel of a pair of streams.
+//!
 //! **Non-goals.** No transport settings, no storage, no cryptography.
 #![forbid(unsafe_code)]
 
 pub mod blob;
 mod fault;
+pub mod peer;
 pub mod session;
 pub mod wire;
 

@@ -26,6 +26,7 @@ mod convert;
 mod error;
 mod jobs;
 mod key_store;
+mod peer;
 mod registry;
 mod server;
 mod services;
@@ -33,5 +34,6 @@ mod uploads;
 
 pub use config::{Config, Limits};
 pub use error::{Error, Result};
+pub use peer::accept_peer;
 pub use registry::Registry;
 pub use server::{Server, ServerHandle};

@@ -1,13 +1,12 @@
 //! `cipherform mpc deal`.
 
 use super::Shape;
-use super::connect::{Security, listen};
+use super::connect::{Address, Security, listen};
 use super::job::Job;
 use crate::output::{bytes, time, write_json};
 use anyhow::{Result, bail};
 use cipherform_mpc::{Link, PublicKey, Role, Store, WeightMask, deal, serve};
 use serde_json::json;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,10 +22,10 @@ pub(super) struct Args {
     out: Option<PathBuf>,
     /// Stay, and send correlations as they are needed: wait for the server on this address.
     #[arg(long, requires = "for_client")]
-    for_server: Option<SocketAddr>,
+    for_server: Option<Address>,
     /// Wait for the client on this address.
     #[arg(long, requires = "for_server")]
-    for_client: Option<SocketAddr>,
+    for_client: Option<Address>,
     /// The server's public key.
     #[arg(long, requires = "for_server")]
     server_key: Option<PublicKey>,
@@ -94,7 +93,7 @@ fn in_files(args: &Args, job: &Job, out: &Path) -> Result<usize> {
 }
 
 /// Until a party leaves.
-fn live(args: &Args, job: &Job, server: SocketAddr, client: SocketAddr) -> Result<usize> {
+fn live(args: &Args, job: &Job, server: Address, client: Address) -> Result<usize> {
     let for_server = listen("server: ", server)?;
     let for_client = listen("client: ", client)?;
     let mut rng = super::entropy()?;

@@ -1,6 +1,6 @@
 //! `cipherform mpc run`.
 
-use super::connect::{Security, listen};
+use super::connect::{Address, Security, Waiting, listen};
 use super::job::Job;
 use super::pair::{Options, Ran, median, pair, recorded};
 use super::{Shape, entropy, hybrid, network, no_dealer};
@@ -14,7 +14,6 @@ use cipherform_profile::{
     Header, Phase, Recording, Report, cpu_model, peak_rss_bytes, span_cost_ns,
 };
 use serde_json::{Value, json};
-use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -37,18 +36,18 @@ pub(super) struct Args {
     /// Run one party only: server or client.
     #[arg(long)]
     role: Option<String>,
-    /// The peer's address: connect to it.
+    /// The peer's address: connect to it. IP:PORT for TLS, grpc://IP:PORT for a gRPC stream.
     #[arg(long, requires = "role", conflicts_with = "listen")]
-    peer: Option<SocketAddr>,
+    peer: Option<Address>,
     /// Wait for the peer on this address.
     #[arg(long, requires = "role")]
-    pub(super) listen: Option<SocketAddr>,
+    pub(super) listen: Option<Address>,
     /// This party's directory made by `deal`.
     #[arg(long, group = "source")]
     pub(super) correlations: Option<PathBuf>,
     /// A dealer that stays: its address for this party.
     #[arg(long, group = "source")]
-    pub(super) dealer: Option<SocketAddr>,
+    pub(super) dealer: Option<Address>,
     /// The peer's public key.
     #[arg(long)]
     peer_key: Option<PublicKey>,
@@ -348,7 +347,7 @@ impl Source {
 }
 
 /// The connection to the peer, delayed as the network says.
-pub(super) fn channel(args: &Args, listener: Option<&TcpListener>) -> Result<Channel> {
+pub(super) fn channel(args: &Args, listener: Option<&Waiting>) -> Result<Channel> {
     let key = args.peer_key.as_ref();
     let channel = match (listener, args.peer) {
         (Some(listener), _) => args.security.accept(listener, key)?,
