@@ -3,7 +3,7 @@
 use crate::connection::root_cause;
 use cipherform_mpc::{Channel, Error, Result};
 use cipherform_proto::pb::peer_client::PeerClient;
-use cipherform_proto::{MESSAGE_BYTES, peer};
+use cipherform_proto::peer;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio_stream::wrappers::ReceiverStream;
@@ -42,7 +42,7 @@ pub fn connect_peer(address: SocketAddr, deadline: Duration) -> Result<Channel> 
                 Err(_) => tokio::time::sleep(AGAIN).await,
             }
         };
-        let mut peer = PeerClient::new(transport).max_decoding_message_size(MESSAGE_BYTES);
+        let mut peer = PeerClient::new(transport).max_decoding_message_size(peer::MESSAGE_BYTES);
         peer.exchange(ReceiverStream::new(leaving)).await.map_err(io)
     };
     let called = runtime.block_on(async { tokio::time::timeout_at(end.into(), calling).await });

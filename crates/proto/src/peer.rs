@@ -15,8 +15,10 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{timeout, timeout_at};
 use tonic::Streaming;
 
-/// Largest piece that is sent, in bytes; any that fits a message is taken.
+/// Largest piece that is sent, in bytes.
 const PIECE_BYTES: usize = 1 << 20;
+/// Longest message that is taken: a piece, its tag and its length. It is what bounds the memory of pieces that wait.
+pub const MESSAGE_BYTES: usize = PIECE_BYTES + 16;
 /// Pieces that wait for the network.
 const LEAVING: usize = 2;
 /// Pieces that wait for the party; 256 MiB of them.

@@ -3,7 +3,7 @@
 use cipherform_mpc::{Channel, Error, Result};
 use cipherform_proto::pb::Piece;
 use cipherform_proto::pb::peer_server::{Peer, PeerServer};
-use cipherform_proto::{MESSAGE_BYTES, peer};
+use cipherform_proto::peer;
 use std::net::TcpListener;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -54,7 +54,7 @@ pub fn accept_peer(listener: &TcpListener, deadline: Duration) -> Result<Channel
     let (hand_over, heard) = oneshot::channel();
     let (enough, stop) = oneshot::channel::<()>();
     let service = PeerServer::new(First { taken: Mutex::new(Some((leaving, hand_over))) })
-        .max_decoding_message_size(MESSAGE_BYTES);
+        .max_decoding_message_size(peer::MESSAGE_BYTES);
     let end = Instant::now() + deadline;
     let called = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(io)?;

@@ -1,6 +1,7 @@
 //! Faults on the wire, shaping, and both parties over sockets. Each fault ends both sides with a typed error inside the deadline.
 
 use super::gates::fixed_rng;
+pub(super) use crate::conformance::{Fault, Faulty};
 use crate::*;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
@@ -69,35 +70,7 @@ impl Pair {
     }
 }
 
-/// What a fault does to the `n`-th message of a sender.
-pub(super) type Fault = fn(Vec<u8>) -> Vec<Vec<u8>>;
-
 type Expected = fn(&Error) -> bool;
-
-/// Hurts one message: number 0 is the greeting, 1 and 2 are openings.
-pub(super) struct Faulty {
-    pub(super) inner: Option<Box<dyn Outgoing>>,
-    pub(super) at: usize,
-    pub(super) fault: Fault,
-    pub(super) sent: usize,
-}
-
-impl Outgoing for Faulty {
-    fn send(&mut self, bytes: Vec<u8>, deadline: Instant) -> Result<()> {
-        self.sent += 1;
-        let messages = if self.sent == self.at + 1 { (self.fault)(bytes) } else { vec![bytes] };
-        let hang_up = messages.is_empty();
-        for message in messages {
-            if let Some(inner) = &mut self.inner {
-                inner.send(message, deadline)?;
-            }
-        }
-        if hang_up {
-            self.inner = None;
-        }
-        Ok(())
-    }
-}
 
 fn with_fault(at: usize, fault: Fault) -> (Result<Traffic>, Result<Traffic>) {
     let pair = Pair::new(0.5);
