@@ -18,7 +18,7 @@ pub enum Error {
         max: usize,
         /// What comparing all of them would take.
         bootstraps: u64,
-        /// The same in time, at [`crate::params::BOOTSTRAP_SECONDS`] each.
+        /// The same in time, at [`crate::params::BOOTSTRAP_MS`] each.
         seconds: f64,
     },
     /// The range of logit differences is no range.

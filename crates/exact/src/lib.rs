@@ -22,7 +22,8 @@
 //! decides only which of two classes wins whose logits are closer than [`Noise::difference_sigma`] resolves.
 //!
 //! **Range.** Differences of logits live on a torus: [`scale_for`] places the largest one that the model promises at half
-//! a turn, less a margin for noise. A larger difference wraps, and the loser wins: the range is a contract.
+//! a turn, less a margin for noise. A larger difference wraps and the loser wins; with three classes and more there may then be
+//! no winner at all, which reads as class 0. The range is a contract.
 //!
 //! [`LabelParameters`] answers for sizes, counts ([`LabelParameters::stages`]), noise and failure probability without
 //! any key. The engine ([`LabelSecret`], [`LabelKeys`], [`EncryptedLabel`]) does something with the feature

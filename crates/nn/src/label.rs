@@ -1,11 +1,13 @@
 //! Plans that answer with a label: how far apart logits may be, and what follows from it.
 //!
-//! Logits are compared on a torus, where a difference beyond the promised range wraps and the loser wins. So the range is a contract
-//! of the model, of one of two kinds:
+//! Logits are compared on a torus, where a difference beyond the promised range wraps: the loser wins, or nobody does and
+//! the label is 0. So the range is a contract of the model, of one of two kinds:
 //!
 //! * **proven**: the classifier reads one token after a norm, `u * gain + bias` with |u| <= sqrt(d) (1 + t), t the tolerance of the
 //!   inverse root's polynomial. By Cauchy-Schwarz `|z_i - z_j| <= sqrt(d) (1 + t) |gain (W_i - W_j)| + |bias . (W_i - W_j) +
-//!   b_i - b_j|`, whatever the input is. Used where it is within [`TIGHT`] times the calibrated one, or where there is no other.
+//!   b_i - b_j|`, for every input whose variances stay in their calibrated interval. Only post-norm models have such a classifier, and
+//!   layout P-tile, the one that answers with labels so far, does not run them. Used where it is within [`TIGHT`] times the
+//!   calibrated one, or where there is no other.
 //! * **calibrated**: the largest difference that calibration met (`logit_difference_max` of the config), widened like every other
 //!   range of the model. An input beyond it gets a wrong label, and nobody is told.
 
