@@ -13,9 +13,12 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
+/// What the first caller is told from, and where its stream goes.
+type Ends = (tokio::sync::mpsc::Receiver<Piece>, oneshot::Sender<Streaming<Piece>>);
+
 /// Hands the first caller's streams over and refuses the others.
 struct First {
-    taken: Mutex<Option<(tokio::sync::mpsc::Receiver<Piece>, oneshot::Sender<Streaming<Piece>>)>>,
+    taken: Mutex<Option<Ends>>,
 }
 
 #[tonic::async_trait]
