@@ -97,7 +97,7 @@ impl Layout {
 
     /// log2 of the norm of uniform multipliers: of both kinds, in all products that end in one block. Half more than the mean of its
     /// square. A sum of hundreds of terms exceeds that with a probability below 2^-40; small products may, by a bit of the flooding: the largest
-    /// square is three times the mean. These multipliers are fresh shares, not weights.
+    /// square is three times the mean.
     pub(super) fn uniform_norm(&self) -> f64 {
         let [m, _, n] = self.block;
         let terms = self.blocks[1] * self.block[1] * (m + n);

@@ -206,12 +206,18 @@ impl<'a> NoDealerPlan<'a> {
     }
 
     /// Statistical distance, at most, between the replies of one run for any two choices of the server's matrices: what the client
-    /// could tell of them from the flooded errors. It adds up over runs with the same weights, whatever the connection.
+    /// could tell of them from the flooded errors. It adds up over runs with the same weights, whatever the connection. Products
+    /// of two shared values count as well: to a client that knows its own share, the server's is as good as the value, which
+    /// depends on the weights.
     #[must_use]
     pub fn told_by_replies(&self) -> f64 {
-        let of = |(id, layout): (&Id, &Layout)| match self.circuit.instructions[*id].op {
-            Op::Linear(..) => layout.replied() as f64 * layout.set.told(layout.width, WEIGHTS),
-            _ => 0.0, // multipliers that are fresh shares
+        let of = |(id, layout): (&Id, &Layout)| {
+            let norm = match self.circuit.instructions[*id].op {
+                Op::Linear(..) => WEIGHTS,
+                // Small products may exceed it by a bit.
+                _ => layout.uniform_norm() + 1.0,
+            };
+            layout.replied() as f64 * layout.set.told(layout.width, norm)
         };
         self.layouts.iter().map(of).sum()
     }
