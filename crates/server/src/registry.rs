@@ -131,7 +131,9 @@ impl Registry {
             let left = || {
                 let bytes = here().map(HeModel::device_bytes);
                 let working = bytes.map(|b| b.ciphertexts + b.operation).max().unwrap_or(0);
-                let left = device.available_memory()?.saturating_sub(working);
+                // Reserved by each model, and allocated when an input of a length comes: not yet.
+                let lengths: u64 = here().map(|model| model.device_bytes().lengths).sum();
+                let left = device.available_memory()?.saturating_sub(working + lengths);
                 // A tenth for the inputs of waiting jobs, and for what is lost between pieces of different sizes.
                 device.runs_behind().then_some(left / 10 * 9)
             };
