@@ -7,20 +7,28 @@ use cipherform_ckks::{EvaluationKeys, SecretId, SwitchingKey};
 use cipherform_exact::{LabelKeys, LabelParameters};
 use cipherform_proto::wire::{KeySetInfo, MAX_MISSING};
 use cipherform_proto::{Fault, Id, Owner, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
+use tokio::sync::Semaphore;
+
+/// Keys that are expanded at once. An expanded key is several times its upload, and no quota sees it before it is in its set.
+const EXPANSIONS: usize = 2;
 
 /// The key sets of all owners.
 pub(crate) struct KeyStore {
     limits: Limits,
     sets: Mutex<HashMap<(Owner, Id), KeySet>>,
+    /// Held by whoever expands a key.
+    pub(crate) expansions: Arc<Semaphore>,
 }
 
 struct KeySet {
     served: Arc<Served>,
     /// Which keys of the plan are present.
     present: Vec<bool>,
+    /// Keys that are being expanded: each is expanded once, however often it is committed.
+    under_way: HashSet<u32>,
     /// Where the keys are, and where the jobs run that use them.
     device: usize,
     /// Unique until the set is complete; afterwards shared with the jobs that use it.
@@ -45,6 +53,8 @@ pub(crate) enum Key {
 /// A key set about to get a key.
 pub(crate) struct Opened {
     pub(crate) id: Id,
+    /// Which key of the plan it is.
+    index: u32,
     /// The device of the set.
     pub(crate) device: usize,
     /// Whether it was made for this key.
@@ -101,11 +111,12 @@ impl KeySet {
 
 impl KeyStore {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, sets: Mutex::default() }
+        Self { limits, sets: Mutex::default(), expansions: Arc::new(Semaphore::new(EXPANSIONS)) }
     }
 
     /// The set into which key `index` of the plan will go: `set` after a look at it, or a new one with room reserved for
-    /// all of its keys. Asked before a key is unpacked, which takes time and memory.
+    /// all of its keys. Asked before a key is unpacked, which takes time and memory; until it is inserted or abandoned, the
+    /// key is refused to others as busy.
     pub(crate) fn open(
         &self,
         owner: Owner,
@@ -115,14 +126,17 @@ impl KeyStore {
     ) -> Result<Opened> {
         let mut sets = lock(&self.sets);
         let Some(id) = set else {
-            let (id, device) = self.reserve(&mut sets, owner, served)?;
-            return Ok(Opened { id, device, new: true, present: None });
+            let (id, device) = self.reserve(&mut sets, owner, served, index)?;
+            return Ok(Opened { id, index, device, new: true, present: None });
         };
-        let set = sets.get(&(owner, id)).ok_or_else(|| absent(id))?;
+        let set = sets.get_mut(&(owner, id)).ok_or_else(|| absent(id))?;
         set.check(served)?;
         let present = set.present.get(index as usize).copied().unwrap_or_default();
         let present = present.then(|| set.info(id));
-        Ok(Opened { id, device: set.device, new: false, present })
+        if present.is_none() && !set.under_way.insert(index) {
+            return Err(busy("commits of this key", 1));
+        }
+        Ok(Opened { id, index, device: set.device, new: false, present })
     }
 
     /// Puts `key`, number `index` of the plan, into an opened set. A key that is already there is kept.
@@ -137,6 +151,7 @@ impl KeyStore {
         let mut sets = lock(&self.sets);
         let set = sets.get_mut(&(owner, id)).ok_or_else(|| absent(id))?;
         set.check(served)?;
+        set.under_way.remove(&index);
         let present = set.present.get_mut(index as usize).ok_or(Fault::Internal)?;
         if !*present {
             // An incomplete set is never lent to a job, so the set is ours alone.
@@ -155,22 +170,26 @@ impl KeyStore {
         Ok(set.info(id))
     }
 
-    /// Takes back a set that was opened for a key which turned out to be none.
+    /// Takes back the opening of a set for a key which turned out to be none, and the set if it was made for it.
     pub(crate) fn abandon(&self, owner: Owner, opened: &Opened) {
         let mut sets = lock(&self.sets);
+        if let Some(set) = sets.get_mut(&(owner, opened.id)) {
+            set.under_way.remove(&opened.index);
+        }
         let empty = |set: &KeySet| !set.present.contains(&true);
         if opened.new && sets.get(&(owner, opened.id)).is_some_and(empty) {
             sets.remove(&(owner, opened.id));
         }
     }
 
-    /// Makes room for a complete set of `served` and opens an empty one. What the set will take is known from the plan,
+    /// Makes room for a complete set of `served` and opens an empty one for key `index`. What the set will take is known from the plan,
     /// so that a client is refused before it uploads, not after.
     fn reserve(
         &self,
         sets: &mut HashMap<(Owner, Id), KeySet>,
         owner: Owner,
         served: &Arc<Served>,
+        index: u32,
     ) -> Result<(Id, usize)> {
         let (limit, need) = (self.limits.key_bytes, served.key_bytes);
         if need > limit {
@@ -203,7 +222,9 @@ impl KeyStore {
         let present = vec![false; served.key_count()];
         let evaluation = EvaluationKeys::new(served.on(device)?.context());
         let keys = Arc::new(KeyRing { evaluation, label: None });
-        let set = KeySet { served: served.clone(), present, device, keys, touched: Instant::now() };
+        let (served, under_way) = (served.clone(), HashSet::from([index]));
+        let touched = Instant::now();
+        let set = KeySet { served, present, under_way, device, keys, touched };
         sets.insert((owner, id), set);
         Ok((id, device))
     }
@@ -310,10 +331,11 @@ mod tests {
     fn fill(store: &KeyStore, owner: Owner, served: &Arc<Served>, complete: bool) -> Id {
         let id = store.open(owner, None, served, 0).map(|opened| opened.id).unwrap();
         let mut sets = lock(&store.sets);
-        let present = &mut sets.get_mut(&(owner, id)).unwrap().present;
-        present[0] = true;
+        let set = sets.get_mut(&(owner, id)).unwrap();
+        set.under_way.clear();
+        set.present[0] = true;
         if complete {
-            present.fill(true);
+            set.present.fill(true);
         }
         id
     }
@@ -403,5 +425,27 @@ mod tests {
             store.abandon(me, &opened);
             assert_eq!(ids(&store, me), [id]);
         }
+    }
+
+    #[test]
+    fn a_key_is_expanded_once_at_a_time() {
+        let served = served();
+        let store = KeyStore::new(Limits::default());
+        let me = owner();
+        let id = fill(&store, me, &served, false);
+        let open = || store.open(me, Some(id), &served, 1);
+        let opened: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let busy = |got: &&Result<Opened>| matches!(got, Err(Fault::Busy { .. }));
+        assert_eq!(opened.iter().filter(busy).count(), 7);
+        let first = opened.into_iter().find_map(Result::ok).unwrap();
+        // Other keys of the set do not wait for it; and a set made for a key has that key under way.
+        store.open(me, Some(id), &served, 2).unwrap();
+        let new = store.open(me, None, &served, 3).unwrap();
+        assert!(matches!(store.open(me, Some(new.id), &served, 3), Err(Fault::Busy { .. })));
+        store.abandon(me, &first);
+        open().unwrap();
     }
 }

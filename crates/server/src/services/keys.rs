@@ -85,7 +85,14 @@ impl pb::keys_server::Keys for Handlers {
         let owner = owner(&request)?;
         let (upload, set) = commit_parts(&request.into_inner())?;
         let handlers = self.clone();
-        let info = blocking(move || handlers.commit_key(owner, upload, set)).await?;
+        // Waited for here, where it costs no thread; and kept by the work, which goes on when its caller is gone.
+        let expansions = self.0.keys.expansions.clone();
+        let permit = expansions.acquire_owned().await.map_err(|_| Fault::Internal)?;
+        let commit = move || {
+            let _permit = permit;
+            handlers.commit_key(owner, upload, set)
+        };
+        let info = blocking(commit).await?;
         Ok(Response::new(info.into()))
     }
 
