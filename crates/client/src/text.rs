@@ -154,7 +154,10 @@ mod tests {
             assert!(matches!(refused, Error::Tokenizer { .. }), "{refused}");
             assert!(!refused.to_string().chars().any(char::is_control), "{refused:?}");
         }
-        let breaks = caught(|| -> tokenizers::Result<()> { Ok(assert!(good.is_null())) });
+        let breaks = caught(|| -> tokenizers::Result<()> {
+            assert!(good.is_null());
+            Ok(())
+        });
         assert!(matches!(breaks, Err(Error::Tokenizer { .. })), "a panic is an error");
         let image = cipherform_nn::RandomModel::default().generate().unwrap().config;
         let refused = Tokenizer::from_json(&image, &good.to_string()).unwrap_err();
