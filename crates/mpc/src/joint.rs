@@ -10,14 +10,23 @@ use std::time::Instant;
 /// Step numbers of messages between circuits; a circuit's own start at 1.
 const BETWEEN: u32 = 1 << 30;
 
-/// One party's end of such a computation. Both parties call the same methods in the same order, one sending where the other receives; an error
-/// ends it.
+/// One party's end of such a computation. Both parties call the same methods in the same order, one sending where the other receives. One that
+/// is dropped before it is closed, as after an error, ends its pairing: the other party may have used other transfers.
 #[derive(Debug)]
 pub struct Joint<'a> {
     link: &'a mut Link,
     pairing: &'a mut Pairing,
     step: u32,
     start: Instant,
+    closed: bool,
+}
+
+impl Drop for Joint<'_> {
+    fn drop(&mut self) {
+        if !self.closed {
+            self.pairing.end();
+        }
+    }
 }
 
 impl<'a> Joint<'a> {
@@ -27,7 +36,7 @@ impl<'a> Joint<'a> {
     /// [`Error::Peer`] when the peer is about to do something else; errors of the link.
     pub fn open(link: &'a mut Link, pairing: &'a mut Pairing, plan: &[u8; 32]) -> Result<Self> {
         begin(link, pairing, &blake3::derive_key("cipherform mpc 1 joint computation", plan))?;
-        Ok(Self { link, pairing, step: BETWEEN, start: Instant::now() })
+        Ok(Self { link, pairing, step: BETWEEN, start: Instant::now(), closed: false })
     }
 
     /// This party.
@@ -76,7 +85,9 @@ impl<'a> Joint<'a> {
     ///
     /// # Errors
     /// [`Error::Frame`] when the sums differ; errors of the link.
-    pub fn close(self) -> Result<()> {
-        self.link.farewell(self.start.elapsed())
+    pub fn close(mut self) -> Result<()> {
+        self.link.farewell(self.start.elapsed())?;
+        self.closed = true;
+        Ok(())
     }
 }

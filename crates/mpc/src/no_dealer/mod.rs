@@ -70,6 +70,11 @@ impl Pairing {
         let transfers = Transfers::new(&mut Wire::new(link), &seed)?;
         Ok(Self { transfers: Some(transfers), told: 0.0 })
     }
+
+    /// No run over it any more.
+    pub(crate) fn end(&mut self) {
+        self.transfers = None;
+    }
 }
 
 /// Runs `plan` as the party that `link` belongs to. `model` are the server's tensors, of which the client has none; `inputs` and result as
@@ -96,7 +101,7 @@ pub fn run_without_dealer(
     begin(link, pairing, &hash)?;
     let start = Instant::now();
     let outputs = steps(plan, pairing, model, inputs, link)?;
-    link.farewell(start.elapsed()).inspect_err(|_| pairing.transfers = None)?;
+    link.farewell(start.elapsed()).inspect_err(|_| pairing.end())?;
     Ok(outputs)
 }
 

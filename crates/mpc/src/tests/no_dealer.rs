@@ -417,7 +417,7 @@ fn a_pairing_ends_with_a_failed_run_and_when_its_flooding_is_used_up() {
     });
     assert!(matches!(again, Err(Error::Ended { role: Role::Server })), "{again:?}");
 
-    // 256 x 256 weights, one row: what a run tells is counted before anything is sent.
+    // 256 x 256 weights, one row: what a run tells is counted before any share is sent.
     let mut b = Builder::new();
     let x = b.input(Role::Client, &[1, 256], 13, 3.0);
     let w = b.weight("w", 256, 256, 13);
@@ -428,12 +428,37 @@ fn a_pairing_ends_with_a_failed_run_and_when_its_flooding_is_used_up() {
     let told = plan.told_by_replies();
     // 256 coefficients and those of the block's padding, 2^-41 each at most.
     assert!(told > 0.0 && told <= 4096.0 * 2f64.powi(-41), "{told:e}");
-    let [a, _b] = Channel::pair();
-    let mut link = Link::new(a, Role::Client, Duration::from_millis(100));
-    client.told = 2f64.powi(-10);
-    let refused = run_without_dealer(&plan, &mut client, None, &[], &mut link);
-    assert!(matches!(refused, Err(Error::Ended { .. } | Error::Flooding { .. })), "{refused:?}");
-    assert_eq!(link.traffic().sent, 0);
+    let [a, b] = Channel::pair();
+    let spent = |channel, role: Role| {
+        let (mut pairing, mut link) = pair(channel, role)?;
+        pairing.told = 2f64.powi(-10);
+        let model = (role == Role::Server).then_some(&model);
+        let refused = run_without_dealer(&plan, &mut pairing, model, &[], &mut link);
+        assert!(matches!(refused, Err(Error::Flooding { .. })), "{refused:?}");
+        assert_eq!(link.traffic().sent, 0);
+        Ok(())
+    };
+    simulate(|| spent(a, Role::Server), || spent(b, Role::Client)).unwrap();
+}
+
+#[test]
+fn a_joint_computation_that_is_not_closed_ends_its_pairing() {
+    let [a, b] = Channel::pair();
+    let party = |channel, role: Role| {
+        let mut link = Link::new(channel, role, DEADLINE);
+        let mut pairing = Pairing::new(&mut link, &mut fixed_rng(7 + role.index() as u64))?;
+        let mut whole = Joint::open(&mut link, &mut pairing, &[1; 32])?;
+        match role {
+            Role::Server => whole.send(&[5])?,
+            Role::Client => assert_eq!(whole.receive(1)?, [5]),
+        }
+        whole.close()?;
+        drop(Joint::open(&mut link, &mut pairing, &[2; 32])?);
+        let ended = Joint::open(&mut link, &mut pairing, &[3; 32]).map(|_| ());
+        assert!(matches!(ended, Err(Error::Ended { .. })), "{ended:?}");
+        Ok(())
+    };
+    simulate(|| party(a, Role::Server), || party(b, Role::Client)).unwrap();
 }
 
 #[test]

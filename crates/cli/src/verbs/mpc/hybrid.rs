@@ -75,6 +75,12 @@ fn prepare(args: &Args) -> Result<(Context, MachineCosts)> {
     }
     let context = Context::new(presets::get(&args.set)?, &Device::cpu())?;
     let params = context.params();
+    if args.role.is_some() && params.is_toy() {
+        bail!(
+            "set {} protects nothing: over a network name one of 128 bits, e.g. --set lev15",
+            args.set
+        );
+    }
     let table = calibrated("cpu")?.filter(|t| t.has(params.log_n()));
     let costs = match table {
         Some(table) => table.of(params),
