@@ -7,7 +7,7 @@
 
 use crate::hostile::Maker;
 use crate::support::{
-    Raw, clear, config, context, input, input_header, key_header, model, options,
+    Raw, clear, config, context, fault, input, input_header, key_header, model, options,
 };
 use bytes::Bytes;
 use cipherform_ckks::{KeyGenerator, KeySpec, SecretKey, presets};
@@ -15,8 +15,8 @@ use cipherform_client::{Client, Error, KeyBundle, Session};
 use cipherform_exact::{LabelParameters, LabelSecret};
 use cipherform_nn::calibrate::MachineCosts;
 use cipherform_nn::{HeModel, Mode, Plan, argmax};
-use cipherform_proto::wire::JobRequest;
-use cipherform_proto::{BlobHeader, BlobKind, Fault, Id};
+use cipherform_proto::wire::{JobRequest, result_request};
+use cipherform_proto::{BlobHeader, BlobKind, Fault, Id, SessionToken};
 use cipherform_server::{Registry, Server, ServerHandle};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -76,13 +76,24 @@ async fn a_label_and_nothing_else() {
     assert_eq!(reply.len(), step.label_bytes());
     let refused = session.decrypt(reply.clone()).await.unwrap_err();
     assert!(matches!(refused, Error::WrongAnswer { .. }), "{refused}");
-    let mut raw = Raw::with_token(&server.url(), None).await;
-    let _ = raw.infer.result(cipherform_proto::wire::result_request(job, 1)).await.unwrap_err();
+    // The session's own token: magic and version (6 bytes) and the set's fingerprint (32) stand before it in the key file.
+    let token: [u8; 32] = std::fs::read(&path).unwrap()[38..70].try_into().unwrap();
+    let token = SessionToken::from_bytes(token).to_header().unwrap();
+    let mut raw = Raw::with_token(&server.url(), Some(token)).await;
+    raw.infer.result(result_request(job, 0)).await.unwrap();
+    let refused = fault(raw.infer.result(result_request(job, 1)).await.unwrap_err());
+    assert!(matches!(refused, Fault::NotFound { .. }), "{refused}");
     // A reply that was tampered with is an error or another label, and never a panic.
-    for at in [0, 4, 6, 38, 70, reply.len() - 8] {
+    for at in [0, 4, 6, 37, 38, 70, reply.len() - 8] {
         let mut bytes = reply.to_vec();
         bytes[at] ^= 0x80;
-        let _ = session.decrypt_label(Bytes::from(bytes)).await;
+        let got = session.decrypt_label(Bytes::from(bytes)).await;
+        match at {
+            // Kind, version, and fingerprint at both ends.
+            0 | 4 | 6 | 37 => assert!(matches!(got, Err(Error::Exact(_))), "{at} {got:?}"),
+            // A panic would be `Error::Thread`.
+            _ => assert!(!matches!(got, Err(Error::Thread)), "{at}"),
+        }
     }
     let short = session.decrypt_label(reply.slice(1..)).await.unwrap_err();
     assert!(matches!(short, Error::Exact(_)), "{short}");
