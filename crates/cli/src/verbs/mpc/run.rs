@@ -35,7 +35,7 @@ pub(super) struct Args {
     pub(super) runs: usize,
     /// Run one party only: server or client.
     #[arg(long)]
-    role: Option<String>,
+    pub(super) role: Option<String>,
     /// The peer's address: connect to it. IP:PORT for TLS, grpc://IP:PORT for a gRPC stream.
     #[arg(long, requires = "role", conflicts_with = "listen")]
     peer: Option<Address>,
