@@ -21,10 +21,13 @@
 //! | `serve_and_infer` | two processes, a PNG and an unreadable image, the server's survival |
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod tiny;
+
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use tiny::TINY;
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cipherform"));
@@ -408,22 +411,6 @@ fn serve_and_infer() {
     assert_eq!(value["inputs"][0]["encrypted_label"], 9);
     drop(server);
 }
-
-/// A shape that runs in moments.
-const TINY: [&str; 12] = [
-    "--blocks",
-    "1",
-    "--tokens",
-    "8",
-    "--width",
-    "32",
-    "--hidden",
-    "32",
-    "--classes",
-    "4",
-    "--heads",
-    "relu,scale",
-];
 
 #[test]
 fn both_parties_in_one_process() {

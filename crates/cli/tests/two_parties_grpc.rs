@@ -1,25 +1,13 @@
 //! Two processes over `grpc://`: the bytes, rounds and result of TCP, another plan, keys that nothing would check.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod tiny;
+
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-
-const TINY: [&str; 12] = [
-    "--blocks",
-    "1",
-    "--tokens",
-    "8",
-    "--width",
-    "32",
-    "--hidden",
-    "32",
-    "--classes",
-    "4",
-    "--heads",
-    "relu,scale",
-];
+use tiny::TINY;
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cipherform"));

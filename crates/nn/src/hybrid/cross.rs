@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::program::{Crossing, Function};
 use cipherform_ckks::{
-    Ciphertext, Context, Encryptor, Evaluator, Parameters, PublicKey, Seam, SecretKey,
+    Ciphertext, Context, Encryptor, Evaluator, Parameters, Plaintext, PublicKey, Seam, SecretKey,
 };
 use cipherform_mpc::{Builder, Circuit, Joint, Knots, NoDealerCost, NoDealerPlan, ops};
 use cipherform_profile::primitive;
@@ -220,7 +220,7 @@ impl<'a> Side<'a> {
         joint.send(&masked.to_bytes()?)?;
         let words = self.seam.words(&half, passage.crossing.factor_in, passage.fractions.0)?;
         let elements = passage.through(joint, passage.gather(&words))?;
-        let (level, scale) = passage.exit;
+        let (level, _) = passage.exit;
         let expected = SEED + Ciphertext::serialized_len(context.params(), level, 1, true);
         let message = joint.receive(expected)?;
         let Some((seed, bytes)) = message.split_first_chunk::<SEED>() else {
@@ -229,16 +229,23 @@ impl<'a> Side<'a> {
         let mut fresh = Ciphertext::from_bytes(context, bytes)?;
         check("returns", &fresh, passage.exit)?;
         let _span = primitive("own share");
-        let own = passage.scatter(&elements, seed, u64::MAX, context.params().slots());
-        let own = self.seam.plaintext(
-            &own,
-            passage.fractions.1,
-            passage.crossing.factor_out,
-            level,
-            scale,
-        )?;
+        let own = self.share(passage, &elements, seed, u64::MAX)?;
         Evaluator::new(context).add_plain_assign(&mut fresh, &own)?;
         Ok(fresh)
+    }
+
+    /// A party's share as a plaintext that the ciphertext is made of, the common seed's words added `sign` times.
+    fn share(
+        &self,
+        passage: &Passage,
+        elements: &[u64],
+        seed: &[u8; SEED],
+        sign: u64,
+    ) -> Result<Plaintext> {
+        let (level, scale) = passage.exit;
+        let own = passage.scatter(elements, seed, sign, self.context.params().slots());
+        let (fraction, factor) = (passage.fractions.1, passage.crossing.factor_out);
+        Ok(self.seam.plaintext(&own, fraction, factor, level, scale)?)
     }
 
     /// The client's part, the mirror image: decrypts what it receives to its half, runs the circuit, encrypts its share.
@@ -263,15 +270,7 @@ impl<'a> Side<'a> {
         let elements = passage.through(joint, passage.gather(&words))?;
         let mut seed = [0; SEED];
         rng.fill_bytes(&mut seed);
-        let (level, scale) = passage.exit;
-        let own = passage.scatter(&elements, &seed, 1, params.slots());
-        let own = self.seam.plaintext(
-            &own,
-            passage.fractions.1,
-            passage.crossing.factor_out,
-            level,
-            scale,
-        )?;
+        let own = self.share(passage, &elements, &seed, 1)?;
         let fresh = Encryptor::with_secret_key(context, secret)?.encrypt(&own, rng)?;
         let mut message = seed.to_vec();
         message.extend(fresh.to_bytes()?);

@@ -2,8 +2,8 @@
 
 use super::pair::median;
 use super::run::{Args, channel};
-use super::{entropy, network};
-use crate::output::{bytes, style, time, write_json};
+use super::{entropy, network, number, seconds};
+use crate::output::{bytes, style, write_json};
 use crate::verbs::profile::{header, sample_input};
 use crate::verbs::{calibrated, load_model};
 use anyhow::{Context as _, Result, bail};
@@ -232,14 +232,6 @@ fn summary(role: Role, ran: &Ran) -> Value {
         "wait_s": of(|t| t.wait),
         "network_s": of(|t| t.network),
     })
-}
-
-fn number(row: &Value, key: &str) -> u64 {
-    row[key].as_u64().unwrap_or_default()
-}
-
-fn seconds(row: &Value, key: &str) -> String {
-    time(Duration::from_secs_f64(row[key].as_f64().unwrap_or_default()))
 }
 
 fn print(rows: &[Value; 2]) {

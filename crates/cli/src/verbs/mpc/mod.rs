@@ -12,12 +12,15 @@ mod pareto;
 mod picture;
 mod run;
 
+use crate::output::time;
 use anyhow::{Result, bail};
 use cipherform_mpc::Network;
 use cipherform_mpc::model::{Architecture, Output};
 use cipherform_mpc::ops::{Activation, Attention, BlockKind, BlockShape};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
+use serde_json::Value;
+use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -171,4 +174,14 @@ pub(crate) fn entropy() -> Result<ChaCha20Rng> {
 /// `loopback` is no network at all.
 fn network(name: &str) -> Result<Option<Network>> {
     if name == "loopback" { Ok(None) } else { Ok(Some(name.parse()?)) }
+}
+
+/// A count of a party's row in a report.
+fn number(row: &Value, key: &str) -> u64 {
+    row[key].as_u64().unwrap_or_default()
+}
+
+/// A time of a party's row, for people.
+fn seconds(row: &Value, key: &str) -> String {
+    time(Duration::from_secs_f64(row[key].as_f64().unwrap_or_default()))
 }

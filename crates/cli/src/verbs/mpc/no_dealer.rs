@@ -3,7 +3,7 @@
 use super::job::Job;
 use super::pair::median;
 use super::run::{Args, channel};
-use super::{entropy, network};
+use super::{entropy, network, number, seconds};
 use crate::output::{bytes, time, write_json};
 use crate::verbs::bench::cpu_ms;
 use anyhow::{Result, bail};
@@ -204,14 +204,6 @@ fn summary(plan: &NoDealerPlan<'_>, role: Role, ran: &Ran) -> Value {
         "wait_s": of(|t| t.wait),
         "network_s": of(|t| t.network),
     })
-}
-
-fn number(row: &Value, key: &str) -> u64 {
-    row[key].as_u64().unwrap_or_default()
-}
-
-fn seconds(row: &Value, key: &str) -> String {
-    time(Duration::from_secs_f64(row[key].as_f64().unwrap_or_default()))
 }
 
 fn print(rows: &[Value; 2], result: &str) {
